@@ -1,0 +1,1 @@
+//! What this machine can be trusted for: the facts behind every host measurement

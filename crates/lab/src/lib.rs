@@ -1,0 +1,1 @@
+//! Boots a kernel under QEMU and brings results out

@@ -1,0 +1,192 @@
+//! What a recording says, as plain data. Nothing here computes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Which lens made the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Machine {
+    /// This machine's KVM; samples are TSC ticks.
+    Host,
+    /// A kernel under QEMU TCG with counted time; samples are instructions.
+    Lab,
+}
+
+/// Everything that had a hand in the numbers of one recording.
+///
+/// Facts that only one lens has are `None` in the other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Release of the kernel whose KVM ran the guests (`uname -r`).
+    pub kernel: String,
+    /// That kernel's command line.
+    pub cmdline: String,
+    /// The CPU model KVM ran on: the brand string on a host, QEMU's `-cpu` in the lab.
+    pub cpu: String,
+    /// Number of CPUs of the machine KVM ran on; in the lab the largest number any boot had.
+    pub cpus: u32,
+    /// QEMU's version in the lab, `None` on a host.
+    pub qemu: Option<String>,
+    /// The lab's seeds, one boot each (two where SMP rows need a boot of their own); empty on a host.
+    pub seeds: Vec<u64>,
+    /// TSC frequency in kHz as KVM reports it to the guest (`KVM_GET_TSC_KHZ`); `None` in the
+    /// lab, where a tick is an instruction.
+    pub tsc_khz: Option<u64>,
+    /// Version and build of the exitpath that measured.
+    pub exitpath: String,
+    /// Further facts, by name: the doctor's findings, the kernel's configuration, mitigations …
+    pub facts: BTreeMap<String, serde_json::Value>,
+}
+
+/// Inclusive bounds on a number of exits per operation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Smallest number of exits per operation that is plausible.
+    pub min: f64,
+    /// Largest number of exits per operation that is plausible.
+    pub max: f64,
+}
+
+/// What the catalogue said about a row when it was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RowInfo {
+    /// The row's name.
+    pub name: String,
+    /// One line: what one operation is.
+    pub operation: String,
+    /// True for rows that exist to check the method (`empty`, `nop`, …): nothing is handled.
+    pub reference: bool,
+    /// True where the operation makes the vCPU halt, so that virtual time may be skipped.
+    pub halts: bool,
+    /// vCPUs the row runs on.
+    pub vcpus: u32,
+    /// Ticks of deliberate delay inside one operation, to be subtracted from its value.
+    pub delay_ticks: u64,
+    /// Exits one operation should make, all vCPUs together.
+    pub exits: Bounds,
+    /// User space exits one operation should make.
+    pub userspace_exits: Bounds,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum Outcome {
+    /// All samples were taken.
+    Done,
+    /// This machine cannot do the row.
+    Skipped {
+        /// Why, for a reader.
+        reason: String,
+    },
+    /// The guest took an exception it should not have taken.
+    Fault {
+        /// Which one and where, for a reader.
+        reason: String,
+    },
+    /// The guest made no progress for longer than the watchdog allows.
+    Hung {
+        /// Where it was, for a reader.
+        reason: String,
+    },
+}
+
+/// One timed operation and the empty bracket (or baseline) measured right beside it, both raw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Ticks of the bracket without the operation.
+    pub empty: u64,
+    /// Ticks of the bracket with the operation.
+    pub op: u64,
+}
+
+/// The four batch timings of one repetition of the slope estimator, raw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Operations in the shorter batch; the longer has twice as many.
+    pub n: u64,
+    /// Ticks of n iterations without the operation.
+    pub empty_n: u64,
+    /// Ticks of 2n iterations without the operation.
+    pub empty_2n: u64,
+    /// Ticks of n iterations with the operation.
+    pub op_n: u64,
+    /// Ticks of 2n iterations with the operation.
+    pub op_2n: u64,
+}
+
+/// One run: one row in one fresh VM. The unit of replication on a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Position in the order the runs were made, from 0.
+    pub id: u32,
+    /// The row measured.
+    pub row: String,
+    /// The block of the randomised order this run belongs to; every row occurs once per block.
+    pub block: u32,
+    /// The lab's seed; `None` on a host.
+    pub seed: Option<u64>,
+    /// CPUs of the machine it ran on: one lab boot may differ from another.
+    pub cpus: u32,
+    /// How it ended. Samples and counters are those taken until then.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// Things a reader should know about this run, for instance that two vCPUs shared a CPU.
+    pub notes: Vec<String>,
+    /// Operations counted between the two readings of the counters.
+    pub ops: u64,
+    /// Times `KVM_RUN` returned to the VMM for one of these operations, all vCPUs together.
+    pub userspace_exits: u64,
+    /// Changes of KVM's statistics (`exits`, `io_exits`, …; all vCPUs together) and of the
+    /// thread's and machine's (`vmm.nivcsw`, `host.steal_ticks`, …) over these operations.
+    pub counters: BTreeMap<String, i64>,
+    /// Bracketed samples in the order taken.
+    pub samples: Vec<Sample>,
+    /// Batch timings in the order taken.
+    pub batches: Vec<Batch>,
+}
+
+/// How much of each row is measured, and in which order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Runs of each row: fresh VMs on a host, one per seed in the lab.
+    pub runs: u32,
+    /// Bracketed samples in a run, unless a row limits itself.
+    pub samples: u32,
+    /// Repetitions of the batch estimator in a run.
+    pub batches: u32,
+    /// Operations in the shorter batch.
+    pub batch_length: u32,
+    /// Seed of the random order.
+    pub order_seed: u64,
+}
+
+/// What is measured and what was found, apart from the tables.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The command that made the recording, for instance `measure`.
+    pub command: String,
+    /// Unix time at which the recording was begun, in seconds.
+    pub begun_unix_seconds: u64,
+    /// Which lens.
+    pub machine: Machine,
+    /// What it was measured on.
+    pub environment: Environment,
+    /// What was planned.
+    pub plan: Plan,
+    /// The rows as the catalogue described them, in its order.
+    pub rows: Vec<RowInfo>,
+    /// Warnings with advice, for a reader.
+    pub warnings: Vec<String>,
+}
+
+/// A recording in memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recording {
+    /// What was measured on what.
+    pub manifest: Manifest,
+    /// Every run in the order made.
+    pub runs: Vec<Run>,
+}

@@ -1,0 +1,1 @@
+//! Renders analysis results as terminal text and JSON

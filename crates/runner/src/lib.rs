@@ -1,0 +1,1 @@
+//! Executes a plan: fresh VMs, the guest protocol, counters, raw samples

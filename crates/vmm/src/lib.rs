@@ -1,0 +1,1 @@
+//! A small VMM: VM, vCPU, memory, devices and run loop
