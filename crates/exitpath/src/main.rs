@@ -1,2 +1,34 @@
-//! Measures how long a KVM exit takes and explains where every cycle of it goes
-fn main() {}
+//! The command line of exitpath. Thin: each command's module reads as what it does.
+//!
+//! Inside the lab the same program is process 1; see [`exitpath_lab::init`].
+
+mod cli;
+mod doctor;
+mod failure;
+mod interrupt;
+mod lab;
+mod measure;
+mod output;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    if exitpath_lab::init::is_init() {
+        exitpath_lab::init::main();
+    }
+    let result = match Cli::parse().command {
+        Command::Measure(args) => measure::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::Lab(command) => lab::run(command),
+        Command::Worker => measure::worker::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,1 +1,18 @@
-//! The catalogue of exits: each row's name, guest code, needs and expectations
+//! The catalogue: each row's name, guest code, what it needs, and what it should do.
+//!
+//! [`ROWS`] is the one place that defines rows; [`Image`] turns one into the memory of a guest.
+//! This crate knows nothing of KVM's file descriptors: it gives bytes, addresses and
+//! expectations, and the `vmm` and `runner` crates do the rest.
+
+// First, and in this order: `guest` is written in the macros of `program`.
+#[macro_use]
+pub mod program;
+mod guest;
+
+pub mod catalogue;
+pub mod image;
+pub mod layout;
+
+pub use catalogue::{Group, Need, ROWS, Row, Scratch, default_rows, find, nearest};
+pub use image::Image;
+pub use program::Program;

@@ -60,6 +60,9 @@ pub struct RowInfo {
     pub reference: bool,
     /// True where the operation makes the vCPU halt, so that virtual time may be skipped.
     pub halts: bool,
+    /// True where external interrupts belong to the operation (a timer, another vCPU's IPI);
+    /// elsewhere the exits they make are disturbances.
+    pub interrupts: bool,
     /// vCPUs the row runs on.
     pub vcpus: u32,
     /// Ticks of deliberate delay inside one operation, to be subtracted from its value.
@@ -135,12 +138,14 @@ pub struct Run {
     pub outcome: Outcome,
     /// Things a reader should know about this run, for instance that two vCPUs shared a CPU.
     pub notes: Vec<String>,
-    /// Operations counted between the two readings of the counters.
+    /// Operations counted: the bracketed samples.
     pub ops: u64,
-    /// Times `KVM_RUN` returned to the VMM for one of these operations, all vCPUs together.
+    /// Times `KVM_RUN` returned to the VMM for these operations, all vCPUs together, the
+    /// protocol's own exits and the baseline's not counted.
     pub userspace_exits: u64,
-    /// Changes of KVM's statistics (`exits`, `io_exits`, …; all vCPUs together) and of the
-    /// thread's and machine's (`vmm.nivcsw`, `host.steal_ticks`, …) over these operations.
+    /// What these operations did to KVM's statistics (`exits`, `io_exits`, …; all vCPUs
+    /// together; the protocol's own exits and the baseline's taken off `exits` and `io_exits`),
+    /// and to the thread's and the machine's (`vmm.nivcsw`, `host.steal_ticks`, …).
     pub counters: BTreeMap<String, i64>,
     /// Bracketed samples in the order taken.
     pub samples: Vec<Sample>,

@@ -1,1 +1,23 @@
-//! A small VMM: VM, vCPU, memory, devices and run loop
+//! A small VMM on rust-vmm's kvm-ioctls and kvm-bindings.
+//!
+//! [`Kvm`] is `/dev/kvm`, [`Vm`] a virtual machine made from a catalogue row's image, [`Vcpu`] one
+//! virtual CPU with the loop around `KVM_RUN`, [`Devices`] what answers in user space. This crate
+//! neither measures nor prints: guests take their own timestamps, and the `runner` crate asks
+//! for them and reads the counters.
+
+mod devices;
+mod error;
+pub mod kick;
+mod kvm;
+mod memory;
+mod stats;
+mod vcpu;
+mod vm;
+
+pub use devices::Devices;
+pub use error::Error;
+pub use kvm::Kvm;
+pub use memory::Memory;
+pub use stats::Stats;
+pub use vcpu::{Stop, Vcpu};
+pub use vm::{Config, Vm};

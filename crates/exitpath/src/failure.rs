@@ -1,0 +1,51 @@
+//! How a command ends when it does not succeed: one line, and the documented exit status.
+
+use std::process::ExitCode;
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The user asked for something that does not exist or cannot be read. Status 2.
+    Usage(String),
+    /// This machine cannot do it. Status 3.
+    Cannot(String),
+    /// The user interrupted. Status 130.
+    Interrupted,
+    /// A command in the lab ended with this status, which is passed on.
+    Status(u8),
+}
+
+impl Failure {
+    /// Prints the one line and gives the status.
+    pub(crate) fn report(self) -> ExitCode {
+        let (message, status) = match self {
+            Failure::Usage(message) => (message, 2),
+            Failure::Cannot(message) => (message, 3),
+            Failure::Interrupted => ("interrupted: nothing was kept".to_owned(), 130),
+            Failure::Status(status) => return ExitCode::from(status),
+        };
+        // Causes may have line breaks; a message is one line.
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        eprintln!("exitpath: {message}");
+        ExitCode::from(status)
+    }
+}
+
+impl From<exitpath_lab::Error> for Failure {
+    fn from(error: exitpath_lab::Error) -> Failure {
+        use exitpath_lab::Error as Lab;
+        match error {
+            Lab::Interrupted => Failure::Interrupted,
+            Lab::UnknownKernel { .. } | Lab::NotAKernel { .. } | Lab::Damaged { .. } => {
+                Failure::Usage(error.to_string())
+            }
+            error => Failure::Cannot(error.to_string()),
+        }
+    }
+}
+
+impl From<exitpath_vmm::Error> for Failure {
+    fn from(error: exitpath_vmm::Error) -> Failure {
+        Failure::Cannot(error.to_string())
+    }
+}

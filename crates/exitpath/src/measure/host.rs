@@ -1,0 +1,124 @@
+//! Measuring on this machine's KVM.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use exitpath_analysis::table::host::GUESTS_RUN_ON_CPU;
+use exitpath_exits::Row;
+use exitpath_host::{Examination, GuestCheck, GuestOutcome, Level, Root};
+use exitpath_recording::{Environment, Machine, Manifest, Outcome, Plan, Recording};
+use exitpath_runner::{Place, random_order, row_info, run_row};
+use exitpath_vmm::{Kvm, kick};
+
+use super::{BATCH_LENGTH, BATCHES};
+use crate::cli::Measure;
+use crate::failure::Failure;
+use crate::output;
+
+pub(super) fn measure(
+    args: &Measure,
+    rows: &[&'static Row],
+    guest: &GuestOutcome,
+    interrupted: &AtomicBool,
+) -> Result<Recording, Failure> {
+    let kvm = Kvm::open()?;
+    let examination = exitpath_host::examine(
+        &Root::default(),
+        Some(&GuestCheck {
+            outcome: guest.clone(),
+        }),
+    );
+    let cpus = kick::allowed_cpus()?;
+    let settings = super::settings(args, cpus.clone());
+    let order_seed = args.order_seed.unwrap_or_else(super::unix_seconds);
+    let begun_unix_seconds = super::unix_seconds();
+
+    let order = random_order(rows, args.runs, order_seed);
+    let bar = output::progress(order.len() as u64);
+    let mut runs = Vec::new();
+    let mut given_up: Vec<&str> = Vec::new();
+    for (id, (block, row)) in (0..).zip(order) {
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(Failure::Interrupted);
+        }
+        bar.set_message(row.name);
+        // A row that hung or cannot be done would do so again, each time for a whole watchdog.
+        if !given_up.contains(&row.name) {
+            let place = Place {
+                id,
+                block,
+                seed: None,
+                cpus: cpus.len() as u32,
+            };
+            let run = run_row(&kvm, row, &settings, &place)?;
+            if run.outcome != Outcome::Done {
+                given_up.push(row.name);
+            }
+            runs.push(run);
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    let plan = Plan {
+        runs: args.runs,
+        samples: args.samples,
+        batches: BATCHES,
+        batch_length: BATCH_LENGTH,
+        order_seed,
+    };
+    Ok(Recording {
+        manifest: Manifest {
+            command: "measure".to_owned(),
+            begun_unix_seconds,
+            machine: Machine::Host,
+            environment: environment(&examination, guest, cpus.len() as u32),
+            plan,
+            rows: rows.iter().map(|row| row_info(row)).collect(),
+            warnings: warnings(&examination),
+        },
+        runs,
+    })
+}
+
+fn environment(examination: &Examination, guest: &GuestOutcome, cpus: u32) -> Environment {
+    let fact = |name: &str| {
+        let value = examination.facts.get(name);
+        value
+            .and_then(|value| value.as_str())
+            .unwrap_or("unknown")
+            .to_owned()
+    };
+    let mut facts = examination.facts.clone();
+    let (on_cpu, tsc_khz) = match guest {
+        GuestOutcome::OnCpu { tsc_khz, .. } => (Some(true), Some(*tsc_khz)),
+        GuestOutcome::Interpreted { tsc_khz, .. } => (Some(false), Some(*tsc_khz)),
+        _ => (None, None),
+    };
+    if let Some(on_cpu) = on_cpu {
+        facts.insert(GUESTS_RUN_ON_CPU.to_owned(), on_cpu.into());
+    }
+    Environment {
+        kernel: fact("kernel.release"),
+        cmdline: fact("kernel.cmdline"),
+        cpu: fact("cpu.model_name"),
+        cpus,
+        qemu: None,
+        seeds: Vec::new(),
+        tsc_khz: tsc_khz.filter(|&khz| khz > 0),
+        exitpath: super::version(),
+        facts,
+    }
+}
+
+/// Findings that weigh on times, with their advice.
+fn warnings(examination: &Examination) -> Vec<String> {
+    examination
+        .findings
+        .iter()
+        .filter(|finding| finding.level >= Level::Warning)
+        .map(|finding| match &finding.advice {
+            Some(advice) => format!("{}: {} → {advice}", finding.subject, finding.says),
+            None => format!("{}: {}", finding.subject, finding.says),
+        })
+        .collect()
+}

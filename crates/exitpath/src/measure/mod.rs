@@ -1,0 +1,173 @@
+//! `exitpath measure`: the table of exits.
+
+mod host;
+mod lab;
+pub(crate) mod worker;
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use exitpath_analysis::table::{Verdict, summarise};
+use exitpath_exits::{Row, default_rows, find, nearest};
+use exitpath_host::GuestOutcome;
+use exitpath_recording::Recording;
+use exitpath_runner::Settings;
+
+use crate::cli::{Measure, On};
+use crate::failure::Failure;
+use crate::{doctor, interrupt, output, show};
+
+/// Repetitions of the batch estimator in a run.
+const BATCHES: u32 = 8;
+/// Operations in its shorter batch.
+const BATCH_LENGTH: u32 = 16;
+/// Iterations before the first sample that counts.
+const WARM_UP: u32 = 64;
+
+pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
+    if args.list {
+        return output::print(&list());
+    }
+    let rows = choose_rows(&args.rows)?;
+    let dir = args.out.clone().map_or_else(default_folder, Ok)?;
+    // Before anything is measured, not after.
+    exitpath_recording::check_writable(&dir).map_err(|error| Failure::Usage(error.to_string()))?;
+    let interrupted = interrupt::flag();
+
+    let (machine, guest, why) = choose_machine(args.on)?;
+    let mut recording = match machine {
+        On::Host => host::measure(args, &rows, &guest, &interrupted)?,
+        On::Lab => lab::measure(args, &rows, &interrupted)?,
+    };
+    if let Some(why) = why {
+        output::remark(&why);
+        recording.manifest.warnings.insert(0, why);
+    }
+    exitpath_recording::write(&dir, &recording)
+        .map_err(|error| Failure::Cannot(error.to_string()))?;
+    show::table(&recording, &dir, args.json)?;
+    check(&recording)
+}
+
+/// A measurement in which every named row failed is an error, not a table.
+fn check(recording: &Recording) -> Result<(), Failure> {
+    let rows = summarise(recording);
+    let failed = |verdict| matches!(verdict, Verdict::Skipped | Verdict::Void);
+    if !rows.is_empty()
+        && rows
+            .iter()
+            .all(|row| failed(row.verdict) && row.figures.is_none())
+    {
+        let first = &rows[0];
+        let why = first.notes.first().map_or("", String::as_str);
+        return Err(Failure::Cannot(format!(
+            "no row could be measured; {}: {why}",
+            first.row.name
+        )));
+    }
+    Ok(())
+}
+
+fn list() -> String {
+    let line = |row: &Row| format!("{:<30}{}", row.name, row.operation);
+    exitpath_exits::ROWS
+        .iter()
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn choose_rows(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
+    if names.is_empty() {
+        return Ok(default_rows().collect());
+    }
+    let mut rows: Vec<&'static Row> = Vec::new();
+    for name in names {
+        let row = find(name).ok_or_else(|| {
+            let near = match nearest(name).as_slice() {
+                [] => String::new(),
+                near => format!("; near it: {}", near.join(", ")),
+            };
+            Failure::Usage(format!(
+                "no row is called '{name}'{near}; `exitpath measure --list` names all"
+            ))
+        })?;
+        if !rows.iter().any(|known| known.name == row.name) {
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// Host where guests really run on the CPU, else lab; and the reason where nobody asked.
+fn choose_machine(on: Option<On>) -> Result<(On, GuestOutcome, Option<String>), Failure> {
+    if on == Some(On::Lab) {
+        return Ok((On::Lab, GuestOutcome::NoDevice, None));
+    }
+    let guest = doctor::check_guest();
+    let why = match &guest {
+        GuestOutcome::OnCpu { .. } => return Ok((On::Host, guest, None)),
+        GuestOutcome::Interpreted {
+            ticks_per_iteration,
+            ..
+        } => format!(
+            "guests do not run on this machine's CPU (an instruction takes \
+             {ticks_per_iteration:.0} ticks: something interprets them)"
+        ),
+        GuestOutcome::NoDevice => "this machine has no /dev/kvm".to_owned(),
+        GuestOutcome::NoPermission => "no permission to open /dev/kvm".to_owned(),
+        GuestOutcome::Failed { reason } => format!("this machine's KVM does not work: {reason}"),
+    };
+    match (on, &guest) {
+        (Some(On::Host), GuestOutcome::Interpreted { .. } | GuestOutcome::Failed { .. }) => Ok((
+            On::Host,
+            guest,
+            Some(format!("{why}; times are no exit times")),
+        )),
+        // Opening it again says what to do.
+        (Some(On::Host), _) => match exitpath_vmm::Kvm::open() {
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok((On::Host, guest, None)),
+        },
+        _ => Ok((
+            On::Lab,
+            guest,
+            Some(format!("{why}: measured in the lab, in instructions")),
+        )),
+    }
+}
+
+/// A new folder in the user's data folder, named by the time.
+fn default_folder() -> Result<PathBuf, Failure> {
+    let base = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")))
+        .ok_or_else(|| {
+            Failure::Usage("no HOME to put the recording into: name a folder with --out".to_owned())
+        })?;
+    let name = format!("measure-{}-{}", unix_seconds(), std::process::id());
+    Ok(base.join("exitpath").join(name))
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+fn settings(args: &Measure, cpus: Vec<usize>) -> Settings {
+    Settings {
+        samples: args.samples,
+        warm_up: WARM_UP,
+        batches: BATCHES,
+        batch_length: BATCH_LENGTH,
+        watchdog: Duration::from_secs(args.watchdog),
+        cpus,
+    }
+}
+
+/// Version and build, for the manifest.
+fn version() -> String {
+    format!("exitpath {}", env!("CARGO_PKG_VERSION"))
+}

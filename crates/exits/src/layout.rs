@@ -1,0 +1,130 @@
+//! Where things are in the guest's physical memory, and the words host and guest exchange.
+//!
+//! The guest runs in 64-bit mode with its first 4 GiB mapped one to one, so guest physical and
+//! guest virtual addresses are the same number.
+
+/// The control block: one page of 64-bit words shared between guest and VMM.
+pub const CONTROL: u64 = 0x1000;
+/// Global descriptor table.
+pub const GDT: u64 = 0x2000;
+/// Interrupt descriptor table: 256 gates of 16 bytes.
+pub const IDT: u64 = 0x3000;
+/// Page tables: one PML4, one PDPT, four page directories of 2 MiB pages.
+pub const PAGE_TABLES: u64 = 0x4000;
+/// Task state segment, one for all vCPUs; nothing in it is used.
+pub const TSS: u64 = 0xa000;
+/// Exception stubs, shared by all programs.
+pub const STUBS: u64 = 0xc000;
+/// The row's program.
+pub const CODE: u64 = 0x1_0000;
+/// Room for the row's program, in bytes.
+pub const CODE_SIZE: u64 = 0x1_0000;
+/// Stacks: vCPU i's stack ends (exclusively) at `STACKS + (i + 1) * STACK_SIZE`.
+pub const STACKS: u64 = 0x2_0000;
+/// Bytes of stack for each vCPU.
+pub const STACK_SIZE: u64 = 0x2000;
+/// Most vCPUs a row may have.
+pub const MAX_VCPUS: u64 = 8;
+/// Where the guest stores its samples.
+pub const RESULTS: u64 = 0x10_0000;
+/// Room for samples, in bytes.
+pub const RESULTS_SIZE: u64 = 0x20_0000;
+/// Size of the memory slot that holds all of the above, in bytes.
+pub const RAM_SIZE: u64 = 0x40_0000;
+/// A memory slot of its own, for rows about the first touch of a page and dirty logging.
+pub const SCRATCH: u64 = 0x100_0000;
+/// Size of that slot, in bytes.
+pub const SCRATCH_SIZE: u64 = 0x80_0000;
+/// A page that no memory slot backs: accesses reach the VMM.
+pub const MMIO: u64 = 0xd000_0000;
+/// The local APIC in xAPIC mode.
+pub const APIC: u64 = 0xfee0_0000;
+
+/// Offsets of the words in the control block, in bytes.
+pub mod word {
+    /// What to do next, one of [`super::command`].
+    pub const COMMAND: u64 = 0x00;
+    /// How often.
+    pub const COUNT: u64 = 0x08;
+    /// Operations in the shorter batch.
+    pub const BATCH: u64 = 0x10;
+    /// Operations finished since the guest began.
+    pub const PROGRESS: u64 = 0x18;
+    /// Vector of an unexpected exception plus one; 0 while there was none.
+    pub const FAULT: u64 = 0x20;
+    /// Its error code, 0 where it has none.
+    pub const FAULT_CODE: u64 = 0x28;
+    /// The instruction pointer it was taken at.
+    pub const FAULT_RIP: u64 = 0x30;
+    /// CR2 at that time.
+    pub const FAULT_CR2: u64 = 0x38;
+    /// A word a row keeps between phases (r13).
+    pub const STATE: u64 = 0x48;
+    /// Counted in place of PROGRESS where the baseline runs.
+    pub const UNCOUNTED: u64 = 0x50;
+    /// Interrupts of the test vector handled, by whichever vCPU. On a cache line of its own.
+    pub const INTERRUPTS: u64 = 0x80;
+    /// Secondary vCPUs that are ready. On a cache line of its own.
+    pub const READY: u64 = 0xc0;
+    /// Turn word for the first vCPU, on a cache line of its own.
+    pub const TURN_0: u64 = 0x100;
+    /// Turn word for the second vCPU, on a cache line of its own.
+    pub const TURN_1: u64 = 0x140;
+}
+
+/// Values of the COMMAND word.
+pub mod command {
+    /// COUNT pairs of an empty and a full bracket, stored as two ticks each.
+    pub const PAIRS: u64 = 1;
+    /// COUNT repetitions of the four batches, stored as four ticks each.
+    pub const BATCHES: u64 = 2;
+    /// COUNT times the baseline alone, nothing stored: what it contributes to the counters.
+    pub const BASELINE: u64 = 3;
+    /// Touch COUNT pages of the results area, so that none is touched first in a bracket.
+    pub const TOUCH: u64 = 4;
+}
+
+/// The guest's port writes to the VMM that are part of the protocol, not of a row.
+pub mod port {
+    /// The control port: the guest writes one byte.
+    pub const CONTROL: u16 = 0x0e0;
+    /// Value: ready for a command (also: the last one is done).
+    pub const READY: u8 = 1;
+    /// Value: an unexpected exception was taken; see the FAULT words.
+    pub const FAULT: u8 = 2;
+    /// Value: the command is not known.
+    pub const BAD_COMMAND: u8 = 3;
+
+    /// Port of kvm-unit-tests' `inl_from_qemu`: no device of ours or QEMU's is there, user
+    /// space answers.
+    pub const USER_READ: u16 = 0x1234;
+    /// A user-space port for writes.
+    pub const USER_WRITE: u16 = 0x1238;
+    /// The ACPI PM timer, where QEMU's q35 has it.
+    pub const PM_TIMER: u16 = 0x608;
+    /// ELCR of the in-kernel PIC, as in kvm-unit-tests' `inl_from_kernel`.
+    pub const ELCR: u16 = 0x4d0;
+    /// Port of the pci-io rows without an eventfd; the next two have one.
+    pub const TESTDEV_PLAIN: u16 = 0xc000;
+    /// With an eventfd that takes any value.
+    pub const TESTDEV_WILDCARD: u16 = 0xc004;
+    /// With an eventfd that takes [`super::DATAMATCH`] only.
+    pub const TESTDEV_DATAMATCH: u16 = 0xc008;
+}
+
+/// Addresses of the user-space MMIO page.
+pub mod mmio {
+    /// A register user space answers.
+    pub const USER: u64 = super::MMIO + 0x100;
+    /// The pci-mem rows without an eventfd; the next two have one.
+    pub const TESTDEV_PLAIN: u64 = super::MMIO + 0x200;
+    /// With an eventfd that takes any value.
+    pub const TESTDEV_WILDCARD: u64 = super::MMIO + 0x204;
+    /// With an eventfd that takes [`super::DATAMATCH`] only.
+    pub const TESTDEV_DATAMATCH: u64 = super::MMIO + 0x208;
+}
+
+/// The byte the pci-mem and pci-io rows write.
+pub const DATAMATCH: u8 = 0xfa;
+/// The vector all interrupt rows use.
+pub const TEST_VECTOR: u8 = 0x60;

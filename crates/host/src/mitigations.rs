@@ -1,0 +1,351 @@
+//! Mitigations of CPU vulnerabilities: much of an exit, and different on every machine.
+//!
+//! Sources: `/sys/devices/system/cpu/vulnerabilities/*`
+//! (`Documentation/ABI/testing/sysfs-devices-system-cpu`); `Documentation/admin-guide/hw-vuln/`;
+//! `Documentation/admin-guide/kernel-parameters.txt`.
+
+use serde_json::{Map, Value, json};
+
+use crate::finding::{Examination, Finding, Level, unknown_value};
+use crate::machine::Machine;
+use crate::parse::{and_list, count};
+
+const FOLDER: &str = "/sys/devices/system/cpu/vulnerabilities";
+
+/// Boot parameters that change what mitigations do on entries and exits.
+const PARAMETERS: &[&str] = &[
+    "mitigations",
+    "gather_data_sampling",
+    "indirect_target_selection",
+    "kvm-intel.vmentry_l1d_flush",
+    "l1tf",
+    "mds",
+    "mmio_stale_data",
+    "nopti",
+    "nospectre_v1",
+    "nospectre_v2",
+    "pti",
+    "reg_file_data_sampling",
+    "retbleed",
+    "spec_rstack_overflow",
+    "spec_store_bypass_disable",
+    "spectre_bhi",
+    "spectre_v2",
+    "spectre_v2_user",
+    "srbds",
+    "tsa",
+    "tsx_async_abort",
+    "vmscape",
+];
+
+/// A vulnerability whose mitigation works on the way into or out of a guest: the file, what the
+/// mitigation does there, the parameter that switches it.
+const ON_THE_PATH: &[(&str, &str, &str)] = &[
+    (
+        "indirect_target_selection",
+        "indirect jumps and returns on the path go through thunks",
+        "indirect_target_selection=off",
+    ),
+    (
+        "l1tf",
+        "the L1 data cache may be flushed on entry",
+        "l1tf=off",
+    ),
+    (
+        "mds",
+        "CPU buffers are cleared on entry and on the way to user space",
+        "mds=off",
+    ),
+    (
+        "meltdown",
+        "page tables are switched on the way to user space and back",
+        "nopti",
+    ),
+    (
+        "mmio_stale_data",
+        "CPU buffers may be cleared on entry",
+        "mmio_stale_data=off",
+    ),
+    (
+        "reg_file_data_sampling",
+        "CPU buffers are cleared on entry and on the way to user space",
+        "reg_file_data_sampling=off",
+    ),
+    (
+        "retbleed",
+        "returns and the entry from a guest are guarded",
+        "retbleed=off",
+    ),
+    (
+        "spec_rstack_overflow",
+        "returns are guarded, or branch prediction is flushed on exit",
+        "spec_rstack_overflow=off",
+    ),
+    (
+        "spec_store_bypass",
+        "SPEC_CTRL may be written on entry and exit",
+        "spec_store_bypass_disable=off",
+    ),
+    (
+        "spectre_v2",
+        "on exit SPEC_CTRL may be written, the return buffer filled, the branch history cleared; indirect jumps are guarded",
+        "spectre_v2=off",
+    ),
+    (
+        "tsa",
+        "CPU buffers are cleared on entry and on the way to user space",
+        "tsa=off",
+    ),
+    (
+        "tsx_async_abort",
+        "CPU buffers are cleared on entry and on the way to user space",
+        "tsx_async_abort=off",
+    ),
+    (
+        "vmscape",
+        "branch prediction is flushed before user space runs after a guest",
+        "vmscape=off",
+    ),
+];
+
+pub(crate) fn examine(machine: &Machine<'_>, out: &mut Examination) {
+    let parameters = machine.parameters(PARAMETERS);
+    out.fact("mitigations.parameters", json!(parameters));
+    let names = match machine.root.list(FOLDER) {
+        Ok(names) => names,
+        Err(unknown) => {
+            let _ = out.record::<()>("mitigations.vulnerabilities", Err(unknown.clone()));
+            return out.find_unknown("mitigations", "mitigations", &unknown);
+        }
+    };
+    let mut all = Map::new();
+    let mut counts = Counts::default();
+    let mut states = Vec::new();
+    for name in names {
+        match machine.root.text(&format!("{FOLDER}/{name}")) {
+            Ok(state) => {
+                counts.add(&name, &state);
+                all.insert(name.clone(), Value::String(state.clone()));
+                states.push((name, state));
+            }
+            Err(unknown) => {
+                counts.undecided.push(name.clone());
+                all.insert(name, unknown_value(&unknown));
+            }
+        }
+    }
+    out.fact("mitigations.vulnerabilities", all);
+    summary(machine, out, &counts);
+    on_the_path(&states, out);
+    changed(&parameters, out);
+}
+
+/// How the kernel judges its vulnerabilities.
+#[derive(Debug, Default)]
+struct Counts {
+    mitigated: u64,
+    unaffected: u64,
+    open: Vec<String>,
+    /// `Unknown: Dependent on hypervisor status` and what could not be read.
+    undecided: Vec<String>,
+}
+
+impl Counts {
+    fn add(&mut self, name: &str, state: &str) {
+        if state.contains("Mitigation:") {
+            self.mitigated += 1;
+        } else if state.starts_with("Not affected") {
+            self.unaffected += 1;
+        } else if state.to_ascii_lowercase().contains("vulnerable") {
+            self.open.push(name.to_owned());
+        } else {
+            self.undecided.push(name.to_owned());
+        }
+    }
+
+    fn says(&self) -> String {
+        let mut says = format!(
+            "{} mitigated, {} not affecting this CPU",
+            self.mitigated, self.unaffected
+        );
+        for (names, what) in [(&self.open, "open"), (&self.undecided, "undecided")] {
+            if !names.is_empty() {
+                says.push_str(&format!(", {} {what} ({})", names.len(), and_list(names)));
+            }
+        }
+        says
+    }
+}
+
+fn summary(machine: &Machine<'_>, out: &mut Examination, counts: &Counts) {
+    let finding = |level, says: String| Finding::new("mitigations", "mitigations", level, says);
+    let says = counts.says();
+    out.find(if machine.parameter("mitigations") == Some("off") {
+        finding(Level::Warning, format!("mitigations=off, exits are cheaper than on machines that run other people's guests: {says}"))
+            .advice("boot without mitigations=off for figures that hold for a fleet")
+    } else if counts.open.is_empty() && counts.undecided.is_empty() {
+        finding(Level::Good, says)
+    } else {
+        finding(Level::Note, says)
+            .advice("a later microcode or kernel may close what is open, and change what an exit costs")
+    });
+}
+
+/// Whether something is done about it: a mitigation, or the half of one that the kernel calls
+/// vulnerable all the same (`Vulnerable: Safe RET, no microcode`).
+fn works(state: &str) -> bool {
+    const HALVES: &[&str] = &[
+        "Safe RET",
+        "Clear CPU buffers",
+        "etpoline",
+        "IBRS",
+        "IBPB",
+        "ntrained return",
+    ];
+    state.contains("Mitigation:")
+        || state.starts_with("Vulnerable: ") && HALVES.iter().any(|half| state.contains(half))
+}
+
+fn on_the_path(states: &[(String, String)], out: &mut Examination) {
+    let mut active = Vec::new();
+    for (name, does, parameter) in ON_THE_PATH {
+        let state = states
+            .iter()
+            .find(|(found, _)| found == name)
+            .map(|(_, state)| state);
+        let Some(state) = state.filter(|state| works(state)) else {
+            continue;
+        };
+        active.push(*name);
+        out.find(
+            Finding::new(
+                "mitigation-on-path",
+                name,
+                Level::Note,
+                format!("{state}: {does}"),
+            )
+            .advice(format!(
+                "to see its share, compare with a boot with {parameter}"
+            )),
+        );
+    }
+    out.fact("mitigations.on_path", json!(active));
+}
+
+/// Parameters other than `mitigations=off`, which the summary tells.
+fn changed(parameters: &[String], out: &mut Examination) {
+    let changed: Vec<&String> = parameters
+        .iter()
+        .filter(|parameter| !["mitigations=off", "mitigations=auto"].contains(&parameter.as_str()))
+        .collect();
+    if changed.is_empty() {
+        return;
+    }
+    let says = format!(
+        "{} on the kernel's command line {} mitigations from the defaults: {}",
+        count(changed.len() as u64, "parameter"),
+        if changed.len() == 1 {
+            "changes"
+        } else {
+            "change"
+        },
+        and_list(&changed)
+    );
+    out.find(
+        Finding::new("mitigations-changed", "mitigations", Level::Note, says)
+            .advice("compare only with machines that have the same parameters"),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Tree, amd_server, intel_laptop_on_battery, sandbox, vm_guest};
+
+    #[test]
+    fn an_intel_laptop_with_the_defaults() {
+        let out = intel_laptop_on_battery().topic(examine);
+        let finding = out.get("mitigations", "mitigations");
+        assert_eq!(finding.level, Level::Good);
+        assert_eq!(finding.says, "5 mitigated, 1 not affecting this CPU");
+        assert_eq!(
+            out.facts["mitigations.on_path"],
+            json!(["l1tf", "mds", "meltdown", "retbleed", "spectre_v2"])
+        );
+        assert!(
+            out.get("mitigation-on-path", "l1tf")
+                .says
+                .contains("conditional cache flushes")
+        );
+    }
+
+    #[test]
+    fn mitigations_off_is_a_warning() {
+        let out = amd_server().topic(examine);
+        assert_eq!(out.get("mitigations", "mitigations").level, Level::Warning);
+        assert!(!out.has("mitigation-on-path") && !out.has("mitigations-changed"));
+        assert!(
+            out.get("mitigations", "mitigations")
+                .says
+                .contains("1 open (spectre_v2)")
+        );
+    }
+
+    #[test]
+    fn attack_vectors_switched_off() {
+        let out = sandbox().topic(examine);
+        let says = &out.get("mitigations-changed", "mitigations").says;
+        assert!(
+            says.ends_with("mitigations=auto,no_guest_host,no_guest_guest"),
+            "{says}"
+        );
+        assert!(
+            out.get("mitigations", "mitigations")
+                .says
+                .contains("spec_rstack_overflow")
+        );
+    }
+
+    #[test]
+    fn open_and_absent() {
+        assert_eq!(
+            vm_guest()
+                .topic(examine)
+                .get("mitigations", "mitigations")
+                .level,
+            Level::Note
+        );
+        let out = Tree::new().topic(examine);
+        assert!(
+            out.get("mitigations", "mitigations")
+                .says
+                .starts_with("unknown")
+        );
+        let out = Tree::new().folder(&format!("{FOLDER}/odd")).topic(examine);
+        assert!(out.facts["mitigations.vulnerabilities"]["odd"]["unknown"].is_string());
+    }
+
+    #[test]
+    fn an_unmitigated_part_beside_a_mitigation_counts_as_mitigated() {
+        // itlb_multihit has its own form: "KVM: Mitigation: Split huge pages".
+        let tree = Tree::new()
+            .file(
+                &format!("{FOLDER}/itlb_multihit"),
+                "KVM: Mitigation: Split huge pages\n",
+            )
+            .file(&format!("{FOLDER}/a"), "KVM: Vulnerable\n")
+            .file(
+                &format!("{FOLDER}/b"),
+                "Unknown: Dependent on hypervisor status\n",
+            );
+        let says = &tree
+            .topic(examine)
+            .get("mitigations", "mitigations")
+            .says
+            .clone();
+        assert_eq!(
+            says,
+            "1 mitigated, 0 not affecting this CPU, 1 open (a), 1 undecided (b)"
+        );
+    }
+}

@@ -1,0 +1,449 @@
+//! Booting a lab and waiting for what it says.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::init::{CONSOLE_PORT, EXIT_PORT};
+use crate::initramfs::Initramfs;
+use crate::job::{JOB_FILE, Job, MODULES_DIR, ROOT_TAG};
+use crate::kernels::BootFile;
+use crate::modules::Modules;
+use crate::qemu::Qemu;
+use crate::wire::{Decoder, Exit, Failure, Frame, Hello, Kind};
+
+/// Named CPU model of the lab unless another is chosen: SVM and nested paging, a family the
+/// kernel knows.
+pub const DEFAULT_CPU: &str = "EPYC-Milan";
+/// What every lab's kernel is told. `nokaslr` keeps addresses from one boot to the next;
+/// mitigations are the kernel's own default.
+const CMDLINE: &str = "console=ttyS0 nokaslr panic=-1 quiet";
+/// How long a kernel may take to reach init, in real time. It takes 10 s on a slow machine.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// How much of the console an error shows.
+const CONSOLE_TAIL_LINES: usize = 6;
+
+/// Everything that decides what a lab does.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    /// The emulator.
+    pub qemu: Qemu,
+    /// What it boots.
+    pub kernel: BootFile,
+    /// The kernel's modules; `None` where it has everything built in.
+    pub modules: Option<std::path::PathBuf>,
+    /// QEMU's `-cpu`.
+    pub cpu: String,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Appended to the kernel's command line.
+    pub cmdline: String,
+    /// QEMU's `-seed`: where the kernel and libc get their randomness from.
+    pub seed: u64,
+    /// Limit on the whole boot in real time; `None` for a shell.
+    pub limit: Option<Duration>,
+    /// Set from outside when the user wants to stop.
+    pub interrupted: Arc<AtomicBool>,
+}
+
+/// What a lab brought out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What booted.
+    pub hello: Hello,
+    /// The command's exit status.
+    pub status: i32,
+    /// The job's output file; empty where there was none or the command failed.
+    pub output: Vec<u8>,
+    /// The last of what the command wrote to standard error, for messages.
+    pub stderr: String,
+}
+
+/// Where a lab's output goes while it runs.
+pub trait Sink {
+    /// Bytes of the command's standard output.
+    fn stdout(&mut self, bytes: &[u8]);
+    /// Bytes of the command's standard error.
+    fn stderr(&mut self, bytes: &[u8]);
+    /// The kernel has booted.
+    fn booted(&mut self, _hello: &Hello) {}
+}
+
+/// Throws output away.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Discard;
+
+impl Sink for Discard {
+    fn stdout(&mut self, _: &[u8]) {}
+    fn stderr(&mut self, _: &[u8]) {}
+}
+
+impl Lab {
+    /// Boots, runs `job` with `files` in the initramfs, and waits for the end.
+    ///
+    /// `files` must not have anything at `/init` and in `/lab`.
+    ///
+    /// # Errors
+    /// Whatever kept the lab from its last frame: the kernel did not boot, init failed, QEMU
+    /// died, time ran out, the user interrupted. Never half a result.
+    pub fn run(&self, files: Initramfs, job: Job, sink: &mut dyn Sink) -> Result<Outcome> {
+        let image = sealed_file("initramfs", &self.initramfs(files, job.clone())?)?;
+        let (out, out_write) = pipe()?;
+        let (console, console_write) = pipe()?;
+        let mut child = Guard(self.spawn(&job, &image, out_write, console_write)?);
+        let mut wait = Wait {
+            lab: self,
+            began: Instant::now(),
+            decoder: Decoder::default(),
+            console: Console::default(),
+            hello: None,
+            output: Vec::new(),
+            stderr: Vec::new(),
+            sink,
+        };
+        let exit = wait.until_exit(out, console)?;
+        // QEMU ends by itself right after the last frame.
+        let _ = child.0.wait();
+        let Some(hello) = wait.hello else {
+            return Err(wait
+                .console
+                .died("sent its results without having said that it booted"));
+        };
+        if exit.status == 0 && exit.output_bytes != wait.output.len() as u64 {
+            return Err(Error::LabDied {
+                what: format!(
+                    "announced {} bytes of results and sent {}",
+                    exit.output_bytes,
+                    wait.output.len()
+                ),
+                console: String::new(),
+            });
+        }
+        Ok(Outcome {
+            hello,
+            status: exit.status,
+            output: wait.output,
+            stderr: String::from_utf8_lossy(&wait.stderr).into_owned(),
+        })
+    }
+
+    fn initramfs(&self, mut files: Initramfs, mut job: Job) -> Result<Vec<u8>> {
+        let mut wanted = vec!["kvm_amd"];
+        if job.share_root {
+            wanted.extend(["virtio_pci", "9pnet_virtio", "9p", "overlay"]);
+        }
+        if let Some(dir) = &self.modules {
+            for module in Modules::index(dir)?.load_order(&wanted)? {
+                let name = format!("{}.ko", module.name);
+                files.file(format!("{MODULES_DIR}/{name}"), 0o644, module.bytes)?;
+                job.modules.push(name);
+            }
+        }
+        let json = serde_json::to_vec(&job).expect("plain data always serialises");
+        files.file(JOB_FILE, 0o644, json)?;
+        files.device("/dev/console", 0o600, 5, 1)?;
+        // Not /proc/self/exe itself: it may be a path that only looks like the running program.
+        let this = std::env::current_exe().map_err(Error::io("find", "/proc/self/exe"))?;
+        if !is_static(&this)? {
+            files.add_program(&this)?;
+        }
+        files.file_from("/init", &this)?;
+        files.to_vec()
+    }
+
+    fn spawn(&self, job: &Job, initramfs: &File, out: OwnedFd, console: OwnedFd) -> Result<Child> {
+        let mut command = self.qemu.command();
+        let cmdline = format!("{CMDLINE} {}", self.cmdline);
+        // Under counted time, idle time is skipped; a person at a shell wants it to pass.
+        let icount = if job.terminal {
+            "shift=0,sleep=on"
+        } else {
+            "shift=0,sleep=off"
+        };
+        command
+            .args(["-M", "pc", "-nodefaults", "-no-user-config", "-no-reboot"])
+            .args(["-accel", "tcg,thread=single", "-icount", icount])
+            .args([
+                "-rtc",
+                "base=2026-01-01,clock=vm",
+                "-nic",
+                "none",
+                "-display",
+                "none",
+            ])
+            .args(["-seed", &self.seed.to_string()])
+            .args(["-cpu", &self.cpu, "-smp", &self.cpus.to_string()])
+            .args(["-m", &self.memory_mib.to_string()])
+            .arg("-device")
+            .arg(format!("isa-debug-exit,iobase={EXIT_PORT},iosize=4"))
+            .args(["-chardev", "file,id=out,path=/dev/fd/3", "-device"])
+            .arg(format!("isa-debugcon,iobase={CONSOLE_PORT},chardev=out"))
+            .arg("-kernel")
+            .arg(&self.kernel.path)
+            .args(["-initrd", "/dev/fd/5", "-append", cmdline.trim()]);
+        let console_chardev = if job.terminal {
+            command.stdin(Stdio::inherit()).stdout(Stdio::inherit());
+            "stdio,id=console,signal=off"
+        } else {
+            command.stdin(Stdio::null()).stdout(Stdio::null());
+            "file,id=console,path=/dev/fd/4"
+        };
+        command.args(["-chardev", console_chardev, "-serial", "chardev:console"]);
+        if job.share_root {
+            command.args([
+                "-fsdev",
+                "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
+            ]);
+            command.args([
+                "-device",
+                &format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}"),
+            ]);
+        }
+        command.stderr(
+            console
+                .try_clone()
+                .map_err(Error::io("duplicate", "a pipe"))?,
+        );
+
+        let given = [out.as_raw_fd(), console.as_raw_fd(), initramfs.as_raw_fd()];
+        let parent = std::process::id();
+        // SAFETY: the closure makes system calls only. Descriptors are first moved out of the way
+        // so that none is overwritten before it has been placed.
+        unsafe {
+            command.pre_exec(move || {
+                // The lab must not outlive the command that began it, however that ends.
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                if libc::getppid() as u32 != parent {
+                    return Err(std::io::Error::other("exitpath has ended"));
+                }
+                // Ctrl-C goes to exitpath, which ends the lab in order.
+                libc::setpgid(0, 0);
+                let moved = given.map(|fd| libc::fcntl(fd, libc::F_DUPFD, 10));
+                for (place, fd) in (3..).zip(moved) {
+                    if fd < 0 || libc::dup2(fd, place) < 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
+                    libc::close(fd);
+                }
+                Ok(())
+            });
+        }
+        command.spawn().map_err(|error| Error::QemuUnusable {
+            path: self.qemu.path.clone(),
+            why: error.to_string(),
+        })
+    }
+}
+
+/// Ends QEMU when the lab is no longer wanted, for whatever reason.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The kernel's console and QEMU's own complaints, as far as a message may need them.
+#[derive(Default)]
+struct Console {
+    text: Vec<u8>,
+}
+
+impl Console {
+    const KEPT: usize = 1 << 16;
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.text.extend_from_slice(bytes);
+        if self.text.len() > 2 * Self::KEPT {
+            self.text.drain(..self.text.len() - Self::KEPT);
+        }
+    }
+
+    /// The last lines that say something, or the panic if there is one.
+    fn tail(&self) -> String {
+        let text = String::from_utf8_lossy(&self.text);
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty() && !line.contains("warning: TCG doesn't support"))
+            .collect();
+        if let Some(panic) = lines.iter().find(|line| line.contains("Kernel panic")) {
+            return (*panic).to_owned();
+        }
+        lines[lines.len().saturating_sub(CONSOLE_TAIL_LINES)..].join(" | ")
+    }
+
+    fn died(&self, what: &str) -> Error {
+        Error::LabDied {
+            what: what.to_owned(),
+            console: self.tail(),
+        }
+    }
+}
+
+/// Reads a running lab until its last frame.
+struct Wait<'a> {
+    lab: &'a Lab,
+    began: Instant,
+    decoder: Decoder,
+    console: Console,
+    hello: Option<Hello>,
+    output: Vec<u8>,
+    stderr: Vec<u8>,
+    sink: &'a mut dyn Sink,
+}
+
+impl Wait<'_> {
+    fn until_exit(&mut self, out: OwnedFd, console: OwnedFd) -> Result<Exit> {
+        let (mut out, mut console) = (File::from(out), File::from(console));
+        let mut console_open = true;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            if self.lab.interrupted.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            self.check_time()?;
+            let fd = |file: &File, open: bool| libc::pollfd {
+                fd: if open { file.as_raw_fd() } else { -1 },
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            let mut fds = [fd(&out, true), fd(&console, console_open)];
+            // SAFETY: the array is valid for its two entries; negative descriptors are ignored.
+            unsafe { libc::poll(fds.as_mut_ptr(), 2, 100) };
+            if fds[1].revents != 0 {
+                match console.read(&mut buffer) {
+                    Ok(0) | Err(_) => console_open = false,
+                    Ok(length) => self.console.push(&buffer[..length]),
+                }
+            }
+            if fds[0].revents != 0 {
+                match out.read(&mut buffer) {
+                    Ok(length) if length > 0 => self.decoder.push(&buffer[..length]),
+                    _ => {
+                        // What QEMU said last may still be in the pipe.
+                        while console_open {
+                            match console.read(&mut buffer) {
+                                Ok(0) | Err(_) => console_open = false,
+                                Ok(length) => self.console.push(&buffer[..length]),
+                            }
+                        }
+                        return Err(self.console.died(match self.hello {
+                            None => "ended before its kernel reached init",
+                            Some(_) => "ended in the middle of its work",
+                        }));
+                    }
+                }
+                if let Some(exit) = self.frames()? {
+                    return Ok(exit);
+                }
+            }
+        }
+    }
+
+    fn check_time(&self) -> Result<()> {
+        let passed = self.began.elapsed();
+        if self.hello.is_none() && passed > BOOT_LIMIT {
+            return Err(self.console.died(&format!(
+                "has not booted its kernel within {} s",
+                BOOT_LIMIT.as_secs()
+            )));
+        }
+        match self.lab.limit {
+            Some(limit) if passed > limit => Err(self
+                .console
+                .died(&format!("has not finished within {} s", limit.as_secs()))),
+            _ => Ok(()),
+        }
+    }
+
+    fn frames(&mut self) -> Result<Option<Exit>> {
+        loop {
+            let frame = self
+                .decoder
+                .next_frame()
+                .map_err(|what| self.console.died(&format!("sent {what}")))?;
+            let Some(Frame { kind, payload }) = frame else {
+                return Ok(None);
+            };
+            match kind {
+                Kind::Hello => {
+                    let hello = self.json(&payload)?;
+                    self.sink.booted(&hello);
+                    self.hello = Some(hello);
+                }
+                Kind::Stdout => self.sink.stdout(&payload),
+                Kind::Stderr => {
+                    self.sink.stderr(&payload);
+                    self.stderr.extend_from_slice(&payload);
+                    let excess = self.stderr.len().saturating_sub(Console::KEPT);
+                    self.stderr.drain(..excess);
+                }
+                Kind::Output => self.output.extend_from_slice(&payload),
+                Kind::Exit => return self.json(&payload).map(Some),
+                Kind::Failure => {
+                    let Failure { stage, reason } = self.json(&payload)?;
+                    return Err(Error::Init { stage, reason });
+                }
+            }
+        }
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, payload: &[u8]) -> Result<T> {
+        serde_json::from_slice(payload).map_err(|error| {
+            self.console
+                .died(&format!("sent a frame that is no {error}"))
+        })
+    }
+}
+
+/// A file in memory, without a name that could be left behind.
+fn sealed_file(name: &str, bytes: &[u8]) -> Result<File> {
+    let name = std::ffi::CString::new(name).expect("names have no NUL");
+    // SAFETY: a NUL-terminated name; the descriptor is new and owned by nobody else.
+    let mut file = unsafe {
+        let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC);
+        if fd < 0 {
+            return Err(Error::io("create", "a file in memory")(
+                std::io::Error::last_os_error(),
+            ));
+        }
+        File::from_raw_fd(fd)
+    };
+    file.write_all(bytes)
+        .map_err(Error::io("write", "a file in memory"))?;
+    Ok(file)
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = std::io::pipe().map_err(Error::io("create", "a pipe"))?;
+    Ok((read.into(), write.into()))
+}
+
+/// Whether a program needs no dynamic linker.
+fn is_static(program: &Path) -> Result<bool> {
+    use object::read::elf::{FileHeader, ProgramHeader};
+    let bytes = std::fs::read(program).map_err(Error::io("read", program))?;
+    let not_elf = |error: object::Error| Error::NotAProgram {
+        path: program.to_owned(),
+        why: error.to_string(),
+    };
+    let header =
+        object::elf::FileHeader64::<object::Endianness>::parse(&*bytes).map_err(not_elf)?;
+    let endian = header.endian().map_err(not_elf)?;
+    let headers = header.program_headers(endian, &*bytes).map_err(not_elf)?;
+    Ok(!headers
+        .iter()
+        .any(|header| header.p_type(endian) == object::elf::PT_INTERP))
+}

@@ -1,0 +1,247 @@
+//! The one error type of this crate. Every message says what to do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What every "cannot fetch a kernel" message ends in.
+const BY_PATH: &str = "or name a kernel by its path: a .deb, a bzImage or a vmlinux";
+
+/// What went wrong in the lab, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write something.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "read", "create".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why the operating system refused.
+        source: io::Error,
+    },
+
+    /// There is no place for downloaded and unpacked files.
+    #[error(
+        "no cache folder: neither XDG_CACHE_HOME nor HOME is an absolute path; \
+         set EXITPATH_CACHE to a folder with 1 GB to spare"
+    )]
+    NoCacheFolder,
+
+    /// A program that this needs is not installed.
+    #[error("{tool} is not installed: {advice}")]
+    MissingTool {
+        /// The program.
+        tool: &'static str,
+        /// How to get it, or how to do without.
+        advice: &'static str,
+    },
+
+    /// The machine's apt knows no Debian archive.
+    #[error("apt has no Debian archive configured under {}: add one, {BY_PATH}", etc.display())]
+    NoArchive {
+        /// The folder with `sources.list` and `sources.list.d`.
+        etc: PathBuf,
+    },
+
+    /// An apt program failed, most often for want of a network.
+    #[error("{command} failed: {said}; check the network and apt's sources, {BY_PATH}")]
+    Apt {
+        /// The command: "apt-get update".
+        command: String,
+        /// The first complaint it printed.
+        said: String,
+    },
+
+    /// No kernel of that version is in the archive or in the cache.
+    #[error(
+        "no kernel matches '{spec}'{}; `exitpath lab kernels` lists them",
+        nearest_hint(nearest)
+    )]
+    UnknownKernel {
+        /// What was asked for.
+        spec: String,
+        /// Known names near to it, nearest first.
+        nearest: Vec<String>,
+    },
+
+    /// The file is something else than a kernel.
+    #[error(
+        "{} is not a kernel that can be booted: {why}; \
+         give a kernel .deb, an x86 bzImage (vmlinuz) or a vmlinux", path.display()
+    )]
+    NotAKernel {
+        /// The file.
+        path: PathBuf,
+        /// What it is, or lacks.
+        why: String,
+    },
+
+    /// The file is cut short or corrupt.
+    #[error("{} is damaged: {why}; fetch or build it again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        why: String,
+    },
+
+    /// The file is fine, but packed in a way this program does not unpack.
+    #[error("{} is {how}, which exitpath does not unpack; use gzip, xz, zstd or lz4", path.display())]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// In what way: "compressed with bzip2".
+        how: String,
+    },
+
+    /// The kernel neither has the module built in nor as a file.
+    #[error(
+        "no module '{module}'{} in {}: \
+         give the folder of this very kernel's modules, or a kernel with it built in",
+        wanted_hint(wanted_by.as_deref()), dir.display()
+    )]
+    ModuleNotFound {
+        /// The module's name.
+        module: String,
+        /// The module that depends on it, if it was not asked for itself.
+        wanted_by: Option<String>,
+        /// The folder that was searched.
+        dir: PathBuf,
+    },
+
+    /// Modules that depend on each other: no kernel can load them.
+    #[error("modules depend on each other in a circle ({}): rebuild them", .0.join(" -> "))]
+    ModuleCycle(
+        /// The circle; its first name is also its last.
+        Vec<String>,
+    ),
+
+    /// The file is neither an ELF program or library nor a script.
+    #[error("{} is not a program the lab can run: {why}", path.display())]
+    NotAProgram {
+        /// The file.
+        path: PathBuf,
+        /// What it is, or lacks.
+        why: String,
+    },
+
+    /// A shared library is in none of the folders the dynamic linker looks in.
+    #[error("{library}, which {} needs, is in none of {}; install the package that has it",
+        needed_by.display(), join_paths(searched))]
+    LibraryNotFound {
+        /// The library's name as the program states it.
+        library: String,
+        /// The program or library that needs it.
+        needed_by: PathBuf,
+        /// The folders that were searched.
+        searched: Vec<PathBuf>,
+    },
+
+    /// Two things want the same place in the initramfs.
+    #[error("the initramfs has {is} at /{path}: {wanted} cannot go there; choose another path")]
+    Occupied {
+        /// The place, without the leading slash.
+        path: String,
+        /// What is there.
+        is: &'static str,
+        /// What should have gone there.
+        wanted: &'static str,
+    },
+
+    /// There is no QEMU to boot the lab with.
+    #[error(
+        "no qemu-system-x86_64 found: install it (Debian: `apt-get install qemu-system-x86`) \
+         or name one with --qemu PATH"
+    )]
+    NoQemu,
+
+    /// A QEMU was named or found, but it does not run.
+    #[error("{} cannot be used as QEMU: {why}; name another with --qemu PATH", path.display())]
+    QemuUnusable {
+        /// The program.
+        path: PathBuf,
+        /// What happened when it was run.
+        why: String,
+    },
+
+    /// The lab ended before it had said everything.
+    #[error("the lab {what}{}; nothing of it was kept", console_hint(console))]
+    LabDied {
+        /// What it did, in words that follow "the lab".
+        what: String,
+        /// The last of the kernel's console and QEMU's messages.
+        console: String,
+    },
+
+    /// The lab's kernel booted, but init could not do its part.
+    #[error("the lab's kernel booted, but {stage} failed: {reason}")]
+    Init {
+        /// What init was about to do.
+        stage: String,
+        /// What went wrong.
+        reason: String,
+    },
+
+    /// The lab's kernel has no KVM that works on its CPU.
+    #[error(
+        "kernel {release} has no KVM for the lab's CPU: build CONFIG_KVM and CONFIG_KVM_AMD, \
+         as modules (and give --modules DIR) or built in, and use a --cpu with svm"
+    )]
+    NoKvm {
+        /// What booted.
+        release: String,
+    },
+
+    /// The user asked to stop.
+    #[error("interrupted: nothing was kept")]
+    Interrupted,
+
+    /// A cpio archive cannot hold a file of 4 GiB or more.
+    #[error("{path} is {bytes} bytes, more than an initramfs can hold in one file (4 GiB)")]
+    TooLarge {
+        /// The file.
+        path: String,
+        /// Its size.
+        bytes: u64,
+    },
+}
+
+impl Error {
+    /// For `map_err`: wraps what the operating system said about `path`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io {
+            action,
+            path: path.as_ref().to_owned(),
+            source,
+        }
+    }
+}
+
+fn console_hint(console: &str) -> String {
+    if console.is_empty() {
+        String::new()
+    } else {
+        format!(" (its console: {console})")
+    }
+}
+
+fn nearest_hint(nearest: &[String]) -> String {
+    match nearest {
+        [] => String::new(),
+        names => format!("; the nearest known: {}", names.join(", ")),
+    }
+}
+
+fn wanted_hint(by: Option<&str>) -> String {
+    by.map(|by| format!(" (needed by '{by}')"))
+        .unwrap_or_default()
+}
+
+fn join_paths(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+    names.join(", ")
+}

@@ -1,0 +1,312 @@
+//! The lab's init: runs inside, as process 1.
+//!
+//! Mounts what a command needs, loads modules, runs the job, sends what came of it, and stops the
+//! machine. It runs as the same program as everything else: `main` hands over when it finds
+//! itself to be process 1 with the job file in place.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::job::{JOB_FILE, Job, MODULES_DIR, ROOT_TAG};
+use crate::wire::{Exit, Failure, Hello, Kind, MAX_PAYLOAD, encode};
+
+/// The debug console's port.
+pub(crate) const CONSOLE_PORT: u16 = 0xe9;
+/// Writing here ends QEMU.
+pub(crate) const EXIT_PORT: u16 = 0x501;
+/// Where the host's root ends up.
+const SHARED: &str = "/shared";
+
+/// Whether this process is the init of a lab.
+pub fn is_init() -> bool {
+    std::process::id() == 1 && Path::new(JOB_FILE).exists()
+}
+
+/// A step of init that failed: what it was, and why.
+struct Failed(String, String);
+
+trait Step<T> {
+    fn step(self, stage: impl Into<String>) -> Result<T, Failed>;
+}
+
+impl<T, E: std::fmt::Display> Step<T> for Result<T, E> {
+    fn step(self, stage: impl Into<String>) -> Result<T, Failed> {
+        self.map_err(|error| Failed(stage.into(), error.to_string()))
+    }
+}
+
+/// Does the job and stops the machine. Never returns.
+pub fn main() -> ! {
+    let mut wire = Wire::open();
+    if let Err(Failed(stage, reason)) = work(&mut wire) {
+        wire.send_json(Kind::Failure, &Failure { stage, reason });
+    }
+    power_off()
+}
+
+fn work(wire: &mut Wire) -> Result<(), Failed> {
+    for (what, at, kind) in [
+        ("proc", "/proc", "proc"),
+        ("sys", "/sys", "sysfs"),
+        ("dev", "/dev", "devtmpfs"),
+    ] {
+        fs::create_dir_all(at).step(format!("creating {at}"))?;
+        mount(what, at, kind, 0, "").step(format!("mounting {at}"))?;
+    }
+    for at in ["/tmp", "/run", "/dev/shm", "/dev/pts"] {
+        fs::create_dir_all(at).step(format!("creating {at}"))?;
+        let kind = if at == "/dev/pts" { "devpts" } else { "tmpfs" };
+        mount("tmp", at, kind, 0, "").step(format!("mounting {at}"))?;
+    }
+    // These fail where the kernel lacks them, which is not init's business.
+    let _ = mount("t", "/sys/kernel/tracing", "tracefs", 0, "");
+    let _ = mount("d", "/sys/kernel/debug", "debugfs", 0, "");
+
+    let job = fs::read(JOB_FILE).step("reading the job")?;
+    let job: Job = serde_json::from_slice(&job).step("reading the job")?;
+    for module in &job.modules {
+        load(&Path::new(MODULES_DIR).join(module)).step(format!("loading module {module}"))?;
+    }
+    wire.send_json(
+        Kind::Hello,
+        &Hello {
+            release: read_line("/proc/sys/kernel/osrelease"),
+            cmdline: read_line("/proc/cmdline"),
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            modules: job.modules.clone(),
+            kvm: File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/kvm")
+                .is_ok(),
+        },
+    );
+    if job.share_root {
+        share_root()?;
+    }
+
+    let mut command = command(&job);
+    let exit = if job.terminal {
+        let mut child = command.spawn().step(format!("starting {}", job.argv[0]))?;
+        child.wait().step("waiting for the command")?
+    } else {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().step(format!("starting {}", job.argv[0]))?;
+        forward(&mut child, wire);
+        child.wait().step("waiting for the command")?
+    };
+    let status = exit
+        .code()
+        .unwrap_or_else(|| 128 + exit.signal().unwrap_or(0));
+
+    let mut output_bytes = 0;
+    if let (Some(output), 0) = (&job.output, status) {
+        let bytes = fs::read(output).step(format!("reading {output}"))?;
+        output_bytes = bytes.len() as u64;
+        for piece in bytes.chunks(MAX_PAYLOAD) {
+            wire.send(Kind::Output, piece);
+        }
+    }
+    wire.send_json(
+        Kind::Exit,
+        &Exit {
+            status,
+            output_bytes,
+        },
+    );
+    Ok(())
+}
+
+fn read_line(path: &str) -> String {
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+fn command(job: &Job) -> Command {
+    let mut command = Command::new(&job.argv[0]);
+    command
+        .args(&job.argv[1..])
+        .env_clear()
+        .envs(job.env.iter().cloned());
+    let (share_root, terminal, cwd) = (job.share_root, job.terminal, job.cwd.clone());
+    // SAFETY: the closure runs in the child between fork and exec; init has one thread, so every
+    // lock is free, and it makes system calls and allocates only.
+    unsafe {
+        command.pre_exec(move || {
+            if share_root {
+                std::os::unix::fs::chroot(SHARED)?;
+            }
+            // A folder that exists on no shared root (a tmpfs of the host's) becomes the root.
+            std::env::set_current_dir(&cwd).or_else(|_| std::env::set_current_dir("/"))?;
+            if terminal {
+                libc::setsid();
+                let console = File::options().read(true).write(true).open("/dev/ttyS0")?;
+                for fd in 0..3 {
+                    libc::dup2(console.as_raw_fd(), fd);
+                }
+                libc::ioctl(0, libc::TIOCSCTTY, 0);
+            }
+            Ok(())
+        });
+    }
+    command
+}
+
+/// Puts the host's root, shared read-only, under a tmpfs: changes stay in the lab.
+fn share_root() -> Result<(), Failed> {
+    for dir in ["/host", "/changes", SHARED] {
+        fs::create_dir_all(dir).step(format!("creating {dir}"))?;
+    }
+    let options = "trans=virtio,version=9p2000.L,msize=512000,cache=loose";
+    mount(ROOT_TAG, "/host", "9p", libc::MS_RDONLY, options).step("mounting the host's root")?;
+    mount("changes", "/changes", "tmpfs", 0, "").step("mounting a tmpfs")?;
+    for dir in ["/changes/upper", "/changes/work"] {
+        fs::create_dir_all(dir).step(format!("creating {dir}"))?;
+    }
+    let options = "lowerdir=/host,upperdir=/changes/upper,workdir=/changes/work";
+    mount("root", SHARED, "overlay", 0, options).step("mounting the overlay")?;
+    for dir in ["proc", "sys", "dev", "tmp", "run"] {
+        let at = format!("{SHARED}/{dir}");
+        fs::create_dir_all(&at).step(format!("creating {at}"))?;
+        let flags = libc::MS_BIND | libc::MS_REC;
+        mount(&format!("/{dir}"), &at, "", flags, "").step(format!("mounting {at}"))?;
+    }
+    // This very program, so that `exitpath` in the lab is the exitpath outside.
+    let at = format!("{SHARED}/usr/local/bin");
+    fs::create_dir_all(&at).step(format!("creating {at}"))?;
+    fs::copy("/init", format!("{at}/exitpath")).step("copying exitpath")?;
+    Ok(())
+}
+
+/// Sends what the command prints, as it prints it, until both pipes are closed.
+fn forward(child: &mut Child, wire: &mut Wire) {
+    let mut stdout = child.stdout.take();
+    let mut stderr = child.stderr.take();
+    let mut buffer = vec![0; 4096];
+    while stdout.is_some() || stderr.is_some() {
+        let fd = |stream: Option<i32>| libc::pollfd {
+            fd: stream.unwrap_or(-1),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let mut fds = [
+            fd(stdout.as_ref().map(AsRawFd::as_raw_fd)),
+            fd(stderr.as_ref().map(AsRawFd::as_raw_fd)),
+        ];
+        // SAFETY: the array is valid for its two entries; negative descriptors are ignored.
+        unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) };
+        if fds[0].revents != 0 {
+            pass_on(&mut stdout, Kind::Stdout, &mut buffer, wire);
+        }
+        if fds[1].revents != 0 {
+            pass_on(&mut stderr, Kind::Stderr, &mut buffer, wire);
+        }
+    }
+}
+
+fn pass_on(stream: &mut Option<impl Read>, kind: Kind, buffer: &mut [u8], wire: &mut Wire) {
+    match stream.as_mut().map(|stream| stream.read(buffer)) {
+        Some(Ok(length)) if length > 0 => wire.send(kind, &buffer[..length]),
+        Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+        _ => *stream = None,
+    }
+}
+
+fn mount(what: &str, at: &str, kind: &str, flags: u64, options: &str) -> io::Result<()> {
+    let text = |s: &str| std::ffi::CString::new(s).map_err(io::Error::other);
+    let (what, at, kind, options) = (text(what)?, text(at)?, text(kind)?, text(options)?);
+    // SAFETY: four NUL-terminated strings that outlive the call.
+    let result = unsafe {
+        libc::mount(
+            what.as_ptr(),
+            at.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            options.as_ptr().cast(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn load(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    // SAFETY: a valid descriptor and an empty NUL-terminated parameter string.
+    let result =
+        unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+    let error = io::Error::last_os_error();
+    match result {
+        0 => Ok(()),
+        _ if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// The way out: an I/O port that QEMU passes on.
+struct Wire {
+    allowed: bool,
+}
+
+impl Wire {
+    fn open() -> Wire {
+        // SAFETY: asks for access to two port ranges, which affects nothing but this process.
+        let allowed = unsafe {
+            libc::ioperm(libc::c_ulong::from(CONSOLE_PORT), 1, 1) == 0
+                && libc::ioperm(libc::c_ulong::from(EXIT_PORT), 4, 1) == 0
+        };
+        if !allowed {
+            // Nothing can come out, but the console may show why.
+            let _ = io::stderr().write_all(b"exitpath: init may not use I/O ports\n");
+        }
+        Wire { allowed }
+    }
+
+    fn send(&mut self, kind: Kind, payload: &[u8]) {
+        if !self.allowed {
+            return;
+        }
+        let bytes = encode(kind, payload);
+        // SAFETY: `rep outsb` reads exactly `bytes.len()` bytes of the buffer and writes them to a
+        // port that ioperm has granted.
+        unsafe {
+            std::arch::asm!(
+                "rep outsb",
+                in("dx") CONSOLE_PORT,
+                inout("rsi") bytes.as_ptr() => _,
+                inout("rcx") bytes.len() => _,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+    }
+
+    fn send_json(&mut self, kind: Kind, value: &impl serde::Serialize) {
+        let json = serde_json::to_vec(value).expect("plain data always serialises");
+        self.send(kind, &json[..json.len().min(MAX_PAYLOAD)]);
+    }
+}
+
+fn power_off() -> ! {
+    // SAFETY: ends the emulator where ioperm has granted the port, else the reboot call stops the
+    // kernel; init has nothing left to lose.
+    unsafe {
+        if libc::ioperm(libc::c_ulong::from(EXIT_PORT), 4, 1) == 0 {
+            std::arch::asm!("out dx, eax", in("dx") EXIT_PORT, in("eax") 0, options(nostack));
+        }
+        libc::reboot(libc::RB_POWER_OFF);
+    }
+    loop {
+        std::thread::park();
+    }
+}

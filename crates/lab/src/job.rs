@@ -1,0 +1,29 @@
+//! What the lab's init is asked to do, as a file in the initramfs.
+
+use serde::{Deserialize, Serialize};
+
+/// Where the job lies in the initramfs.
+pub const JOB_FILE: &str = "/lab/job.json";
+/// Where modules lie in the initramfs.
+pub const MODULES_DIR: &str = "/lab/modules";
+/// Tag of the host's root file system, shared by 9p.
+pub const ROOT_TAG: &str = "exitpath-root";
+
+/// A command for the lab.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The environment, nothing is added.
+    pub env: Vec<(String, String)>,
+    /// The working directory.
+    pub cwd: String,
+    /// Files in [`MODULES_DIR`] to load, in order.
+    pub modules: Vec<String>,
+    /// A file to bring out when the command has succeeded.
+    pub output: Option<String>,
+    /// Whether to run the command in the host's root file system, under a tmpfs overlay.
+    pub share_root: bool,
+    /// Whether the command gets the console as its terminal instead of pipes.
+    pub terminal: bool,
+}

@@ -1,0 +1,137 @@
+//! `manifest.json`: the manifest, and what the tables have to be.
+
+use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::model::Manifest;
+use crate::table::Table;
+use crate::tables::TABLES;
+
+/// The value of `format` in every `manifest.json`.
+pub const FORMAT: &str = "exitpath-recording";
+
+/// The version of the format that [`crate::write()`] writes, and the newest that [`crate::read()`]
+/// reads.
+pub const VERSION: u64 = 1;
+
+/// What `manifest.json` says, checked.
+pub(crate) struct ManifestFile {
+    pub(crate) manifest: Manifest,
+    /// One for each of [`TABLES`], in that order.
+    pub(crate) tables: [TableEntry; TABLES.len()],
+}
+
+/// What `manifest.json` says of a table.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TableEntry {
+    pub(crate) name: String,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+}
+
+/// Why bytes are no `manifest.json` that can be read.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    NotOurs(String),
+    Newer(u64),
+    Altered(String),
+    Inconsistent(String),
+}
+
+/// As much of the file as every version has, whatever else changes.
+#[derive(Deserialize)]
+struct Head {
+    format: Option<serde_json::Value>,
+    version: Option<serde_json::Value>,
+}
+
+/// The file as version 1 has it.
+#[derive(Serialize, Deserialize)]
+struct Layout {
+    format: String,
+    version: u64,
+    tables: Vec<TableEntry>,
+    manifest_sha256: String,
+    manifest: Box<RawValue>,
+}
+
+impl ManifestFile {
+    pub(crate) fn encode(manifest: &Manifest, tables: &[TableEntry]) -> Result<Vec<u8>, String> {
+        let text = serde_json::to_string_pretty(manifest).map_err(|error| error.to_string())?;
+        // JSON has no infinities and a limit on nesting: what cannot be read is not written.
+        match serde_json::from_str::<Manifest>(&text) {
+            Ok(same) if same == *manifest => {}
+            Ok(_) => return Err("the manifest changes when it is read back".into()),
+            Err(error) => return Err(format!("the manifest cannot be read back: {error}")),
+        }
+        // Strings hold no line breaks in JSON, so this changes indentation and nothing else.
+        let text = text.replace('\n', "\n  ");
+        let layout = Layout {
+            format: FORMAT.into(),
+            version: VERSION,
+            tables: tables.to_vec(),
+            manifest_sha256: sha256(text.as_bytes()),
+            manifest: RawValue::from_string(text).map_err(|error| error.to_string())?,
+        };
+        let mut bytes = serde_json::to_vec_pretty(&layout).map_err(|error| error.to_string())?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+        let head: Head = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+            Category::Data => Fault::NotOurs("its manifest.json is something else's".into()),
+            _ => Fault::Altered(format!("it is not whole JSON: {error}")),
+        })?;
+        if head.format.is_none_or(|format| format != FORMAT) {
+            let why = format!("its manifest.json does not say \"format\": {FORMAT:?}");
+            return Err(Fault::NotOurs(why));
+        }
+        match head.version.as_ref().and_then(serde_json::Value::as_u64) {
+            Some(VERSION) => {}
+            Some(newer) if newer > VERSION => return Err(Fault::Newer(newer)),
+            _ => {
+                return Err(Fault::Altered(
+                    "it has no format version that ever was".into(),
+                ));
+            }
+        }
+        let layout: Layout =
+            serde_json::from_slice(bytes).map_err(|error| Fault::Altered(error.to_string()))?;
+        if sha256(layout.manifest.get().as_bytes()) != layout.manifest_sha256 {
+            return Err(Fault::Altered(
+                "the SHA-256 of its manifest is another".into(),
+            ));
+        }
+        let manifest = serde_json::from_str(layout.manifest.get())
+            .map_err(|error| Fault::Inconsistent(error.to_string()))?;
+        Ok(Self {
+            manifest,
+            tables: known_tables(layout.tables)?,
+        })
+    }
+}
+
+/// The entries, if they are those of [`TABLES`] in that order.
+fn known_tables(entries: Vec<TableEntry>) -> Result<[TableEntry; TABLES.len()], Fault> {
+    let names = TABLES.map(|table| table.name);
+    let entries = <[TableEntry; TABLES.len()]>::try_from(entries)
+        .ok()
+        .filter(|entries| entries.each_ref().map(|entry| entry.name.as_str()) == names)
+        .ok_or_else(|| Fault::Inconsistent(format!("its tables are not {}", names.join(", "))))?;
+    for (Table { name, rows_max, .. }, entry) in TABLES.iter().zip(&entries) {
+        if entry.rows > *rows_max {
+            let why = format!("{name} is said to have more than {rows_max} rows");
+            return Err(Fault::Inconsistent(why));
+        }
+    }
+    Ok(entries)
+}
+
+/// SHA-256 in lower-case hexadecimal, as `sha256sum` prints it.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
+}

@@ -1,0 +1,315 @@
+//! Recordings that are not as they were written: an error, never a panic, never other data.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use common::{FILES, names, small};
+use exitpath_recording::{Error, read, write};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use sha2::{Digest, Sha256};
+use tempfile::{TempDir, tempdir};
+
+/// A folder with the small recording in it.
+fn written() -> (TempDir, PathBuf) {
+    // Copied, because every `write` waits for the disk.
+    static BYTES: LazyLock<[Vec<u8>; FILES.len()]> = LazyLock::new(|| {
+        let folder = tempdir().unwrap();
+        let dir = folder.path().join("recording");
+        write(&dir, &small()).unwrap();
+        FILES.map(|name| fs::read(dir.join(name)).unwrap())
+    });
+    let folder = tempdir().unwrap();
+    let dir = folder.path().join("recording");
+    fs::create_dir(&dir).unwrap();
+    for (name, bytes) in FILES.iter().zip(&*BYTES) {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+    (folder, dir)
+}
+
+/// What `read` says, seen to be one line that names the folder.
+fn error(dir: &Path) -> Error {
+    let error = read(dir).unwrap_err();
+    let text = error.to_string();
+    assert!(!text.contains('\n'), "{text:?}");
+    assert!(text.contains(dir.to_str().unwrap()), "{text:?}");
+    assert!(text.contains("; "), "no word on what to do: {text:?}");
+    error
+}
+
+/// Replaces text in the manifest, leaving its checksums as they were.
+fn edit_manifest(dir: &Path, from: &str, to: &str) {
+    let path = dir.join("manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "no {from} in {text}");
+    fs::write(&path, text.replacen(from, to, 1)).unwrap();
+}
+
+/// Puts other bytes in the place of a table and makes the manifest agree with them, as one would
+/// who wants to harm.
+fn forge(dir: &Path, name: &str, bytes: &[u8]) {
+    let manifest = fs::read(dir.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let tables = manifest["tables"].as_array().unwrap();
+    let entry = tables.iter().find(|entry| entry["name"] == name).unwrap();
+    let (old_bytes, old_sha256) = (&entry["bytes"], &entry["sha256"]);
+    let sha256 = format!("{:x}", Sha256::digest(bytes));
+    edit_manifest(
+        dir,
+        &format!("\"bytes\": {old_bytes},\n      \"sha256\": {old_sha256}"),
+        &format!(
+            "\"bytes\": {},\n      \"sha256\": \"{sha256}\"",
+            bytes.len()
+        ),
+    );
+    fs::write(dir.join(name), bytes).unwrap();
+}
+
+/// Something done to a file.
+#[derive(Debug, Clone)]
+enum Change {
+    Flip(Index, u8),
+    Set(Index, u8),
+    Truncate(Index),
+    Remove(Index, u8),
+    Repeat(Index, u8),
+    Insert(Index, Vec<u8>),
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let change = prop_oneof![
+        4 => any::<(Index, u8)>().prop_map(|(at, with)| Change::Flip(at, with)),
+        4 => any::<(Index, u8)>().prop_map(|(at, with)| Change::Set(at, with)),
+        1 => any::<Index>().prop_map(Change::Truncate),
+        1 => any::<(Index, u8)>().prop_map(|(at, n)| Change::Remove(at, n)),
+        1 => any::<(Index, u8)>().prop_map(|(at, n)| Change::Repeat(at, n)),
+        1 => any::<(Index, Vec<u8>)>().prop_map(|(at, with)| Change::Insert(at, with)),
+    ];
+    proptest::collection::vec(change, 1..4)
+}
+
+fn change(bytes: &mut Vec<u8>, change: &Change) {
+    let (Change::Flip(at, _)
+    | Change::Set(at, _)
+    | Change::Truncate(at)
+    | Change::Remove(at, _)
+    | Change::Repeat(at, _)
+    | Change::Insert(at, _)) = change;
+    if bytes.is_empty() {
+        return;
+    }
+    let at = at.index(bytes.len());
+    let up_to = |n: u8| bytes.len().min(at + usize::from(n));
+    match change {
+        Change::Flip(_, with) => bytes[at] ^= with,
+        Change::Set(_, with) => bytes[at] = *with,
+        Change::Truncate(_) => bytes.truncate(at),
+        Change::Remove(_, n) => _ = bytes.drain(at..up_to(*n)),
+        Change::Repeat(_, n) => {
+            let part = bytes[at..up_to(*n)].to_vec();
+            bytes.splice(at..at, part);
+        }
+        Change::Insert(_, with) => _ = bytes.splice(at..at, with.iter().copied()),
+    }
+}
+
+proptest! {
+    #[test]
+    fn changed_files_are_an_error_or_the_same(file in 0..FILES.len(), changes in changes()) {
+        let (_folder, dir) = written();
+        let path = dir.join(FILES[file]);
+        let mut bytes = fs::read(&path).unwrap();
+        changes.iter().for_each(|it| change(&mut bytes, it));
+        fs::write(&path, bytes).unwrap();
+        if let Ok(recording) = read(&dir) {
+            prop_assert_eq!(recording, small());
+        }
+    }
+
+    /// With checksums that agree the data may be other, but there is no panic.
+    #[test]
+    fn forged_tables_are_no_panic(file in 0..FILES.len() - 1, changes in changes()) {
+        let (_folder, dir) = written();
+        let name = FILES[file];
+        let mut bytes = fs::read(dir.join(name)).unwrap();
+        changes.iter().for_each(|it| change(&mut bytes, it));
+        forge(&dir, name, &bytes);
+        if let Err(error) = read(&dir) {
+            prop_assert!(!error.to_string().contains('\n'), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn no_manifest_is_a_panic(bytes in any::<Vec<u8>>()) {
+        let (_folder, dir) = written();
+        fs::write(dir.join("manifest.json"), bytes).unwrap();
+        error(&dir);
+    }
+}
+
+#[test]
+fn any_flipped_byte_is_an_error_or_the_same() {
+    let (_folder, dir) = written();
+    for name in FILES {
+        let whole = fs::read(dir.join(name)).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            fs::write(dir.join(name), &bytes).unwrap();
+            if let Ok(recording) = read(&dir) {
+                assert!(recording == small(), "{name}, byte {at}");
+                assert_eq!(name, "manifest.json");
+            }
+        }
+        fs::write(dir.join(name), &whole).unwrap();
+    }
+    assert_eq!(read(&dir).unwrap(), small());
+}
+
+#[test]
+fn any_truncated_file_is_an_error() {
+    let (_folder, dir) = written();
+    for name in FILES {
+        let whole = fs::read(dir.join(name)).unwrap();
+        // The manifest's last byte is a line feed that it can do without.
+        for length in 0..whole.len() - 1 {
+            fs::write(dir.join(name), &whole[..length]).unwrap();
+            let error = error(&dir);
+            assert!(matches!(error, Error::Altered { .. }), "{error}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        fs::write(dir.join(name), &whole).unwrap();
+    }
+}
+
+#[test]
+fn what_is_no_recording_is_told_apart() {
+    let folder = tempdir().unwrap();
+    let missing = error(&folder.path().join("nowhere"));
+    assert!(matches!(missing, Error::NoSuchFolder { .. }), "{missing}");
+
+    let empty = error(folder.path());
+    assert!(matches!(empty, Error::NotARecording { .. }), "{empty}");
+    assert!(
+        empty.to_string().contains("it has no manifest.json"),
+        "{empty}"
+    );
+
+    let (_folder, dir) = written();
+    let file = error(&dir.join("manifest.json"));
+    assert!(matches!(file, Error::NotAFolder { .. }), "{file}");
+
+    for other in [
+        r#"{"name": "a web page"}"#,
+        r#"{"format": 1}"#,
+        "[]",
+        "null",
+    ] {
+        fs::write(dir.join("manifest.json"), other).unwrap();
+        let other = error(&dir);
+        assert!(matches!(other, Error::NotARecording { .. }), "{other}");
+    }
+
+    fs::remove_file(dir.join("manifest.json")).unwrap();
+    fs::create_dir(dir.join("manifest.json")).unwrap();
+    let folder = error(&dir);
+    assert!(matches!(folder, Error::Read { .. }), "{folder}");
+}
+
+#[test]
+fn newer_recordings_are_told_apart_whatever_they_hold() {
+    let (_folder, dir) = written();
+    edit_manifest(&dir, "\"version\": 1", "\"version\": 7");
+    let newer = error(&dir);
+    assert!(
+        matches!(
+            newer,
+            Error::Newer {
+                found: 7,
+                supported: 1,
+                ..
+            }
+        ),
+        "{newer}"
+    );
+    assert!(newer.to_string().contains("version 7"), "{newer}");
+    assert!(newer.to_string().contains("up to 1"), "{newer}");
+
+    let text = r#"{"format": "exitpath-recording", "version": 2, "tables": "elsewhere"}"#;
+    fs::write(dir.join("manifest.json"), text).unwrap();
+    assert!(matches!(error(&dir), Error::Newer { found: 2, .. }));
+}
+
+#[test]
+fn damage_names_the_file() {
+    for name in &FILES[..4] {
+        let (_folder, dir) = written();
+        fs::remove_file(dir.join(name)).unwrap();
+        let missing = error(&dir);
+        assert!(matches!(missing, Error::Altered { .. }), "{missing}");
+        assert!(missing.to_string().contains(name), "{missing}");
+        assert!(missing.to_string().contains("missing"), "{missing}");
+    }
+    let (_folder, dir) = written();
+    edit_manifest(&dir, "EPYC-Milan", "EPYC-Genoa");
+    let edited = error(&dir);
+    assert!(matches!(edited, Error::Altered { .. }), "{edited}");
+    assert!(edited.to_string().contains("manifest.json"), "{edited}");
+}
+
+#[test]
+fn tables_that_do_not_belong_together_are_inconsistent() {
+    let mut other = small();
+    other.runs[2].id = 9;
+    let folder = tempdir().unwrap();
+    let other_dir = folder.path().join("other");
+    write(&other_dir, &other).unwrap();
+    for name in ["counters.parquet", "samples.parquet", "batches.parquet"] {
+        let (_folder, dir) = written();
+        forge(&dir, name, &fs::read(other_dir.join(name)).unwrap());
+        let stray = error(&dir);
+        assert!(matches!(stray, Error::Inconsistent { .. }), "{stray}");
+        assert!(stray.to_string().contains("run 9"), "{stray}");
+        assert!(stray.to_string().contains(name), "{stray}");
+    }
+
+    let (_folder, dir) = written();
+    forge(
+        &dir,
+        "samples.parquet",
+        &fs::read(other_dir.join("batches.parquet")).unwrap(),
+    );
+    let columns = error(&dir);
+    assert!(columns.to_string().contains("its columns"), "{columns}");
+
+    for (rows, said) in [
+        (2, "not the 2 rows"),
+        (4, "1 rows fewer"),
+        (u64::MAX, "more than"),
+    ] {
+        let (_folder, dir) = written();
+        edit_manifest(&dir, "\"rows\": 3,", &format!("\"rows\": {rows},"));
+        let miscounted = error(&dir);
+        assert!(
+            matches!(miscounted, Error::Inconsistent { .. }),
+            "{miscounted}"
+        );
+        assert!(miscounted.to_string().contains(said), "{miscounted}");
+    }
+
+    let (_folder, dir) = written();
+    edit_manifest(&dir, "counters.parquet", "contours.parquet");
+    assert!(matches!(error(&dir), Error::Inconsistent { .. }));
+}
+
+#[test]
+fn files_of_others_in_the_folder_are_left_alone() {
+    let (_folder, dir) = written();
+    fs::write(dir.join("notes.txt"), "mine").unwrap();
+    assert_eq!(read(&dir).unwrap(), small());
+    assert!(names(&dir).contains(&"notes.txt".into()));
+}

@@ -1,0 +1,59 @@
+//! What can go wrong between a VMM and KVM.
+
+use std::io;
+
+/// An error of the VMM. Messages say what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no `/dev/kvm`.
+    #[error(
+        "this machine has no /dev/kvm: load kvm_intel or kvm_amd (and enable virtualisation in the firmware), or use --on lab"
+    )]
+    NoDevice,
+    /// `/dev/kvm` exists but may not be opened.
+    #[error(
+        "no permission to open /dev/kvm: join its group (`sudo usermod -aG kvm $USER`, then log in again), or use --on lab"
+    )]
+    NoPermission,
+    /// KVM refused an operation.
+    #[error("KVM refused {operation}: {source}; see `dmesg` and `exitpath doctor`")]
+    Kvm {
+        /// What was asked, by the name of its ioctl.
+        operation: &'static str,
+        /// The errno.
+        source: io::Error,
+    },
+    /// Guest memory could not be set up.
+    #[error("cannot set up guest memory: {0}")]
+    Memory(String),
+    /// A call to the operating system failed.
+    #[error("{operation} failed: {source}")]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// The errno.
+        source: io::Error,
+    },
+    /// `KVM_RUN` returned something no row expects.
+    #[error("the guest stopped unexpectedly: {reason}")]
+    Unexpected {
+        /// The exit reason, with its details.
+        reason: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn kvm(operation: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
+        move |error| Error::Kvm {
+            operation,
+            source: io::Error::from_raw_os_error(error.errno()),
+        }
+    }
+
+    pub(crate) fn last_os(operation: &'static str) -> Error {
+        Error::System {
+            operation,
+            source: io::Error::last_os_error(),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Guest memory: the slot with program and results, and the scratch slot.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use exitpath_exits::Image;
+use exitpath_exits::layout::{CONTROL, RAM_SIZE, RESULTS, RESULTS_SIZE, SCRATCH, SCRATCH_SIZE};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+use crate::Error;
+
+/// A guest's memory; clones share it.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    inner: Arc<GuestMemoryMmap<()>>,
+}
+
+impl Memory {
+    /// Allocates and populates both slots, in 4 KiB pages, and loads the image.
+    ///
+    /// Every page is present before the guest runs, so that a nested page fault never includes
+    /// the host's own first touch, and never a huge page, so that a fault maps one page.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where the machine has not enough of it.
+    pub fn new(image: &Image) -> Result<Memory, Error> {
+        let ranges = [
+            (GuestAddress(0), RAM_SIZE as usize),
+            (GuestAddress(SCRATCH), SCRATCH_SIZE as usize),
+        ];
+        let inner = GuestMemoryMmap::<()>::from_ranges(&ranges)
+            .map_err(|error| Error::Memory(error.to_string()))?;
+        for region in inner.iter() {
+            let host = inner
+                .get_host_address(region.start_addr())
+                .map_err(|error| Error::Memory(error.to_string()))?;
+            // SAFETY: the range is exactly one of our own anonymous mappings; advice on it changes
+            // no content. A kernel without transparent huge pages refuses it, which is as good.
+            unsafe { libc::madvise(host.cast(), region.len() as usize, libc::MADV_NOHUGEPAGE) };
+            for page in (0..region.len()).step_by(4096) {
+                let at = GuestAddress(region.start_addr().0 + page);
+                inner
+                    .write_obj(0u8, at)
+                    .map_err(|error| Error::Memory(error.to_string()))?;
+            }
+        }
+        let memory = Memory {
+            inner: Arc::new(inner),
+        };
+        for segment in &image.segments {
+            memory
+                .inner
+                .write_slice(&segment.bytes, GuestAddress(segment.at))
+                .map_err(|error| Error::Memory(error.to_string()))?;
+        }
+        Ok(memory)
+    }
+
+    /// The slots as KVM wants them: guest physical address, size in bytes, host virtual address.
+    pub(crate) fn slots(&self) -> Result<Vec<(u64, u64, u64)>, Error> {
+        self.inner
+            .iter()
+            .map(|region| {
+                let start = region.start_addr();
+                let host = self
+                    .inner
+                    .get_host_address(start)
+                    .map_err(|error| Error::Memory(error.to_string()))?;
+                Ok((start.0, region.len(), host as u64))
+            })
+            .collect()
+    }
+
+    /// A word of the control block (an offset from [`exitpath_exits::layout::word`]).
+    pub fn word(&self, offset: u64) -> u64 {
+        self.inner
+            .load(GuestAddress(CONTROL + offset), Ordering::Acquire)
+            .expect("the control block is inside the first slot and aligned")
+    }
+
+    /// Sets a word of the control block.
+    pub fn set_word(&self, offset: u64, value: u64) {
+        self.inner
+            .store(value, GuestAddress(CONTROL + offset), Ordering::Release)
+            .expect("the control block is inside the first slot and aligned");
+    }
+
+    /// The first `count` 64-bit results the guest stored.
+    ///
+    /// # Panics
+    /// If that is more than the results area holds; callers limit what they ask the guest for.
+    pub fn results(&self, count: usize) -> Vec<u64> {
+        assert!(count as u64 * 8 <= RESULTS_SIZE, "results area overrun");
+        let mut bytes = vec![0u8; count * 8];
+        self.inner
+            .read_slice(&mut bytes, GuestAddress(RESULTS))
+            .expect("the results area is inside the first slot");
+        bytes
+            .chunks_exact(8)
+            .map(|word| u64::from_le_bytes(word.try_into().expect("chunks of 8")))
+            .collect()
+    }
+}

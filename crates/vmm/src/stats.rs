@@ -1,0 +1,107 @@
+//! KVM's own statistics through `KVM_GET_STATS_FD` (Documentation/virt/kvm/api.rst, 4.133).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::FileExt;
+
+use vmm_sys_util::ioctl_io_nr;
+
+use crate::Error;
+
+ioctl_io_nr!(KVM_GET_STATS_FD, kvm_bindings::KVMIO, 0xce);
+
+/// Statistics of one vCPU or VM, by KVM's names.
+#[derive(Debug)]
+pub struct Stats {
+    file: File,
+    /// Name and offset of every counter of one value.
+    counters: Vec<(String, u64)>,
+    data_offset: u64,
+    data_size: usize,
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(
+        bytes.get(offset..offset + 4)?.try_into().ok()?,
+    ))
+}
+
+impl Stats {
+    /// Opens the statistics of a KVM VM or vCPU; `None` where the kernel has none (before 5.14).
+    ///
+    /// # Errors
+    /// Where the kernel has them but they cannot be read.
+    pub fn open(fd: &impl AsRawFd) -> Result<Option<Stats>, Error> {
+        // SAFETY: KVM_GET_STATS_FD takes no argument and returns a new descriptor.
+        let stats = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_GET_STATS_FD() as _, 0) };
+        if stats < 0 {
+            return Ok(None);
+        }
+        // SAFETY: the ioctl has just returned this descriptor, so nobody else owns it.
+        let file = unsafe { File::from_raw_fd(stats) };
+        let io = |source| Error::System {
+            operation: "reading KVM's statistics",
+            source,
+        };
+        let malformed = || Error::Unexpected {
+            reason: "KVM's statistics have an unknown layout".to_owned(),
+        };
+
+        // struct kvm_stats_header: flags, name_size, num_desc, id_offset, desc_offset, data_offset.
+        let mut header = [0u8; 24];
+        file.read_exact_at(&mut header, 0).map_err(io)?;
+        let field = |i: usize| u32_at(&header, 4 * i).expect("six fields of four bytes");
+        let (name_size, count) = (field(1) as usize, field(2) as usize);
+        let (descriptors, data_offset) = (u64::from(field(4)), u64::from(field(5)));
+        if name_size > 4096 || count > 65536 {
+            return Err(malformed());
+        }
+
+        // struct kvm_stats_desc: flags u32, exponent s16, size u16, offset u32, bucket u32, name.
+        let step = 16 + name_size;
+        let mut bytes = vec![0u8; step * count];
+        file.read_exact_at(&mut bytes, descriptors).map_err(io)?;
+        let mut counters = Vec::new();
+        let mut data_size = 0;
+        for descriptor in bytes.chunks_exact(step) {
+            let size = u16::from_le_bytes([descriptor[6], descriptor[7]]);
+            let offset = u32_at(descriptor, 8).ok_or_else(malformed)?;
+            data_size = data_size.max(offset as usize + 8 * usize::from(size));
+            if size == 1 {
+                let name = &descriptor[16..];
+                let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+                let name = String::from_utf8_lossy(&name[..end]).into_owned();
+                counters.push((name, u64::from(offset)));
+            }
+        }
+        Ok(Some(Stats {
+            file,
+            counters,
+            data_offset,
+            data_size,
+        }))
+    }
+
+    /// All counters now, added to `into` under their names.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the read.
+    pub fn add_to(&self, into: &mut BTreeMap<String, i64>) -> Result<(), Error> {
+        let mut data = vec![0u8; self.data_size];
+        self.file
+            .read_exact_at(&mut data, self.data_offset)
+            .map_err(|source| Error::System {
+                operation: "reading KVM's statistics",
+                source,
+            })?;
+        for (name, offset) in &self.counters {
+            let at = *offset as usize;
+            let value = data
+                .get(at..at + 8)
+                .map_or(0, |b| i64::from_le_bytes(b.try_into().expect("8 bytes")));
+            *into.entry(name.clone()).or_default() += value;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! One vCPU: registers at the start, and the loop around `KVM_RUN`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use exitpath_exits::image::{
+    CODE_SELECTOR, DATA_SELECTOR, GDT_SIZE, IDT_SIZE, PAGE_TABLE_ROOT, TSS_SELECTOR, stack_top,
+};
+use exitpath_exits::layout::{GDT, IDT, TSS, port};
+use kvm_bindings::{CpuId, kvm_mp_state, kvm_regs, kvm_segment};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+
+use crate::devices::Devices;
+use crate::{Error, Stats};
+
+/// Why [`Vcpu::run`] came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The guest wrote this byte to the control port.
+    Control(u8),
+    /// Somebody asked the vCPU to stop.
+    Asked,
+}
+
+/// A virtual CPU. Belongs to the thread that runs it.
+#[derive(Debug)]
+pub struct Vcpu {
+    fd: VcpuFd,
+    stats: Option<Stats>,
+    stop: Arc<AtomicBool>,
+    userspace_exits: u64,
+}
+
+fn segment(selector: u16, type_: u8, code: bool) -> kvm_segment {
+    kvm_segment {
+        base: 0,
+        limit: 0xffff_ffff,
+        selector,
+        type_,
+        present: 1,
+        dpl: 0,
+        db: u8::from(!code),
+        s: 1,
+        l: u8::from(code),
+        g: 1,
+        ..Default::default()
+    }
+}
+
+impl Vcpu {
+    pub(crate) fn new(
+        vm: &VmFd,
+        index: u8,
+        entry: u64,
+        cpuid: &CpuId,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Vcpu, Error> {
+        let fd = vm
+            .create_vcpu(u64::from(index))
+            .map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+
+        let mut cpuid = cpuid.clone();
+        for leaf in cpuid.as_mut_slice() {
+            match leaf.function {
+                1 => leaf.ebx = (leaf.ebx & 0x00ff_ffff) | u32::from(index) << 24,
+                0xb | 0x1f => leaf.edx = u32::from(index),
+                _ => {}
+            }
+        }
+        fd.set_cpuid2(&cpuid)
+            .map_err(Error::kvm("KVM_SET_CPUID2"))?;
+
+        // Secondary vCPUs of a VM with an in-kernel APIC wait for INIT/SIPI; ours begin at once.
+        fd.set_mp_state(kvm_mp_state { mp_state: 0 })
+            .map_err(Error::kvm("KVM_SET_MP_STATE"))?;
+
+        let mut sregs = fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
+        sregs.cs = segment(CODE_SELECTOR, 11, true);
+        let data = segment(DATA_SELECTOR, 3, false);
+        (sregs.ds, sregs.es, sregs.fs) = (data, data, data);
+        (sregs.gs, sregs.ss) = (data, data);
+        sregs.tr = kvm_segment {
+            base: TSS,
+            limit: 0x67,
+            selector: TSS_SELECTOR,
+            type_: 11,
+            present: 1,
+            ..Default::default()
+        };
+        sregs.gdt.base = GDT;
+        sregs.gdt.limit = GDT_SIZE - 1;
+        sregs.idt.base = IDT;
+        sregs.idt.limit = IDT_SIZE - 1;
+        sregs.cr0 = 0x8005_0033; // PG, AM, WP, NE, ET, MP, PE
+        sregs.cr3 = PAGE_TABLE_ROOT;
+        sregs.cr4 = 0x6a0; // PAE, PGE, OSFXSR, OSXMMEXCPT
+        sregs.efer = 0x500; // LMA, LME
+        fd.set_sregs(&sregs).map_err(Error::kvm("KVM_SET_SREGS"))?;
+        fd.set_regs(&kvm_regs {
+            rip: entry,
+            rsp: stack_top(u64::from(index)),
+            rflags: 2,
+            ..Default::default()
+        })
+        .map_err(Error::kvm("KVM_SET_REGS"))?;
+
+        let stats = Stats::open(&fd)?;
+        Ok(Vcpu {
+            fd,
+            stats,
+            stop,
+            userspace_exits: 0,
+        })
+    }
+
+    /// Runs the guest until it writes to the control port or the vCPU is asked to stop.
+    ///
+    /// # Errors
+    /// Where `KVM_RUN` fails or ends for a reason no row has.
+    pub fn run(&mut self, devices: &mut Devices) -> Result<Stop, Error> {
+        let unexpected = |reason: String| Err(Error::Unexpected { reason });
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(Stop::Asked);
+            }
+            let exit = match self.fd.run() {
+                Ok(exit) => exit,
+                Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => {
+                    continue;
+                }
+                Err(error) => return Err(Error::kvm("KVM_RUN")(error)),
+            };
+            self.userspace_exits += 1;
+            match exit {
+                VcpuExit::IoOut(port::CONTROL, &[value, ..]) => return Ok(Stop::Control(value)),
+                VcpuExit::IoOut(at, data) => devices.pio_write(at, data),
+                VcpuExit::IoIn(at, data) => devices.pio_read(at, data),
+                VcpuExit::MmioWrite(at, data) => devices.mmio_write(at, data),
+                VcpuExit::MmioRead(at, data) => devices.mmio_read(at, data),
+                VcpuExit::Intr => {}
+                VcpuExit::Shutdown => {
+                    return unexpected("triple fault (KVM_EXIT_SHUTDOWN)".to_owned());
+                }
+                VcpuExit::FailEntry(reason, cpu) => {
+                    return unexpected(format!(
+                        "KVM could not enter the guest on CPU {cpu} (KVM_EXIT_FAIL_ENTRY, {reason:#x})"
+                    ));
+                }
+                other => {
+                    let other = format!("{other:?}");
+                    return unexpected(format!("KVM_RUN returned {other}"));
+                }
+            }
+        }
+    }
+
+    /// The guest's instruction pointer, for reports of where it stands.
+    ///
+    /// # Errors
+    /// Where KVM refuses.
+    pub fn rip(&self) -> Result<u64, Error> {
+        Ok(self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?.rip)
+    }
+
+    /// The guest's TSC frequency in kHz, `None` where KVM does not say.
+    pub fn tsc_khz(&self) -> Option<u64> {
+        self.fd.get_tsc_khz().ok().map(u64::from)
+    }
+
+    /// Times `KVM_RUN` has returned with an exit so far.
+    pub fn userspace_exits(&self) -> u64 {
+        self.userspace_exits
+    }
+
+    /// KVM's counters of this vCPU, added to `into`; false where the kernel has none.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the read.
+    pub fn add_counters(&self, into: &mut BTreeMap<String, i64>) -> Result<bool, Error> {
+        match &self.stats {
+            Some(stats) => stats.add_to(into).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Another reader of the same counters, for a thread that does not run this vCPU.
+    ///
+    /// # Errors
+    /// Where the kernel has statistics but they cannot be read.
+    pub fn open_stats(&self) -> Result<Option<Stats>, Error> {
+        Stats::open(&self.fd)
+    }
+}
