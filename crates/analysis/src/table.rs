@@ -85,8 +85,13 @@ pub struct RowSummary {
     pub slope: Option<f64>,
     /// Samples behind the figures.
     pub samples: u64,
+    /// Of these, samples into which an interrupt of the lab's machine fell. They are left out of
+    /// the figures and listed among the variants.
+    pub interrupted: u64,
     /// Runs behind the figures.
     pub runs: u32,
+    /// CPUs of the machine it was measured on.
+    pub cpus: u32,
     /// In the lab, every value that occurred, most frequent first.
     pub variants: Vec<Variant>,
     /// How far to trust it.
@@ -105,7 +110,9 @@ impl RowSummary {
             figures: None,
             slope: None,
             samples: 0,
+            interrupted: 0,
             runs: 0,
+            cpus: 0,
             variants: Vec::new(),
             verdict: Verdict::Clean,
             notes: Vec::new(),

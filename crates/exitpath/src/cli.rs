@@ -61,9 +61,9 @@ pub(crate) struct Measure {
     /// Fresh VMs for each row, on a host
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) runs: u32,
-    /// Bracketed samples in each run
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=131_072))]
-    pub(crate) samples: u32,
+    /// Bracketed samples in each run [default: 1000 on a host, 250 in the lab]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) samples: Option<u32>,
     /// Seed of the random order of runs [default: random on a host, 1 in the lab]
     #[arg(long, value_name = "N")]
     pub(crate) order_seed: Option<u64>,

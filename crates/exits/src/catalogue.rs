@@ -195,7 +195,7 @@ impl Row {
         Row {
             vcpus: 2,
             interrupts: true,
-            max_samples: 200,
+            max_samples: 100,
             ..self
         }
     }
@@ -235,8 +235,8 @@ pub const ROWS: &[Row] = &[
     row(Kut, "inl_from_kernel", guest::inl_from_kernel::program, "1-byte read of the in-kernel PIC's ELCR"),
     row(Kut, "outl_to_kernel", guest::outl_to_kernel::program, "1-byte write of the in-kernel PIC's ELCR"),
     row(Kut, "mov_dr", guest::mov_dr::program, "write of DR7").exits(0.0, 1.0),
-    Row { interrupts: true, ..row(Kut, "tscdeadline_immed", guest::tscdeadline_immed::program,
-        "TSC deadline in the past, until its interrupt is handled").exits(0.0, 8.0).needs(&[X2apic, TscDeadline]) },
+    row(Kut, "tscdeadline_immed", guest::tscdeadline_immed::program, "TSC deadline in the past, until its interrupt is handled")
+        .exits(0.0, 8.0).needs(&[X2apic, TscDeadline]),
     Row { interrupts: true, delay_ticks: TSCDEADLINE_DELAY_TICKS, max_samples: 200,
         ..row(Kut, "tscdeadline", guest::tscdeadline::program,
         "TSC deadline 100,000 ticks ahead: from the deadline until its interrupt is handled").exits(0.0, 16.0).needs(&[X2apic, TscDeadline]) },

@@ -23,6 +23,28 @@ macro_rules! self_ipi_msr {
     };
 }
 
+/// Spins at label 2 until the count of handled interrupts is no longer rbx; label 3 is behind it.
+macro_rules! wait_for_interrupt {
+    () => {
+        "2:\ncmp rbx, qword ptr [{INTERRUPTS}]\njne 3f\n\
+         cmp qword ptr [{YIELD}], 0\nje 2b\npause\njmp 2b\n3:"
+    };
+}
+
+/// Counts a secondary vCPU as ready.
+macro_rules! ready {
+    () => {
+        "lock inc qword ptr [{READY_VCPUS}]\n"
+    };
+}
+
+/// Waits for the secondary vCPU.
+macro_rules! wait_ready {
+    () => {
+        "2:\npause\ncmp qword ptr [{READY_VCPUS}], 0\nje 2b"
+    };
+}
+
 /// rsi = task priority that holds back the test vector, rdi = none.
 macro_rules! priorities {
     () => {
@@ -116,33 +138,36 @@ guest_program! { x2apic_self_ipi_tpr_sti_hlt,
 }
 // The other vCPU spins with interrupts enabled; its handler counts.
 guest_program! { ipi,
-    prepare: concat!(x2apic_on!(), "2:\npause\ncmp qword ptr [{READY_VCPUS}], 0\nje 2b"),
+    prepare: concat!(x2apic_on!(), wait_ready!()),
     setup: "mov ecx, 0x830\nmov eax, 0x4060\nmov edx, 1\nmov rbx, qword ptr [{INTERRUPTS}]",
-    op: "wrmsr\n2:\ncmp rbx, qword ptr [{INTERRUPTS}]\nje 2b",
-    secondary: concat!(x2apic_on!(), "lock inc qword ptr [{READY_VCPUS}]\nsti\n2:\njmp 2b"),
-    consts: { READY_VCPUS = CONTROL + word::READY },
+    op: concat!("wrmsr\n", wait_for_interrupt!()),
+    secondary: concat!(x2apic_on!(), ready!(),
+        "sti\n2:\ncmp qword ptr [{YIELD}], 0\nje 2b\npause\njmp 2b"),
+    consts: { READY_VCPUS = CONTROL + word::READY, YIELD = CONTROL + word::YIELD },
 }
 // The other vCPU halts; a spin before each operation, not timed, lets it get there.
 guest_program! { ipi_halt,
-    prepare: concat!(x2apic_on!(), "2:\npause\ncmp qword ptr [{READY_VCPUS}], 0\nje 2b"),
-    before: concat!(clock!(), "lea rbx, [rax + {SPIN}]\n2:\n", clock!(), "cmp rax, rbx\njb 2b"),
+    prepare: concat!(x2apic_on!(), wait_ready!()),
+    before: concat!(clock!(), "lea rbx, [rax + {SPIN}]\n2:\n",
+        "cmp qword ptr [{YIELD}], 0\nje 3f\npause\n3:\n",
+        clock!(), "cmp rax, rbx\njb 2b"),
     setup: "mov ecx, 0x830\nmov eax, 0x4060\nmov edx, 1\nmov rbx, qword ptr [{INTERRUPTS}]",
-    op: "wrmsr\n2:\ncmp rbx, qword ptr [{INTERRUPTS}]\nje 2b",
-    secondary: concat!(x2apic_on!(), "lock inc qword ptr [{READY_VCPUS}]\n2:\nsti\nhlt\njmp 2b"),
+    op: concat!("wrmsr\n", wait_for_interrupt!()),
+    secondary: concat!(x2apic_on!(), ready!(), "2:\nsti\nhlt\njmp 2b"),
     consts: {
         READY_VCPUS = CONTROL + word::READY,
+        YIELD = CONTROL + word::YIELD,
         SPIN = crate::catalogue::IPI_HALT_SPIN_TICKS,
     },
 }
 // Hand the turn to the other vCPU and wait, pausing, until it comes back.
 guest_program! { ple_round_robin,
-    prepare: "2:\npause\ncmp qword ptr [{READY_VCPUS}], 0\nje 2b",
+    prepare: wait_ready!(),
     setup: "mov rbx, qword ptr [{TURN_0}]",
     op: "inc qword ptr [{TURN_1}]\n2:\npause\ncmp rbx, qword ptr [{TURN_0}]\nje 2b",
-    secondary: "mov rbx, qword ptr [{TURN_1}]\n\
-        lock inc qword ptr [{READY_VCPUS}]\n\
-        2:\npause\nmov rax, qword ptr [{TURN_1}]\ncmp rbx, rax\nje 2b\n\
-        mov rbx, rax\ninc qword ptr [{TURN_0}]\njmp 2b",
+    secondary: concat!("mov rbx, qword ptr [{TURN_1}]\n", ready!(),
+        "2:\npause\nmov rax, qword ptr [{TURN_1}]\ncmp rbx, rax\nje 2b\n\
+        mov rbx, rax\ninc qword ptr [{TURN_0}]\njmp 2b"),
     consts: {
         READY_VCPUS = CONTROL + word::READY,
         TURN_0 = CONTROL + word::TURN_0,

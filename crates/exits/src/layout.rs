@@ -28,13 +28,13 @@ pub const MAX_VCPUS: u64 = 8;
 /// Where the guest stores its samples.
 pub const RESULTS: u64 = 0x10_0000;
 /// Room for samples, in bytes.
-pub const RESULTS_SIZE: u64 = 0x20_0000;
+pub const RESULTS_SIZE: u64 = 0x10_0000;
 /// Size of the memory slot that holds all of the above, in bytes.
-pub const RAM_SIZE: u64 = 0x40_0000;
+pub const RAM_SIZE: u64 = 0x20_0000;
 /// A memory slot of its own, for rows about the first touch of a page and dirty logging.
 pub const SCRATCH: u64 = 0x100_0000;
 /// Size of that slot, in bytes.
-pub const SCRATCH_SIZE: u64 = 0x80_0000;
+pub const SCRATCH_SIZE: u64 = 0x20_0000;
 /// A page that no memory slot backs: accesses reach the VMM.
 pub const MMIO: u64 = 0xd000_0000;
 /// The local APIC in xAPIC mode.
@@ -60,6 +60,9 @@ pub mod word {
     pub const FAULT_CR2: u64 = 0x38;
     /// A word a row keeps between phases (r13).
     pub const STATE: u64 = 0x48;
+    /// Not 0 where a vCPU that waits for another must PAUSE to let it run: an emulator that runs
+    /// one CPU at a time. On a real CPU pausing would add exits (pause-loop exiting).
+    pub const YIELD: u64 = 0x40;
     /// Counted in place of PROGRESS where the baseline runs.
     pub const UNCOUNTED: u64 = 0x50;
     /// Interrupts of the test vector handled, by whichever vCPU. On a cache line of its own.

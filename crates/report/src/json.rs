@@ -47,8 +47,12 @@ pub struct Row<'a> {
     pub slope: Option<f64>,
     /// Samples behind the figures.
     pub samples: u64,
+    /// Of these, samples into which an interrupt of the lab's machine fell: not in the figures.
+    pub interrupted: u64,
     /// Runs behind the figures.
     pub runs: u32,
+    /// CPUs of the machine it was measured on.
+    pub cpus: u32,
     /// In the lab, every value that occurred; empty on a host.
     pub variants: Vec<VariantFields<'a>>,
     /// `clean`, `usable`, `void` or `skipped`.
@@ -158,7 +162,9 @@ pub fn table<'a>(
                 cycles: host.then(|| row.figures.into()),
                 slope: row.slope.zip(factor).map(|(slope, by)| slope * by),
                 samples: row.samples,
+                interrupted: row.interrupted,
                 runs: row.runs,
+                cpus: row.cpus,
                 variants: row.variants.iter().map(VariantFields::from).collect(),
                 verdict: verdict(row.verdict),
                 notes: &row.notes,

@@ -58,10 +58,11 @@ fn lab_table(rows: &[RowSummary]) -> String {
         "user",
         "instructions",
         "samples",
+        "interrupted",
         "verdict",
         "other values × samples [seeds]",
     ];
-    let mut table = new_table(&header, &[0, 1, 6, 7]);
+    let mut table = new_table(&header, &[0, 1, 7, 8]);
     for row in rows {
         table.add_row([
             row.row.name.clone(),
@@ -71,6 +72,7 @@ fn lab_table(rows: &[RowSummary]) -> String {
             row.figures
                 .map_or_else(none, |figures| count(figures.median)),
             row.samples.to_string(),
+            row.interrupted.to_string(),
             json::verdict(row.verdict).to_owned(),
             variants(row),
         ]);

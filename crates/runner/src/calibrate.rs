@@ -45,6 +45,7 @@ pub fn calibrate(kvm: &Kvm) -> Result<Calibration, Error> {
         batch_length: 0,
         watchdog: Duration::from_secs(2),
         cpus: Vec::new(),
+        yielding: false,
     };
     let place = Place {
         id: 0,

@@ -35,6 +35,9 @@ pub struct Settings {
     /// CPUs that vCPU threads are bound to, in the order of the vCPUs. Fewer than vCPUs: some
     /// share one, and the run says so. Empty: threads are not bound.
     pub cpus: Vec<usize>,
+    /// Whether a vCPU that waits for another must pause to let it run: true where an emulator
+    /// runs one CPU at a time.
+    pub yielding: bool,
 }
 
 /// Where a run stands in its recording.

@@ -319,37 +319,36 @@ impl Protocol {
         let (batches, batch_length) = batches_of(self.row, &self.settings);
         let uses_scratch = self.row.scratch != Scratch::Unused;
         let mut harvest = Harvest::default();
+        let yielding = u64::from(self.settings.yielding);
+        self.vm.memory().set_word(word::YIELD, yielding);
 
         self.until_ready()?;
         // Nothing that is counted or timed may be the first touch of a page: results, stack, and
         // for rows about pages the scratch memory, of which KVM then has mapped every page once.
-        self.command(
-            command::TOUCH,
-            samples.div_ceil(256).max(batches.div_ceil(128)).max(1),
-            0,
-        )?;
+        let result_pages = samples.div_ceil(256).max(batches.div_ceil(128));
+        self.settle(result_pages)?;
         let warm_up = if uses_scratch {
             samples
         } else {
             self.settings.warm_up
         };
         if warm_up > 0 {
-            self.command(command::PAIRS, warm_up, 0)?;
+            self.go(command::PAIRS, warm_up, 0)?;
         }
-        self.command(command::BASELINE, 1, 0)?;
+        self.go(command::BASELINE, BASELINES_COUNTED as u32, 0)?;
 
         let start = self.read()?;
-        self.command(command::BASELINE, BASELINES_COUNTED as u32, 0)?;
+        self.go(command::BASELINE, BASELINES_COUNTED as u32, 0)?;
         let (baseline, baseline_userspace) = self.read()?.since(&start);
         let external = baseline.get("irq_exits").copied().unwrap_or(0);
-        // The write to the control port that ends the phase is one exit of each kind; the rest,
-        // in proportion, is what the baselines beside the samples make.
+        // The write to the control port that ends the phase is one exit of each kind. The rest is
+        // what a bracket makes without the operation, and each sample has two brackets.
         let own = |total: i64, external: i64| {
             let per_baseline = (total - external - 1) as f64 / BASELINES_COUNTED as f64;
-            1 + (per_baseline * f64::from(samples)).round() as i64
+            1 + (per_baseline * 2.0 * f64::from(samples)).round() as i64
         };
 
-        self.prepare_scratch()?;
+        self.prepare_scratch(result_pages)?;
         let cpu = cpu_of(&self.settings, 0).and_then(|cpu| u32::try_from(cpu).ok());
         let machine = || {
             let root = Root::default();
@@ -396,7 +395,8 @@ impl Protocol {
             if batches == 0 || batch_length == 0 {
                 break;
             }
-            self.command(command::BATCHES, batches, batch_length)?;
+            self.prepare_scratch(result_pages)?;
+            self.go(command::BATCHES, batches, batch_length)?;
             harvest.batches.extend(
                 self.vm
                     .memory()
@@ -419,20 +419,23 @@ impl Protocol {
         Ok(self.counters.read(&self.vcpu, secondary)?)
     }
 
-    fn prepare_scratch(&self) -> Result<(), Failure> {
+    /// Puts the scratch memory into the state the row is about. KVM drops all of its mappings when
+    /// a slot goes, so what the guest needs besides is touched again.
+    fn prepare_scratch(&mut self, result_pages: u32) -> Result<(), Failure> {
         match self.row.scratch {
-            Scratch::Unused => {}
+            Scratch::Unused => return Ok(()),
             Scratch::Unmap => self.vm.unmap_scratch()?,
             Scratch::Clean => {
                 self.vm.clean_scratch()?;
             }
         }
-        Ok(())
+        self.settle(result_pages)
     }
 
-    fn command(&mut self, what: u64, count: u32, batch: u32) -> Result<(), Failure> {
-        self.prepare_scratch()?;
-        self.go(what, count, batch)
+    /// Touches what a phase uses besides the operation: results, stack, the code of all loops.
+    fn settle(&mut self, result_pages: u32) -> Result<(), Failure> {
+        self.go(command::TOUCH, result_pages.max(1), 0)?;
+        self.go(command::BASELINE, 1, 0)
     }
 
     /// Lets the guest execute one command.

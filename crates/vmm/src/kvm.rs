@@ -81,7 +81,7 @@ impl Kvm {
         let has_arch_capabilities = bit(7, 0, edx, 29);
         let (there, what) = match need {
             Need::X2apic => (bit(1, 0, ecx, 21), "x2APIC"),
-            Need::TscDeadline => (bit(1, 0, ecx, 24), "a TSC deadline timer"),
+            Need::TscDeadline => (bit(1, 0, ecx, 24), "TSC deadline timer"),
             Need::Rdtscp => (bit(0x8000_0001, 0, edx, 27), "RDTSCP"),
             Need::Xsave => (bit(1, 0, ecx, 26), "XSAVE"),
             Need::Pge => (bit(1, 0, edx, 13), "global pages"),
@@ -95,9 +95,9 @@ impl Kvm {
             ),
             Need::TsxCtrl => (
                 has_arch_capabilities && self.msrs.contains(&0x122),
-                "the MSR TSX_CTRL",
+                "MSR TSX_CTRL",
             ),
-            Need::Pmu => (self.has_pmu(), "a performance counter"),
+            Need::Pmu => (self.has_pmu(), "performance counter"),
             Need::Msr(msr) => {
                 return (!self.msrs.contains(&msr))
                     .then(|| format!("KVM gives the guest no MSR {msr:#x} here"));

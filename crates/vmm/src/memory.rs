@@ -34,14 +34,22 @@ impl Memory {
             let host = inner
                 .get_host_address(region.start_addr())
                 .map_err(|error| Error::Memory(error.to_string()))?;
-            // SAFETY: the range is exactly one of our own anonymous mappings; advice on it changes
-            // no content. A kernel without transparent huge pages refuses it, which is as good.
-            unsafe { libc::madvise(host.cast(), region.len() as usize, libc::MADV_NOHUGEPAGE) };
-            for page in (0..region.len()).step_by(4096) {
-                let at = GuestAddress(region.start_addr().0 + page);
-                inner
-                    .write_obj(0u8, at)
-                    .map_err(|error| Error::Memory(error.to_string()))?;
+            let size = region.len() as usize;
+            // SAFETY: the range is exactly one of our own anonymous mappings; neither advice
+            // changes content. A kernel without transparent huge pages refuses the first, which
+            // is as good.
+            let populated = unsafe {
+                libc::madvise(host.cast(), size, libc::MADV_NOHUGEPAGE);
+                libc::madvise(host.cast(), size, libc::MADV_POPULATE_WRITE) == 0
+            };
+            if !populated {
+                // Kernels before 5.14.
+                for page in (0..region.len()).step_by(4096) {
+                    let at = GuestAddress(region.start_addr().0 + page);
+                    inner
+                        .write_obj(0u8, at)
+                        .map_err(|error| Error::Memory(error.to_string()))?;
+                }
             }
         }
         let memory = Memory {

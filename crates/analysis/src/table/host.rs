@@ -50,6 +50,7 @@ pub(super) fn apply(summary: &mut RowSummary, runs: &[&Run], environment: &Envir
     }
     summary.samples = ops.len() as u64;
     summary.runs = run_means.len() as u32;
+    summary.cpus = environment.cpus;
     let (Ok(ops), Ok(empties), Ok(mean)) = (
         Sorted::new(ops),
         Sorted::new(empties),

@@ -14,6 +14,9 @@ use crate::cli::Measure;
 use crate::failure::Failure;
 use crate::output;
 
+/// Bracketed samples in a run unless the user says otherwise: enough for a 99th percentile.
+const SAMPLES: u32 = 1000;
+
 pub(super) fn measure(
     args: &Measure,
     rows: &[&'static Row],
@@ -28,7 +31,8 @@ pub(super) fn measure(
         }),
     );
     let cpus = kick::allowed_cpus()?;
-    let settings = super::settings(args, cpus.clone());
+    let samples = args.samples.unwrap_or(SAMPLES);
+    let settings = super::settings(args, samples, cpus.clone(), false);
     let order_seed = args.order_seed.unwrap_or_else(super::unix_seconds);
     let begun_unix_seconds = super::unix_seconds();
 
@@ -61,7 +65,7 @@ pub(super) fn measure(
 
     let plan = Plan {
         runs: args.runs,
-        samples: args.samples,
+        samples,
         batches: BATCHES,
         batch_length: BATCH_LENGTH,
         order_seed,

@@ -21,6 +21,9 @@ use crate::failure::Failure;
 use crate::lab::Prepared;
 use crate::output;
 
+/// Bracketed samples in a run unless the user says otherwise. The same path takes the same number
+/// of instructions every time; this many show which other paths there are.
+const SAMPLES: u32 = 250;
 /// Real time a boot may take, in seconds, unless the user says otherwise. It takes 20.
 const BOOT_SECONDS: u64 = 600;
 
@@ -93,7 +96,7 @@ pub(super) fn measure(
             },
             plan: Plan {
                 runs: args.lab.seeds.len() as u32,
-                samples: args.samples,
+                samples: args.samples.unwrap_or(SAMPLES),
                 batches: BATCHES,
                 batch_length: BATCH_LENGTH,
                 order_seed,
@@ -109,10 +112,11 @@ pub(super) fn measure(
 /// does not depend on its company. Rows of two vCPUs get a boot with two CPUs where QEMU can.
 fn plan_boots(args: &Measure, rows: &[&'static Row], prepared: &Prepared) -> Vec<Boot> {
     let (pairs, singles): (Vec<_>, Vec<_>) = rows.iter().copied().partition(|row| row.vcpus > 1);
+    let samples = args.samples.unwrap_or(SAMPLES);
     let two_cpus = prepared.qemu().boots_two_cpus();
     let mut boots = Vec::new();
     for &seed in &args.lab.seeds {
-        let one = super::settings(args, vec![0]);
+        let one = super::settings(args, samples, vec![0], true);
         if !singles.is_empty() {
             boots.push(Boot {
                 seed,
@@ -125,14 +129,22 @@ fn plan_boots(args: &Measure, rows: &[&'static Row], prepared: &Prepared) -> Vec
             continue;
         }
         let (cpus, settings) = if two_cpus {
-            (2, super::settings(args, vec![0, 1]))
+            // Values differ with the emulator's turns between the CPUs; more do not help.
+            (
+                2,
+                Settings {
+                    batches: 2,
+                    batch_length: 4,
+                    ..super::settings(args, samples, vec![0, 1], true)
+                },
+            )
         } else {
             // Every hand-over between two vCPUs that share a CPU takes a time slice of millions
             // of instructions.
             (
                 1,
                 Settings {
-                    samples: args.samples.min(20),
+                    samples: samples.min(20),
                     warm_up: 2,
                     batches: 1,
                     batch_length: 2,

@@ -156,14 +156,15 @@ fn unix_seconds() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-fn settings(args: &Measure, cpus: Vec<usize>) -> Settings {
+fn settings(args: &Measure, samples: u32, cpus: Vec<usize>, yielding: bool) -> Settings {
     Settings {
-        samples: args.samples,
+        samples,
         warm_up: WARM_UP,
         batches: BATCHES,
         batch_length: BATCH_LENGTH,
         watchdog: Duration::from_secs(args.watchdog),
         cpus,
+        yielding,
     }
 }
 
