@@ -132,6 +132,8 @@ pub(crate) enum LabCommand {
         /// Fetch this one: a version or the start of one, such as 6.12
         version: Option<String>,
     },
+    /// Say which QEMU the lab uses; fetch one that boots two CPUs if there is none
+    Qemu,
     /// A shell in the lab, with this machine's files under a tmpfs
     Shell {
         #[command(flatten)]

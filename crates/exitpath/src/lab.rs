@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use exitpath_lab::Error as LabError;
 use exitpath_lab::boot::{Lab, Sink};
 use exitpath_lab::cache::Cache;
 use exitpath_lab::initramfs::Initramfs;
@@ -23,6 +24,10 @@ pub(crate) const MEMORY_MIB: u32 = 1024;
 pub(crate) fn run(command: LabCommand) -> Result<(), Failure> {
     match command {
         LabCommand::Kernels { version } => kernels(version.as_deref()),
+        LabCommand::Qemu => {
+            let qemu = Qemu::fetch(&cache()?)?;
+            output::print(&format!("{} ({})", qemu.path.display(), qemu.version))
+        }
         LabCommand::Shell { lab } => {
             let shell = ["bash", "sh"].map(|shell| format!("/bin/{shell}"));
             let shell = shell.into_iter().find(|shell| Path::new(shell).exists());
@@ -53,7 +58,7 @@ fn kernels(version: Option<&str>) -> Result<(), Failure> {
         .map(|kernel| {
             let cached = if kernel.cached { "  in the cache" } else { "" };
             format!(
-                "{:<32}{:<16}{}{cached}",
+                "{:<34} {:<26} {}{cached}",
                 kernel.release, kernel.version, kernel.suite
             )
         })
@@ -75,8 +80,17 @@ impl Prepared {
     ) -> Result<Prepared, Failure> {
         let cache = cache()?;
         let qemu = Qemu::find(options.qemu.as_deref(), &cache)?;
+        let spec = options.kernel.as_deref();
+        let given = [spec.map(Path::new), options.modules.as_deref()];
         let kernel = Kernels::new(cache.clone())
-            .resolve(options.kernel.as_deref(), options.modules.as_deref())?;
+            .resolve(spec, options.modules.as_deref())
+            .map_err(|error| match error {
+                // What the user named and cannot be opened is not this machine's fault.
+                LabError::Io { ref path, .. } if given.contains(&Some(path)) => {
+                    Failure::Usage(error.to_string())
+                }
+                error => error.into(),
+            })?;
         let lab = Lab {
             qemu,
             kernel: kernel.boot_file(&cache)?,

@@ -222,6 +222,8 @@ pub const ROWS: &[Row] = &[
     row(Check, "nop_100", guest::nop_100::program, "a hundred NOPs").exits(0.0, 0.0),
     row(Check, "nop_1000", guest::nop_1000::program, "a thousand NOPs").exits(0.0, 0.0),
     row(Check, "cpuid_twice", guest::cpuid_twice::program, "CPUID leaf 0, twice").exits(2.0, 2.0),
+    row(Check, "hang", guest::hang::program, "a loop without end, for the watchdog").exits(0.0, 0.0),
+    row(Check, "fault", guest::fault::program, "a division by zero, for the exception stubs").exits(0.0, 0.0),
 
     row(Kut, "cpuid", guest::cpuid::program, "CPUID leaf 0"),
     row(Kut, "vmcall", guest::vmcall::program, "hypercall KVM_HC_VAPIC_POLL_IRQ, which does nothing")

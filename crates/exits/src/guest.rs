@@ -64,6 +64,10 @@ guest_program! { cpuid_twice,
     baseline: "xor eax, eax\nxor ecx, ecx",
 }
 
+// Two that go wrong on purpose: one never ends, one takes an exception.
+guest_program! { hang, op: "2:\njmp 2b" }
+guest_program! { fault, setup: "xor eax, eax\nxor edx, edx\nxor ecx, ecx", op: "div ecx" }
+
 // kvm-unit-tests' rows.
 guest_program! { cpuid, setup: "xor eax, eax\nxor ecx, ecx", op: "cpuid" }
 // Hypercall 1, KVM_HC_VAPIC_POLL_IRQ, does nothing and returns 0.

@@ -188,12 +188,15 @@ pub enum Error {
 
     /// The lab's kernel has no KVM that works on its CPU.
     #[error(
-        "kernel {release} has no KVM for the lab's CPU: build CONFIG_KVM and CONFIG_KVM_AMD, \
-         as modules (and give --modules DIR) or built in, and use a --cpu with svm"
+        "kernel {release} has no KVM for the lab's CPU{}: build CONFIG_KVM and CONFIG_KVM_AMD, \
+         as modules (and give --modules DIR) or built in, and use a --cpu with svm",
+        refused_hint(refused)
     )]
     NoKvm {
         /// What booted.
         release: String,
+        /// Modules it did not take, with its reasons.
+        refused: Vec<String>,
     },
 
     /// The user asked to stop.
@@ -226,6 +229,14 @@ fn console_hint(console: &str) -> String {
         String::new()
     } else {
         format!(" (its console: {console})")
+    }
+}
+
+fn refused_hint(refused: &[String]) -> String {
+    if refused.is_empty() {
+        String::new()
+    } else {
+        format!(" (it refused {})", refused.join(", "))
     }
 }
 

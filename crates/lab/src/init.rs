@@ -68,8 +68,13 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
 
     let job = fs::read(JOB_FILE).step("reading the job")?;
     let job: Job = serde_json::from_slice(&job).step("reading the job")?;
+    // A kernel that refuses a module is for the other side to judge: it may do without.
+    let (mut loaded, mut refused) = (Vec::new(), Vec::new());
     for module in &job.modules {
-        load(&Path::new(MODULES_DIR).join(module)).step(format!("loading module {module}"))?;
+        match load(&Path::new(MODULES_DIR).join(module)) {
+            Ok(()) => loaded.push(module.clone()),
+            Err(error) => refused.push(format!("{module}: {error}")),
+        }
     }
     wire.send_json(
         Kind::Hello,
@@ -77,7 +82,8 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
             release: read_line("/proc/sys/kernel/osrelease"),
             cmdline: read_line("/proc/cmdline"),
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
-            modules: job.modules.clone(),
+            modules: loaded,
+            refused,
             kvm: File::options()
                 .read(true)
                 .write(true)

@@ -3,10 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::apt::Apt;
 use crate::cache::Cache;
+use crate::deb;
 use crate::error::{Error, Result};
 
 const PROGRAM: &str = "qemu-system-x86_64";
+/// Debian's packages of the program, its modules and its firmware; the first names the version.
+const PACKAGES: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data"];
 /// The folder of the cache that holds unpacked QEMU packages, one folder a version.
 pub const UNPACKED: &str = "qemu";
 
@@ -93,6 +97,50 @@ impl Qemu {
             },
             modules: unpacked.then(|| prefix.join("lib/x86_64-linux-gnu/qemu")),
         })
+    }
+
+    /// A QEMU that boots two CPUs: the one found, or else one from the machine's Debian archive or
+    /// its backports, unpacked into the cache. Nothing is installed and nothing needs root; its
+    /// libraries are those of Debian's QEMU, which is installed already.
+    ///
+    /// # Errors
+    /// [`Error::NoQemu`] if the archive has none either, [`Error::Apt`], or
+    /// [`Error::QemuUnusable`] if what was fetched does not run.
+    pub fn fetch(cache: &Cache) -> Result<Qemu> {
+        match Qemu::find(None, cache) {
+            Ok(found) if found.boots_two_cpus() => return Ok(found),
+            _ => {}
+        }
+        let apt = Apt::open(cache)?;
+        apt.refresh()?;
+        let versions = apt.versions(&[PACKAGES[0]])?;
+        let new_enough = |version: &str| {
+            let version = version
+                .split_once(':')
+                .map_or(version, |(_epoch, rest)| rest);
+            version
+                .split('.')
+                .next()
+                .and_then(|major| major.parse().ok())
+                >= Some(10)
+        };
+        let version = &versions
+            .iter()
+            .find(|available| new_enough(&available.version))
+            .ok_or(Error::NoQemu)?
+            .version;
+        // Packages of one version only: QEMU refuses the modules of another build.
+        let names = PACKAGES.map(|package| format!("{package}={version}"));
+        let folder = Path::new(UNPACKED).join(version.replace([':', '~', '+'], "_"));
+        let work = cache.work_dir()?;
+        let debs = apt.download(&names, work.path())?;
+        cache.step(&format!("unpacking QEMU {version}"));
+        let folder = cache.folder(&folder, |dir| {
+            debs.iter().try_for_each(|package| {
+                deb::unpack(package, dir, |path| Some(path.to_owned())).map(|_| ())
+            })
+        })?;
+        Qemu::at(&folder.join("usr/bin").join(PROGRAM))
     }
 
     /// Whether two CPUs boot under counted time: QEMU 7.2 stops at "Booting SMP configuration"

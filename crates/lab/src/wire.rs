@@ -65,6 +65,8 @@ pub struct Hello {
     pub cpus: u32,
     /// Modules loaded by init, in order.
     pub modules: Vec<String>,
+    /// Modules the kernel did not take, with its reasons.
+    pub refused: Vec<String>,
     /// Whether `/dev/kvm` can be opened.
     pub kvm: bool,
 }

@@ -24,6 +24,8 @@ use crate::output;
 /// Bracketed samples in a run unless the user says otherwise. The same path takes the same number
 /// of instructions every time; this many show which other paths there are.
 const SAMPLES: u32 = 250;
+/// The same for rows whose two vCPUs share the lab's only CPU.
+const SHARED_CPU_SAMPLES: u32 = 5;
 /// Real time a boot may take, in seconds, unless the user says otherwise. It takes 20.
 const BOOT_SECONDS: u64 = 600;
 
@@ -140,17 +142,15 @@ fn plan_boots(args: &Measure, rows: &[&'static Row], prepared: &Prepared) -> Vec
             )
         } else {
             // Every hand-over between two vCPUs that share a CPU takes a time slice of millions
-            // of instructions.
-            (
-                1,
-                Settings {
-                    samples: samples.min(20),
-                    warm_up: 2,
-                    batches: 1,
-                    batch_length: 2,
-                    ..one
-                },
-            )
+            // of instructions, and pausing does not make it shorter.
+            let settings = Settings {
+                samples: samples.min(SHARED_CPU_SAMPLES),
+                warm_up: 1,
+                batches: 0,
+                yielding: false,
+                ..one
+            };
+            (1, settings)
         };
         boots.push(Boot {
             seed,
@@ -218,6 +218,13 @@ fn boot_all(
     }
 }
 
+fn no_kvm(hello: exitpath_lab::wire::Hello) -> LabError {
+    LabError::NoKvm {
+        release: hello.release,
+        refused: hello.refused,
+    }
+}
+
 struct Progress<'a>(&'a ProgressBar);
 
 impl Sink for Progress<'_> {
@@ -263,10 +270,7 @@ fn boot_one(
     };
     let outcome = lab.run(files, job, &mut Progress(bar))?;
     if !outcome.hello.kvm {
-        return Err(LabError::NoKvm {
-            release: outcome.hello.release,
-        }
-        .into());
+        return Err(no_kvm(outcome.hello).into());
     }
     if outcome.status != 0 {
         let said = outcome.stderr.trim();

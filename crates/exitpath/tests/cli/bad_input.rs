@@ -1,0 +1,347 @@
+//! What bad input gets: one line that says what to do, the documented status, nothing left over.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::common::{Said, descendants, exitpath, installed_qemu, program};
+
+#[test]
+fn an_unknown_row_is_answered_with_the_nearest_names() {
+    let said = Said::of(&mut exitpath(&["measure", "cpiud"]));
+    said.fails(2, &["no row is called 'cpiud'", "cpuid", "--list"]);
+    let said = Said::of(&mut exitpath(&["measure", "cpuid", "inl_from_kernl"]));
+    said.fails(2, &["'inl_from_kernl'", "inl_from_kernel"]);
+}
+
+#[test]
+fn flags_that_make_no_sense_are_usage_errors() {
+    for args in [
+        &["measure", "--runs", "0"][..],
+        &["measure", "--on", "moon"],
+        &["measure", "--seed", "x"],
+        &["measure", "--modules", "/tmp"],
+        &["lab", "run"],
+        &["nonsense"],
+        &[],
+    ] {
+        let said = Said::of(&mut exitpath(args));
+        assert_eq!(said.status, Some(2), "{args:?}: {}", said.stderr);
+    }
+}
+
+/// Runs a command in a mount namespace prepared by a script; `None` where that is not allowed.
+fn in_namespace(prepare: &str, args: &[&str]) -> Option<Said> {
+    let works = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "true"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !works {
+        eprintln!("skipped: this machine allows no mount namespaces (unshare --user --mount)");
+        return None;
+    }
+    let script = format!("{prepare} && exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+        ])
+        .arg(program())
+        .args(args);
+    Some(Said::of(&mut command))
+}
+
+#[test]
+fn without_dev_kvm_the_host_cannot_measure() {
+    let hide = "mount -t tmpfs none /dev && : > /dev/null && : > /dev/urandom";
+    let args = [
+        "measure",
+        "--on",
+        "host",
+        "cpuid",
+        "--out",
+        "/tmp/exitpath-test-never",
+    ];
+    if let Some(said) = in_namespace(hide, &args) {
+        said.fails(3, &["no /dev/kvm", "--on lab"]);
+    }
+    if let Some(said) = in_namespace(hide, &["doctor"]) {
+        assert_eq!(said.status, Some(0), "{}", said.stderr);
+        assert!(said.stdout.contains("/dev/kvm"), "{}", said.stdout);
+    }
+}
+
+#[test]
+fn without_permission_the_host_cannot_measure() {
+    let args = [
+        "measure",
+        "--on",
+        "host",
+        "cpuid",
+        "--out",
+        "/tmp/exitpath-test-never",
+    ];
+    let said = if fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_err()
+    {
+        if !Path::new("/dev/kvm").exists() {
+            eprintln!("skipped: no /dev/kvm whose permission could be lacking");
+            return;
+        }
+        Said::of(&mut exitpath(&args))
+    } else {
+        // As somebody else, from a copy that anybody may run.
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+        let copy = dir.path().join("exitpath");
+        fs::copy(program(), &copy).expect("a copy");
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&copy)
+            .args(args)
+            .output();
+        match output {
+            Ok(output) if !output.stderr.starts_with(b"setpriv") => Said::from(output),
+            _ => {
+                eprintln!("skipped: cannot become another user (setpriv as root)");
+                return;
+            }
+        }
+    };
+    said.fails(3, &["no permission to open /dev/kvm", "usermod"]);
+}
+
+#[test]
+fn without_qemu_there_is_no_lab() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("recording");
+    let said = Said::of(
+        exitpath(&["measure", "--on", "lab", "cpuid"])
+            .env("PATH", dir.path())
+            .env("EXITPATH_CACHE", dir.path().join("cache"))
+            .arg("--out")
+            .arg(&out),
+    );
+    said.fails(3, &["no qemu-system-x86_64 found", "--qemu"]);
+    let said = Said::of(
+        exitpath(&[
+            "measure",
+            "--on",
+            "lab",
+            "cpuid",
+            "--qemu",
+            "/bin/true",
+            "--out",
+        ])
+        .arg(&out),
+    );
+    said.fails(3, &["/bin/true cannot be used as QEMU"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn kernels_that_are_none_are_refused() {
+    if installed_qemu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("recording");
+    let measure = |args: &[&str]| {
+        Said::of(
+            exitpath(&["measure", "--on", "lab", "cpuid", "--seed", "1"])
+                .args(args)
+                .arg("--out")
+                .arg(&out),
+        )
+    };
+    measure(&["--kernel", "/bin/ls"]).fails(2, &["/bin/ls is not a kernel"]);
+    measure(&["--kernel", "/nonexistent/bzImage"]).fails(2, &["/nonexistent/bzImage"]);
+    measure(&["--kernel", "99.99"]).fails(2, &["no kernel matches '99.99'"]);
+    // A CPU without SVM: the kernel boots, its KVM refuses.
+    measure(&["--cpu", "Skylake-Client"]).fails(3, &["has no KVM for the lab's CPU", "svm"]);
+    measure(&["--cpu", "NoSuchCPU"])
+        .fails(3, &["ended before its kernel reached init", "NoSuchCPU"]);
+    // Without modules.
+    let kernel = Said::of(&mut exitpath(&["lab", "kernels", "6.1"]));
+    let image = kernel.stdout.split(" (").next().unwrap_or("");
+    if Path::new(image).is_file() {
+        let alone = dir.path().join("bzImage");
+        fs::copy(image, &alone).expect("a copy");
+        let alone = alone.to_str().expect("a plain path");
+        measure(&["--kernel", alone]).fails(3, &["has no KVM for the lab's CPU"]);
+        let empty = dir.path().join("modules");
+        fs::create_dir(&empty).expect("a folder");
+        let empty = empty.to_str().expect("a plain path");
+        measure(&["--kernel", alone, "--modules", empty]).fails(3, &["no module 'kvm_amd'"]);
+        // One that panics before init: no init to be found under this name.
+        measure(&["--cmdline", "rdinit=/nonexistent init=/nonexistent"])
+            .fails(3, &["ended before its kernel reached init", "Kernel panic"]);
+        // One that takes too long.
+        measure(&["--timeout", "2"]).fails(3, &["has not finished within 2 s"]);
+    } else {
+        eprintln!("skipped: no kernel 6.1 to be had: {}", kernel.stderr);
+    }
+    assert!(!out.exists(), "nothing half-made is left");
+}
+
+#[test]
+fn a_qemu_that_is_killed_leaves_no_result() {
+    let Some(qemu) = installed_qemu() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("recording");
+    let wrapper = dir.path().join("qemu");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exec {q} --version\n\
+         {q} \"$@\" & pid=$!\nsleep 3\nkill -KILL $pid\nwait\n",
+        q = qemu.display()
+    );
+    fs::write(&wrapper, script).expect("a script");
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let said = Said::of(
+        exitpath(&["measure", "--on", "lab", "cpuid", "--seed", "1", "--qemu"])
+            .arg(&wrapper)
+            .arg("--out")
+            .arg(&out),
+    );
+    said.fails(3, &["the lab ended"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn an_interrupt_ends_everything_in_order() {
+    if installed_qemu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("recording");
+    let child = exitpath(&["measure", "--on", "lab", "cpuid", "--out"])
+        .arg(&out)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("exitpath can be started");
+    let began = Instant::now();
+    let mut labs = Vec::new();
+    while labs.is_empty() && began.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(100));
+        labs = descendants(child.id(), "qemu-system-x86_64");
+    }
+    assert!(!labs.is_empty(), "no lab was started");
+    // SAFETY: signals a process this test started and has not waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    let said = Said::from(child.wait_with_output().expect("its output"));
+    said.fails(130, &["interrupted"]);
+    assert!(!out.exists());
+    for lab in labs {
+        let gone = !Path::new(&format!("/proc/{lab}/exe")).exists();
+        assert!(gone, "lab {lab} is still running");
+    }
+}
+
+#[test]
+fn a_killed_exitpath_leaves_no_lab_behind() {
+    if installed_qemu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut child = exitpath(&["measure", "--on", "lab", "cpuid", "--seed", "1", "--out"])
+        .arg(dir.path().join("recording"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("exitpath can be started");
+    let began = Instant::now();
+    let mut labs = Vec::new();
+    while labs.is_empty() && began.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(100));
+        labs = descendants(child.id(), "qemu-system-x86_64");
+    }
+    child.kill().expect("it is running");
+    child.wait().expect("its status");
+    sleep(Duration::from_millis(500));
+    for lab in &labs {
+        assert!(
+            !Path::new(&format!("/proc/{lab}/exe")).exists(),
+            "lab {lab} is still running"
+        );
+    }
+    assert!(!labs.is_empty(), "no lab was started");
+}
+
+#[test]
+fn recordings_that_are_none_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let show = |path: &Path| Said::of(exitpath(&["show"]).arg(path));
+    show(&dir.path().join("nothing")).fails(2, &["no such folder"]);
+    show(dir.path()).fails(2, &["is not an exitpath recording"]);
+    let manifest = dir.path().join("manifest.json");
+    fs::write(&manifest, "{\"format\": \"something else\"}").expect("a file");
+    show(dir.path()).fails(2, &["is not an exitpath recording"]);
+    fs::write(
+        &manifest,
+        "{\"format\": \"exitpath-recording\", \"version\": 99}",
+    )
+    .expect("a file");
+    show(dir.path()).fails(2, &["version 99", "newer exitpath"]);
+}
+
+#[test]
+fn a_recording_that_was_cut_short_is_refused() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings");
+    let recording = fs::read_dir(&source)
+        .expect("recordings")
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.is_dir())
+        .expect("at least one recording");
+    let dir = tempfile::tempdir().expect("a folder");
+    for entry in fs::read_dir(&recording).expect("its files").flatten() {
+        fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("a copy");
+    }
+    assert_eq!(
+        Said::of(exitpath(&["show"]).arg(dir.path())).status,
+        Some(0)
+    );
+    let samples = dir.path().join("samples.parquet");
+    let bytes = fs::read(&samples).expect("the table");
+    fs::write(&samples, &bytes[..bytes.len() / 2]).expect("a shorter table");
+    Said::of(exitpath(&["show"]).arg(dir.path()))
+        .fails(2, &["samples.parquet", "truncated or altered"]);
+}
+
+#[test]
+fn a_folder_that_is_taken_or_full_is_said_to_be() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("precious"), "data").expect("a file");
+    let said = Said::of(exitpath(&["measure", "--on", "lab", "cpuid", "--out"]).arg(dir.path()));
+    said.fails(2, &["not an empty folder", "--out"]);
+    assert!(dir.path().join("precious").exists());
+
+    if installed_qemu().is_none() {
+        return;
+    }
+    let full = dir.path().join("full");
+    fs::create_dir(&full).expect("a folder");
+    let place = full.display();
+    let prepare = format!("mount -t tmpfs -o size=16k none {place}");
+    let out = format!("{place}/recording");
+    let args = [
+        "measure", "--on", "lab", "cpuid", "--seed", "1", "--out", &out,
+    ];
+    if let Some(said) = in_namespace(&prepare, &args) {
+        said.fails(3, &["recording", "No space left on device"]);
+    }
+}

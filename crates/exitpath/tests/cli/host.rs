@@ -1,0 +1,85 @@
+//! This machine's KVM, whatever it is. Nothing here depends on how long anything takes.
+
+use crate::common::{Said, exitpath, row};
+
+fn kvm_opens() -> bool {
+    let opens = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
+    if !opens {
+        eprintln!("skipped: /dev/kvm cannot be opened here");
+    }
+    opens
+}
+
+#[test]
+fn doctor_says_whether_guests_run_on_the_cpu() {
+    let said = Said::of(&mut exitpath(&["doctor", "--json"]));
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    let report = said.json();
+    let findings = report["findings"].as_array().expect("findings");
+    let guest = findings
+        .iter()
+        .find(|finding| finding["id"] == "guest-execution")
+        .expect("a finding about guests");
+    assert!(
+        guest["says"].as_str().is_some_and(|says| !says.is_empty()),
+        "{guest}"
+    );
+    let text = Said::of(&mut exitpath(&["doctor"]));
+    assert_eq!(text.status, Some(0));
+    assert!(text.stdout.lines().count() > 3, "{}", text.stdout);
+}
+
+/// Rows that an interpreting KVM cannot do must end too: vmcall hangs in one.
+#[test]
+fn measuring_on_the_host_always_ends() {
+    if !kvm_opens() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("recording");
+    let said = Said::of(
+        exitpath(&[
+            "measure",
+            "--on",
+            "host",
+            "--json",
+            "--runs",
+            "2",
+            "--samples",
+            "20",
+        ])
+        .args([
+            "--watchdog",
+            "1",
+            "--order-seed",
+            "5",
+            "inl_from_qemu",
+            "vmcall",
+        ])
+        .arg("--out")
+        .arg(&out),
+    );
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    let table = said.json();
+    let user = row(&table, "inl_from_qemu");
+    assert_eq!(user["handled_by"], "userspace");
+    assert_eq!(user["userspace_exits_per_op"].as_f64(), Some(1.0));
+    let vmcall = row(&table, "vmcall");
+    let interpreted = table["environment"]["facts"]["guests_run_on_cpu"] == false;
+    if interpreted {
+        assert_eq!(user["verdict"], "usable", "{user}");
+        assert_eq!(vmcall["verdict"], "void", "{vmcall}");
+        let warned = table["warnings"].as_array().expect("warnings");
+        assert!(
+            warned
+                .iter()
+                .any(|w| w.as_str().is_some_and(|w| w.contains("interprets")))
+        );
+    } else {
+        assert_eq!(vmcall["handled_by"], "kernel", "{vmcall}");
+    }
+}
