@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use exitpath_recording::Run;
 
-use super::{Figures, RowSummary, Variant, Verdict};
-use crate::stats::{self, Sorted};
+use super::{EMPTY_ROW, Figures, RowSummary, Variant, Verdict};
+use crate::stats;
 
 /// An interrupt of the lab's machine costs at least this many instructions (a timer tick that
 /// hits a guest of Debian's 6.1 takes 9,000 and more: exit, handler, scheduler, entry), and
@@ -14,110 +14,148 @@ use crate::stats::{self, Sorted};
 const INTERRUPT_INSTRUCTIONS: i64 = 2_500;
 /// The counter of the machine's interrupts that the runner records.
 const INTERRUPTS: &str = "host.cpu_interrupts";
+/// KVM's counter of the time in which a vCPU was blocked in HLT, not polling.
+const BLOCKED: &str = "halt_wait_ns";
+/// Slopes are compared as whole numbers of this part of an instruction, so that equal ones compare
+/// equal.
+const SLOPE_PARTS: i128 = 1_000_000;
 
+/// One net sample.
+#[derive(Debug, Clone, Copy)]
 struct Sampled {
-    seed: u64,
+    seed: Option<u64>,
     instructions: i64,
 }
 
-pub(super) fn apply(summary: &mut RowSummary, runs: &[&Run]) {
-    let delay = summary.row.delay_ticks as i64;
-    let mut samples = Vec::new();
-    for run in runs {
-        let empties: Vec<u64> = run.samples.iter().map(|sample| sample.empty).collect();
-        let Some(empty) = stats::mode(&empties) else {
-            continue;
-        };
-        samples.extend(run.samples.iter().map(|sample| Sampled {
-            seed: run.seed.unwrap_or_default(),
-            instructions: sample.op as i64 - empty.value as i64 - delay,
-        }));
-    }
-    let Some(value) = most_frequent(samples.iter().map(|sample| sample.instructions)) else {
-        return;
-    };
+pub(super) fn apply(summary: &mut RowSummary, runs: &[&Run], planned_seeds: &[u64]) {
+    let samples: Vec<Vec<Sampled>> = runs.iter().map(|run| net(summary, run)).collect();
     summary.runs = runs.len() as u32;
     summary.cpus = runs.iter().map(|run| run.cpus).max().unwrap_or(0);
-    summary.samples = samples.len() as u64;
-
-    let far = |sample: &Sampled| {
-        !summary.row.interrupts && sample.instructions - value >= INTERRUPT_INSTRUCTIONS
-    };
-    let (interrupted, clean): (Vec<_>, Vec<_>) = samples.iter().partition(|sample| far(sample));
-    let interrupts: i64 = runs
-        .iter()
-        .filter_map(|run| run.counters.get(INTERRUPTS))
-        .sum();
-    report_interrupted(summary, &interrupted, interrupts);
-
+    summary.samples = samples.iter().map(|run| run.len() as u64).sum();
+    let (clean, interrupted) = tell_interrupted(summary, runs, &samples);
+    summary.interrupted = interrupted.len() as u64;
     summary.variants = variants(&clean, false);
     summary.variants.extend(variants(&interrupted, true));
 
-    let figures = |values: Vec<f64>, first_seed: Vec<f64>| {
-        let sorted = Sorted::new(values).ok()?;
-        Some(Figures {
-            floor: sorted.p1(),
-            median: value as f64,
-            p99: sorted.p99(),
-            // Nothing is averaged over seeds: the first one's mean stands for itself.
-            mean: stats::mean(&first_seed).ok()?,
-            ci95: None,
-        })
-    };
-    let first = clean.first().map(|sample| sample.seed);
-    summary.figures = figures(
-        clean
-            .iter()
-            .map(|sample| sample.instructions as f64)
-            .collect(),
-        clean
-            .iter()
-            .filter(|sample| Some(sample.seed) == first)
-            .map(|sample| sample.instructions as f64)
-            .collect(),
-    );
-    check_slope(summary, runs, delay as f64);
-}
-
-/// Counts the interrupted samples, and compares with how many interrupts the machine had.
-fn report_interrupted(summary: &mut RowSummary, interrupted: &[&Sampled], interrupts: i64) {
-    let values = interrupted.iter().map(|sample| sample.instructions);
-    let (Some(least), Some(most)) = (values.clone().min(), values.max()) else {
+    let mut values: Vec<i64> = clean.iter().map(|sample| sample.instructions).collect();
+    values.sort_unstable();
+    // Every figure is a value that occurred, never one between two of them.
+    let (Some(floor), Some(median), Some(p99)) = (
+        rank(&values, 0.01),
+        rank(&values, 0.5),
+        rank(&values, 0.99),
+    ) else {
         return;
     };
-    let count = interrupted.len();
-    let total = summary.samples;
-    summary.interrupted = count as u64;
-    if count as i64 > interrupts {
+    // Nothing is averaged over seeds: the first one's mean stands for itself.
+    let first = clean[0].seed;
+    let of_first: Vec<f64> = clean
+        .iter()
+        .filter(|sample| sample.seed == first)
+        .map(|sample| sample.instructions as f64)
+        .collect();
+    summary.figures = stats::mean(&of_first).ok().map(|mean| Figures {
+        floor: floor as f64,
+        median: median as f64,
+        p99: p99 as f64,
+        mean,
+        ci95: None,
+    });
+    if summary.row.name == EMPTY_ROW && (floor, p99) != (0, 0) {
         summary.doubt(
-            Verdict::Usable,
-            format!(
-                "{count} of {total} samples took {least} to {most} instructions, more of them \
-                 than the machine had interrupts ({interrupts})"
-            ),
+            Verdict::Void,
+            format!("an empty bracket reads as {floor} to {p99} instructions, not as 0"),
         );
     }
+    check_seeds(summary, runs, &samples, planned_seeds);
+    check_majority(summary, median, &values);
+    check_slope(summary, runs);
+    check_idle(summary, runs);
 }
 
-/// The most frequent value, the smallest of several.
-fn most_frequent(values: impl Iterator<Item = i64>) -> Option<i64> {
-    let mut counts = BTreeMap::new();
-    for value in values {
-        *counts.entry(value).or_insert(0u64) += 1;
+/// A run's samples, net of its empty bracket and of the row's delay.
+fn net(summary: &mut RowSummary, run: &Run) -> Vec<Sampled> {
+    let empties: Vec<u64> = run.samples.iter().map(|sample| sample.empty).collect();
+    let Some(empty) = stats::mode(&empties) else {
+        return Vec::new();
+    };
+    if empty.count * 2 <= empties.len() {
+        summary.doubt(
+            Verdict::Usable,
+            "the bracket without the operation did not take the same number each time",
+        );
     }
-    let most = *counts.values().max()?;
-    counts
-        .into_iter()
-        .find(|&(_, count)| count == most)
-        .map(|(value, _)| value)
+    let off = i128::from(empty.value) + i128::from(summary.row.delay_ticks);
+    run.samples
+        .iter()
+        .map(|sample| Sampled {
+            seed: run.seed,
+            instructions: clamped(i128::from(sample.op) - off),
+        })
+        .collect()
 }
 
-fn variants(samples: &[&Sampled], interrupted: bool) -> Vec<Variant> {
+/// A recording may claim anything; what no machine can count to is as good as the largest number.
+fn clamped(value: i128) -> i64 {
+    value.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
+}
+
+/// The value of this probability by nearest rank: one that occurred. Of two middle ones the median
+/// is the smaller.
+fn rank<T: Copy>(sorted: &[T], probability: f64) -> Option<T> {
+    let rank = (probability * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// The samples as they are, and those into which an interrupt of the lab's machine fell.
+///
+/// A sample is interrupted if it is far above the row's value and its run had at least as many
+/// interrupts as such samples. Where it had not, some of them are slow paths, nobody can say which,
+/// and all stay.
+fn tell_interrupted(
+    summary: &mut RowSummary,
+    runs: &[&Run],
+    samples: &[Vec<Sampled>],
+) -> (Vec<Sampled>, Vec<Sampled>) {
+    let mut values: Vec<i64> = samples.iter().flatten().map(|s| s.instructions).collect();
+    values.sort_unstable();
+    let value = rank(&values, 0.5).unwrap_or_default();
+    let is_far = |sample: &&Sampled| {
+        sample.instructions.saturating_sub(value) >= INTERRUPT_INSTRUCTIONS
+            && !summary.row.interrupts
+    };
+    let (mut clean, mut interrupted, mut unexplained) = (vec![], vec![], vec![]);
+    let mut interrupts = 0;
+    for (run, samples) in runs.iter().zip(samples) {
+        let (far, near): (Vec<Sampled>, Vec<Sampled>) = samples.iter().partition(is_far);
+        clean.extend(near);
+        let of_run = run.counters.get(INTERRUPTS).copied().unwrap_or(0).max(0) as u64;
+        if far.len() as u64 <= of_run {
+            interrupted.extend(far);
+        } else {
+            interrupts = of_run.saturating_add(interrupts);
+            unexplained.extend(far.iter().map(|sample| sample.instructions));
+            clean.extend(far);
+        }
+    }
+    if let (Some(least), Some(most)) = (unexplained.iter().min(), unexplained.iter().max()) {
+        let why = format!(
+            "{} samples took {least} to {most} instructions, and their runs had {interrupts} \
+             interrupts: there is a slow path",
+            unexplained.len(),
+        );
+        summary.doubt(Verdict::Usable, why);
+    }
+    (clean, interrupted)
+}
+
+/// Every value with its samples and seeds, the most frequent first.
+fn variants(samples: &[Sampled], interrupted: bool) -> Vec<Variant> {
     let mut values: BTreeMap<i64, (u64, BTreeSet<u64>)> = BTreeMap::new();
     for sample in samples {
         let entry = values.entry(sample.instructions).or_default();
         entry.0 += 1;
-        entry.1.insert(sample.seed);
+        entry.1.extend(sample.seed);
     }
     let mut variants: Vec<Variant> = values
         .into_iter()
@@ -132,36 +170,112 @@ fn variants(samples: &[&Sampled], interrupted: bool) -> Vec<Variant> {
     variants
 }
 
-/// The batch estimator must agree to the instruction: it lies among the values that occurred.
-fn check_slope(summary: &mut RowSummary, runs: &[&Run], delay: f64) {
-    // Slopes as whole millionths of an instruction, so that equal ones compare equal.
-    let slopes = runs
+/// Every seed that was asked for, and the same values for the same seed.
+fn check_seeds(summary: &mut RowSummary, runs: &[&Run], samples: &[Vec<Sampled>], planned: &[u64]) {
+    if runs.iter().any(|run| run.seed.is_none()) {
+        summary.doubt(
+            Verdict::Usable,
+            "a run does not say its seed: it cannot be repeated",
+        );
+    }
+    let missing: BTreeSet<u64> = planned
+        .iter()
+        .copied()
+        .filter(|&seed| runs.iter().all(|run| run.seed != Some(seed)))
+        .collect();
+    if !missing.is_empty() {
+        let missing: Vec<String> = missing.iter().map(u64::to_string).collect();
+        summary.doubt(
+            Verdict::Usable,
+            format!("no values for seed {}", missing.join(", ")),
+        );
+    }
+    let mut first: BTreeMap<(u64, u32), Vec<i64>> = BTreeMap::new();
+    for (run, samples) in runs.iter().zip(samples) {
+        let Some(seed) = run.seed else { continue };
+        let values: Vec<i64> = samples.iter().map(|sample| sample.instructions).collect();
+        let known = first
+            .entry((seed, run.cpus))
+            .or_insert_with(|| values.clone());
+        if *known != values {
+            summary.doubt(
+                Verdict::Usable,
+                format!(
+                    "seed {seed} did not give the same values twice: this lab is not deterministic"
+                ),
+            );
+        }
+    }
+}
+
+/// Where no value is in the majority, the median is one of several.
+fn check_majority(summary: &mut RowSummary, median: i64, sorted: &[i64]) {
+    let samples = sorted.iter().filter(|&&value| value == median).count();
+    if samples * 2 > sorted.len() {
+        return;
+    }
+    let others: Vec<&Variant> = summary
+        .variants
+        .iter()
+        .filter(|variant| !variant.interrupted && variant.instructions != median)
+        .collect();
+    let why = match others.as_slice() {
+        [other] => format!(
+            "{median} and {} are equally frequent: the smaller one stands for the row",
+            other.instructions
+        ),
+        _ => format!(
+            "no value is in the majority: the median of {} different ones, {} to {}, stands for \
+             the row",
+            others.len() + 1,
+            sorted[0],
+            sorted[sorted.len() - 1]
+        ),
+    };
+    summary.doubt(Verdict::Usable, why);
+}
+
+/// The batch estimator must agree to the instruction: its batches consist of values that occurred.
+fn check_slope(summary: &mut RowSummary, runs: &[&Run]) {
+    let mut slopes: Vec<i128> = runs
         .iter()
         .flat_map(|run| &run.batches)
         .filter(|batch| batch.n > 0)
         .map(|batch| {
-            let op = batch.op_2n as i64 - batch.op_n as i64;
-            let empty = batch.empty_2n as i64 - batch.empty_n as i64;
-            (op - empty) * 1_000_000 / batch.n as i64
-        });
-    let Some(slope) = most_frequent(slopes).map(|slope| slope as f64 / 1e6 - delay) else {
+            let op = i128::from(batch.op_2n) - i128::from(batch.op_n);
+            let empty = i128::from(batch.empty_2n) - i128::from(batch.empty_n);
+            (op - empty) * SLOPE_PARTS / i128::from(batch.n)
+        })
+        .collect();
+    slopes.sort_unstable();
+    let Some(slope) = rank(&slopes, 0.5) else {
         return;
     };
+    let slope = slope as f64 / SLOPE_PARTS as f64 - summary.row.delay_ticks as f64;
     summary.slope = Some(slope);
-    let clean = summary
-        .variants
-        .iter()
-        .filter(|variant| !variant.interrupted);
-    let (Some(least), Some(most)) = (
-        clean.clone().map(|variant| variant.instructions).min(),
-        clean.map(|variant| variant.instructions).max(),
-    ) else {
-        return;
+    let clean = || {
+        let clean = summary.variants.iter().filter(|v| !v.interrupted);
+        clean.map(|variant| variant.instructions as f64)
     };
-    if slope < least as f64 - 0.5 || slope > most as f64 + 0.5 {
+    let least = clean().fold(f64::INFINITY, f64::min);
+    let most = clean().fold(f64::NEG_INFINITY, f64::max);
+    // 2n operations took between 2n times the least and the most, n operations likewise.
+    if slope < 2.0 * least - most - 0.5 || slope > 2.0 * most - least + 0.5 {
         summary.doubt(
             Verdict::Usable,
             format!("the batch estimator says {slope:.1} instructions instead"),
+        );
+    }
+}
+
+/// While every CPU of the lab sleeps, its clock jumps to the next event: ticks, not instructions.
+/// With several vCPUs another one was awake.
+fn check_idle(summary: &mut RowSummary, runs: &[&Run]) {
+    let blocked = |run: &&Run| run.counters.get(BLOCKED).is_some_and(|&ns| ns > 0);
+    if summary.row.halts && summary.row.vcpus == 1 && runs.iter().any(blocked) {
+        summary.doubt(
+            Verdict::Usable,
+            "the vCPU slept in HLT: this is virtual time with idle time in it, not instructions",
         );
     }
 }
