@@ -1,10 +1,12 @@
 //! The table of exits: one summary per row of a recording.
 //!
 //! Two lenses, two summaries. On a host, samples are noisy and runs (fresh VMs) are the unit of
-//! replication: [`host`](mod@self) figures pool the samples for quantiles and put an interval on
-//! the mean of run means. In the lab there is no sampling error: the figure is the most frequent
-//! value, every other value is listed with the seeds it occurred under, and interrupted samples
-//! are told apart.
+//! replication: [`host`] pools the samples for quantiles and puts an interval on the mean of run
+//! means. In the lab there is no sampling error: the figure is the value that most samples have,
+//! every other value is listed with the seeds it occurred under, and interrupted samples are told
+//! apart.
+//!
+//! Whatever a recording says, and be it forged, there is a summary: nothing here panics on it.
 
 mod counts;
 pub mod host;
@@ -13,6 +15,9 @@ mod lab;
 use exitpath_recording::{Machine, Outcome, Recording, RowInfo, Run};
 
 pub use counts::HandledBy;
+
+/// The row that does nothing: what it reads as, the method adds to every other row.
+const EMPTY_ROW: &str = "empty";
 
 /// How far a row can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,16 +32,22 @@ pub enum Verdict {
     Skipped,
 }
 
-/// Quantiles and mean of one operation, net of the empty bracket, in one unit.
+/// Quantiles and mean of one operation in one unit, net of the empty bracket and of the row's
+/// deliberate delay.
+///
+/// Quantiles are those of the samples of all runs. On a host, off each sample comes the median of
+/// the empty brackets of its run. In the lab it is their most frequent value, and every quantile is
+/// a value that occurred.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figures {
     /// First percentile.
     pub floor: f64,
-    /// Median. In the lab this is the row's value: its most frequent one.
+    /// Median. In the lab this is the row's value; of two middle ones it is the smaller.
     pub median: f64,
     /// 99th percentile.
     pub p99: f64,
-    /// Arithmetic mean.
+    /// On a host the mean of the runs' means, each net of the mean of the run's empty brackets. In
+    /// the lab the mean under the first seed, since nothing is averaged over seeds.
     pub mean: f64,
     /// 95 % interval of the mean over runs; `None` in the lab and for a single run.
     pub ci95: Option<(f64, f64)>,
@@ -62,7 +73,7 @@ pub struct Variant {
     pub instructions: i64,
     /// How many samples had it.
     pub samples: u64,
-    /// The seeds under which it occurred.
+    /// The seeds under which it occurred, ascending.
     pub seeds: Vec<u64>,
     /// Whether an interrupt of the lab's machine fell into the bracket.
     pub interrupted: bool,
@@ -83,7 +94,7 @@ pub struct RowSummary {
     pub figures: Option<Figures>,
     /// The batch estimator's value in ticks: `((T(2n)-T(n)) - (E(2n)-E(n))) / n`.
     pub slope: Option<f64>,
-    /// Samples behind the figures.
+    /// Samples taken.
     pub samples: u64,
     /// Of these, samples into which an interrupt of the lab's machine fell. They are left out of
     /// the figures and listed among the variants.
@@ -92,7 +103,7 @@ pub struct RowSummary {
     pub runs: u32,
     /// CPUs of the machine it was measured on.
     pub cpus: u32,
-    /// In the lab, every value that occurred, most frequent first.
+    /// In the lab, every value that occurred, most frequent first, interrupted ones last.
     pub variants: Vec<Variant>,
     /// How far to trust it.
     pub verdict: Verdict,
@@ -152,40 +163,95 @@ pub fn summarise(recording: &Recording) -> Vec<RowSummary> {
 
 fn summarise_row(recording: &Recording, row: &RowInfo, runs: &[&Run]) -> RowSummary {
     let mut summary = RowSummary::new(row);
-    let done: Vec<&Run> = runs
-        .iter()
-        .copied()
-        .filter(|run| run.outcome == Outcome::Done)
-        .collect();
-    for run in runs {
-        match &run.outcome {
-            Outcome::Done => {}
-            Outcome::Skipped { reason } => summary.doubt(Verdict::Skipped, reason.clone()),
-            Outcome::Fault { reason } | Outcome::Hung { reason } => {
-                summary.doubt(Verdict::Void, reason.clone());
+    let measured = check_outcomes(&mut summary, runs);
+    if measured.is_empty() {
+        return summary;
+    }
+    counts::count(&mut summary, &measured);
+    let environment = &recording.manifest.environment;
+    match recording.manifest.machine {
+        Machine::Lab => {
+            lab::apply(&mut summary, &measured, &environment.seeds);
+            check_sharing(&mut summary, &measured);
+            counts::verify(&mut summary, &measured);
+        }
+        Machine::Host => {
+            let interpreted = host::interpreted(&mut summary, environment);
+            let run_means = host::figures(&mut summary, &measured, environment);
+            if !interpreted {
+                check_sharing(&mut summary, &measured);
+                counts::verify(&mut summary, &measured);
+                host::check(&mut summary, &measured, &run_means, environment);
             }
         }
     }
-    if runs.is_empty() {
-        summary.doubt(
-            Verdict::Skipped,
-            "it was not reached: the measurement was cut short",
-        );
-    }
-    if done.is_empty() {
-        return summary;
-    }
-    // A row that some runs could do has been measured.
-    if summary.verdict == Verdict::Skipped {
-        summary.verdict = Verdict::Usable;
-    }
-    for note in done.iter().flat_map(|run| &run.notes) {
+    for note in runs.iter().flat_map(|run| &run.notes) {
         summary.doubt(Verdict::Usable, note.clone());
     }
-    counts::apply(&mut summary, &done);
-    match recording.manifest.machine {
-        Machine::Lab => lab::apply(&mut summary, &done),
-        Machine::Host => host::apply(&mut summary, &done, &recording.manifest.environment),
-    }
     summary
+}
+
+/// The runs that measured something; why the others did not is noted.
+fn check_outcomes<'a>(summary: &mut RowSummary, runs: &[&'a Run]) -> Vec<&'a Run> {
+    let (mut measured, mut went_wrong) = (Vec::new(), false);
+    // Each reason with the runs it holds for.
+    let mut reasons: Vec<(&str, Vec<&Run>)> = Vec::new();
+    for &run in runs {
+        let reason = match &run.outcome {
+            Outcome::Done if !run.samples.is_empty() => {
+                measured.push(run);
+                continue;
+            }
+            Outcome::Done => "no samples were taken",
+            Outcome::Skipped { reason } => reason,
+            Outcome::Fault { reason } | Outcome::Hung { reason } => {
+                went_wrong = true;
+                reason
+            }
+        };
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, of)) => of.push(run),
+            None => reasons.push((reason, vec![run])),
+        }
+    }
+    for (reason, of) in &reasons {
+        summary.note(format!("{}{reason}", where_it_held(of, runs.len())));
+    }
+    if runs.is_empty() {
+        summary.note("it was not reached: the measurement was cut short");
+    }
+    summary.verdict = match (went_wrong, measured.is_empty()) {
+        (true, _) => Verdict::Void,
+        (false, true) => Verdict::Skipped,
+        // A row that some runs could do has been measured.
+        (false, false) if !reasons.is_empty() => Verdict::Usable,
+        (false, false) => Verdict::Clean,
+    };
+    measured
+}
+
+/// Nothing where it held for all runs.
+fn where_it_held(some: &[&Run], of: usize) -> String {
+    if some.len() == of {
+        return String::new();
+    }
+    let seeds: Option<Vec<String>> = some
+        .iter()
+        .map(|run| run.seed.map(|seed| seed.to_string()))
+        .collect();
+    match seeds {
+        Some(seeds) => format!("seed {}: ", seeds.join(", ")),
+        None => format!("{} of {of} runs: ", some.len()),
+    }
+}
+
+/// vCPUs that spin, each waiting for the other, share a CPU one time slice at a time.
+fn check_sharing(summary: &mut RowSummary, runs: &[&Run]) {
+    let vcpus = summary.row.vcpus;
+    if vcpus > 1 && !summary.row.halts && runs.iter().any(|run| run.cpus < vcpus) {
+        summary.doubt(
+            Verdict::Void,
+            "vCPUs that spin took turns on one CPU: these are time slices of its scheduler",
+        );
+    }
 }

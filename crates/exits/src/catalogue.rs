@@ -127,6 +127,8 @@ pub struct Row {
     pub scratch: Scratch,
     /// ioeventfds the VMM registers.
     pub ioeventfds: &'static [Ioeventfd],
+    /// Whether the first ioeventfd's eventfd is an irqfd too, for the test vector on the first vCPU.
+    pub irqfd: bool,
     /// Most samples that make sense in a run.
     pub max_samples: u32,
 }
@@ -165,6 +167,7 @@ const fn row(
         delay_ticks: 0,
         scratch: Scratch::Unused,
         ioeventfds: &[],
+        irqfd: false,
         max_samples: u32::MAX,
     }
 }
@@ -280,6 +283,9 @@ pub const ROWS: &[Row] = &[
         .by_vendor(guest::hypercall_invalid_vmcall::program, guest::hypercall_invalid_vmmcall::program),
     row(Own, "hlt_pending", guest::hlt_pending::program, "HLT with an interrupt pending, against NOP in its place").exits(0.0, 1.0).needs(&[X2apic]).halting(),
     row(Own, "xapic_self_ipi_sti_nop", guest::xapic_self_ipi_sti_nop::program, "IPI to itself by the xAPIC's MMIO page, taken after STI").exits(0.0, 8.0),
+    Row { irqfd: true, ..row(Own, "irqfd_loopback", guest::irqfd_loopback::program,
+        "1-byte port write to an ioeventfd that is an irqfd, until its interrupt is handled").exits(1.0, 8.0).needs(&[X2apic])
+        .eventfds(&[Ioeventfd { at: Address::Pio(port::TESTDEV_WILDCARD), length: 1, datamatch: None }]) },
     row(Own, "rdtsc", guest::rdtsc::program, "RDTSC").exits(0.0, 1.0),
     row(Own, "rdtscp", guest::rdtscp::program, "RDTSCP").exits(0.0, 1.0).needs(&[Rdtscp]),
     row(Own, "xsetbv", guest::xsetbv::program, "XSETBV of XCR0 with x87 and SSE").needs(&[Xsave]),

@@ -248,6 +248,12 @@ guest_program! { xapic_self_ipi_sti_nop,
     setup: "mov edi, 0xfee00300", op: "cli\nmov dword ptr [rdi], 0x44060\nsti\nnop",
     eoi: "mov ecx, 0xfee000b0\nmov dword ptr [rcx], 0",
 }
+guest_program! { irqfd_loopback,
+    prepare: concat!(x2apic_on!(), "sti"),
+    setup: "mov edx, {AT}\nmov al, {DATA}\nmov rbx, qword ptr [{INTERRUPTS}]",
+    op: "out dx, al\n2:\ncmp rbx, qword ptr [{INTERRUPTS}]\nje 2b",
+    consts: { AT = port::TESTDEV_WILDCARD, DATA = DATAMATCH },
+}
 guest_program! { rdtsc, op: "rdtsc" }
 guest_program! { rdtscp, op: "rdtscp" }
 guest_program! { xsetbv,

@@ -43,7 +43,7 @@ pub(crate) fn examine(machine: &Machine<'_>, out: &mut Examination) {
             });
             out.find(
                 Finding::new("nested", "hypervisor", Level::Warning, says).advice(
-                    "for times without a hypervisor below measure on bare metal; for the path alone: exitpath trace ROW --on lab",
+                    "for times without a hypervisor below measure on bare metal; for the path alone: exitpath measure --on lab",
                 ),
             );
         }

@@ -70,6 +70,7 @@ pub(crate) fn run(
     let config = Config {
         vcpus: row.vcpus,
         ioeventfds: row.ioeventfds,
+        irqfd: row.irqfd,
         log_scratch: row.scratch == Scratch::Clean,
     };
     let (vm, vcpus) = Vm::new(kvm, &Image::new(&program), config, &stop)?;

@@ -6,8 +6,11 @@ use std::sync::atomic::AtomicBool;
 
 use exitpath_exits::catalogue::{Address, Ioeventfd};
 use exitpath_exits::image::Image;
-use exitpath_exits::layout::{SCRATCH, SCRATCH_SIZE};
-use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
+use exitpath_exits::layout::{SCRATCH, SCRATCH_SIZE, TEST_VECTOR};
+use kvm_bindings::{
+    KVM_IRQ_ROUTING_MSI, KVM_MEM_LOG_DIRTY_PAGES, KvmIrqRouting, kvm_irq_routing_entry,
+    kvm_irq_routing_msi, kvm_userspace_memory_region,
+};
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
@@ -19,6 +22,9 @@ const SCRATCH_SLOT: u32 = 1;
 /// Where KVM may put its three-page TSS on Intel CPUs: below the APICs, in no slot of ours.
 const KVM_TSS: usize = 0xfffb_d000;
 
+/// The interrupt line that an irqfd raises; any number will do once it is routed.
+const IRQFD_GSI: u32 = 5;
+
 /// What a VM is made of, apart from its image.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Config<'a> {
@@ -26,6 +32,9 @@ pub struct Config<'a> {
     pub vcpus: u8,
     /// ioeventfds to register.
     pub ioeventfds: &'a [Ioeventfd],
+    /// Whether the first ioeventfd's eventfd is an irqfd too: signalled, it interrupts the first
+    /// vCPU with the test vector.
+    pub irqfd: bool,
     /// Whether writes to the scratch slot are logged.
     pub log_scratch: bool,
 }
@@ -73,6 +82,9 @@ impl Vm {
                 EventFd::new(libc::EFD_NONBLOCK).map_err(|_| Error::last_os("eventfd"))?;
             register(&fd, &eventfd, wanted)?;
             eventfds.push(eventfd);
+        }
+        if let (true, Some(eventfd)) = (config.irqfd, eventfds.first()) {
+            interrupt_by(&fd, eventfd)?;
         }
 
         let vcpus = (0..config.vcpus)
@@ -148,6 +160,28 @@ fn set_slot(
     // SAFETY: the host range is a live mapping of at least `size` bytes owned by the VM's
     // `Memory`, which the `Vm` keeps as long as its descriptor.
     unsafe { fd.set_user_memory_region(region) }.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))
+}
+
+/// Makes an eventfd interrupt the first vCPU: an irqfd on a GSI that is routed to a message for
+/// its APIC. The routes that KVM has by default (PIC and I/O APIC) go; no row has a device there.
+fn interrupt_by(fd: &VmFd, eventfd: &EventFd) -> Result<(), Error> {
+    let mut route = kvm_irq_routing_entry {
+        gsi: IRQFD_GSI,
+        type_: KVM_IRQ_ROUTING_MSI,
+        ..Default::default()
+    };
+    // Fixed delivery, edge triggered, to APIC 0 (Intel SDM vol. 3, 11.11).
+    route.u.msi = kvm_irq_routing_msi {
+        address_lo: 0xfee0_0000,
+        data: u32::from(TEST_VECTOR),
+        ..Default::default()
+    };
+    let routes = KvmIrqRouting::from_entries(&[route])
+        .map_err(|error| Error::Memory(format!("one interrupt route: {error:?}")))?;
+    fd.set_gsi_routing(&routes)
+        .map_err(Error::kvm("KVM_SET_GSI_ROUTING"))?;
+    fd.register_irqfd(eventfd, IRQFD_GSI)
+        .map_err(Error::kvm("KVM_IRQFD"))
 }
 
 /// Registers an ioeventfd. By the raw ioctl, because kvm-ioctls takes the length of the write from

@@ -156,7 +156,7 @@ pub(super) fn verify(summary: &mut RowSummary, runs: &[&Run]) {
         summary.doubt(
             Verdict::Usable,
             format!(
-                "in {off} of {} runs the exits per operation were not those of the others",
+                "in {off} of {} runs the operations did not make the exits they should",
                 runs.len()
             ),
         );

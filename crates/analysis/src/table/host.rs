@@ -2,37 +2,88 @@
 
 use exitpath_recording::{Environment, Run};
 
-use super::{Figures, HandledBy, RowSummary, Verdict};
+use super::{EMPTY_ROW, Figures, HandledBy, RowSummary, Verdict};
 use crate::stats::{self, Confidence, Sorted};
 
 /// Fact that says whether guests run on the CPU (`true`) or are interpreted (`false`).
 pub const GUESTS_RUN_ON_CPU: &str = "guests_run_on_cpu";
-/// The two estimators agree when they are this near to each other, as a share of the mean …
+/// Counter that says at how many kHz KVM let the guest's TSC run.
+const GUEST_TSC_KHZ: &str = "guest.tsc_khz";
+/// The two estimators agree when they are this near to each other, as a share of the median …
 const AGREEMENT_SHARE: f64 = 0.10;
-/// … or this near in ticks: out-of-order execution hides that much of a short operation.
-const AGREEMENT_TICKS: f64 = 40.0;
+/// … or this near in ticks: out-of-order execution hides that much of a short operation. What is
+/// below it in other respects does not matter either.
+const NEGLIGIBLE_TICKS: f64 = 40.0;
 /// An interval wider than this share of the mean, to each side, asks for more runs.
 const WIDE_SHARE: f64 = 0.10;
-/// One run that carries more than this share of the runs' variance decides the mean by itself.
+/// One run that carries more than this share of the runs' variance decides the mean by itself …
 const DOMINANT_SHARE: f64 = 0.5;
+/// … if it is at least this share of the median away from the mean.
+const DOMINANT_DISTANCE: f64 = 0.01;
+/// Fewest runs that can show that one of them is odd.
+const DOMINANT_RUNS: usize = 5;
 /// Stolen time of more than this many scheduler ticks a run is worth a note.
 const STEAL_TICKS_PER_RUN: f64 = 0.5;
+/// A vCPU thread that loses its CPU in more than this share of the operations shows in the p99.
+const PREEMPTED_SHARE: f64 = 0.01;
+/// How far a TSC frequency may be off before it is another: kernels round and calibrate it.
+const TSC_SHARE: f64 = 0.001;
 
-pub(super) fn apply(summary: &mut RowSummary, runs: &[&Run], environment: &Environment) {
+/// Whether guests are known to be interpreted. Then every time is the interpreter's, and neither
+/// counts nor statistics say anything about an exit.
+pub(super) fn interpreted(summary: &mut RowSummary, environment: &Environment) -> bool {
+    match environment
+        .facts
+        .get(GUESTS_RUN_ON_CPU)
+        .and_then(serde_json::Value::as_bool)
+    {
+        Some(true) => false,
+        Some(false) => {
+            summary.doubt(
+                Verdict::Void,
+                if summary.handled_by == Some(HandledBy::Userspace) {
+                    "guests are interpreted here: of this time only the part above KVM_RUN is real"
+                } else {
+                    "guests are interpreted here: this times the interpreter"
+                },
+            );
+            if summary.handled_by == Some(HandledBy::Hardware) {
+                summary.handled_by = None;
+            }
+            true
+        }
+        None => {
+            summary.doubt(
+                Verdict::Usable,
+                "whether guests run on this machine's CPU is not known",
+            );
+            false
+        }
+    }
+}
+
+/// Fills in the figures; returns the runs' means.
+pub(super) fn figures(
+    summary: &mut RowSummary,
+    runs: &[&Run],
+    environment: &Environment,
+) -> Vec<f64> {
     let delay = summary.row.delay_ticks as f64;
-    let (mut ops, mut empties, mut run_means, mut slopes) = (vec![], vec![], vec![], vec![]);
+    let (mut net, mut run_means, mut slopes) = (vec![], vec![], vec![]);
     for run in runs {
         let op: Vec<f64> = run.samples.iter().map(|sample| sample.op as f64).collect();
-        let empty: Vec<f64> = run
-            .samples
-            .iter()
-            .map(|sample| sample.empty as f64)
-            .collect();
-        if let (Ok(op_mean), Ok(empty_mean)) = (stats::mean(&op), stats::mean(&empty)) {
-            run_means.push(op_mean - empty_mean - delay);
-        }
-        ops.extend(op);
-        empties.extend(empty);
+        let empty: Vec<f64> = run.samples.iter().map(|s| s.empty as f64).collect();
+        let (Ok(op_mean), Ok(empty_mean)) = (stats::mean(&op), stats::mean(&empty)) else {
+            continue;
+        };
+        // Means add up, so the bracket's disturbances come off with it.
+        run_means.push(op_mean - empty_mean - delay);
+        // Quantiles do not: off every sample comes what the run's bracket usually takes.
+        let Ok(empty) = Sorted::new(empty) else {
+            continue;
+        };
+        let usual = empty.median();
+        net.extend(op.iter().map(|op| op - usual - delay));
         let batch: Vec<f64> = run
             .batches
             .iter()
@@ -48,74 +99,100 @@ pub(super) fn apply(summary: &mut RowSummary, runs: &[&Run], environment: &Envir
             slopes.push(sorted.median());
         }
     }
-    summary.samples = ops.len() as u64;
+    summary.samples = net.len() as u64;
     summary.runs = run_means.len() as u32;
     summary.cpus = environment.cpus;
-    let (Ok(ops), Ok(empties), Ok(mean)) = (
-        Sorted::new(ops),
-        Sorted::new(empties),
-        stats::mean(&run_means),
-    ) else {
+    summary.slope = Sorted::new(slopes).ok().map(|slopes| slopes.median());
+    if let (Ok(net), Ok(mean)) = (Sorted::new(net), stats::mean(&run_means)) {
+        let interval = stats::mean_interval(&run_means, Confidence::P95).ok();
+        summary.figures = Some(Figures {
+            floor: net.p1(),
+            median: net.median(),
+            p99: net.p99(),
+            mean,
+            ci95: interval.map(|interval| (interval.lo, interval.hi)),
+        });
+    }
+    run_means
+}
+
+/// Everything that speaks against the figures.
+pub(super) fn check(
+    summary: &mut RowSummary,
+    runs: &[&Run],
+    run_means: &[f64],
+    environment: &Environment,
+) {
+    let Some(figures) = summary.figures else {
         return;
     };
-    let interval = stats::mean_interval(&run_means, Confidence::P95).ok();
-    let figures = Figures {
-        floor: ops.p1() - empties.p1() - delay,
-        median: ops.median() - empties.median() - delay,
-        p99: ops.p99() - empties.median() - delay,
-        mean,
-        ci95: interval.map(|interval| (interval.lo, interval.hi)),
-    };
-    summary.figures = Some(figures);
-    summary.slope = Sorted::new(slopes).ok().map(|slopes| slopes.median());
-
-    check_guest(summary, environment);
+    check_clock(summary, runs, environment);
+    check_empty(summary, figures);
     check_estimators(summary, figures);
-    check_interval(summary, figures, &run_means);
+    check_interval(summary, figures);
+    check_dominance(summary, figures, run_means);
     check_noise(summary, runs);
 }
 
-/// A guest that is interpreted does not exit as a guest on a CPU does.
-fn check_guest(summary: &mut RowSummary, environment: &Environment) {
-    if environment
-        .facts
-        .get(GUESTS_RUN_ON_CPU)
-        .and_then(serde_json::Value::as_bool)
-        != Some(false)
-    {
-        return;
-    }
-    if summary.handled_by == Some(HandledBy::Userspace) {
+/// Ticks become times only by the right frequency.
+fn check_clock(summary: &mut RowSummary, runs: &[&Run], environment: &Environment) {
+    let Some(khz) = environment.tsc_khz.filter(|&khz| khz > 0) else {
         summary.doubt(
             Verdict::Usable,
-            "guests are interpreted here: only the part above KVM_RUN is real",
+            "the TSC's frequency is unknown: there are cycles but no times",
         );
-    } else {
-        if summary.handled_by == Some(HandledBy::Hardware) {
-            summary.handled_by = None;
-        }
+        return;
+    };
+    let other = runs
+        .iter()
+        .filter_map(|run| run.counters.get(GUEST_TSC_KHZ))
+        .find(|&&other| (other as f64 / khz as f64 - 1.0).abs() > TSC_SHARE);
+    if let Some(other) = other {
         summary.doubt(
             Verdict::Void,
-            "guests are interpreted here: this times the interpreter",
+            format!("a guest's TSC ran at {other} kHz, and times are made with {khz} kHz"),
         );
     }
+}
+
+/// The row that does nothing checks what is subtracted from all others.
+fn check_empty(summary: &mut RowSummary, figures: Figures) {
+    let Some((lo, hi)) = figures.ci95.filter(|_| summary.row.name == EMPTY_ROW) else {
+        return;
+    };
+    if (lo..=hi).contains(&0.0) || figures.mean.abs() < 1.0 {
+        return;
+    }
+    let verdict = if lo > NEGLIGIBLE_TICKS || hi < -NEGLIGIBLE_TICKS {
+        Verdict::Void
+    } else {
+        Verdict::Usable
+    };
+    summary.doubt(
+        verdict,
+        format!(
+            "an empty bracket reads as {:.1} TSC ticks ({lo:.1} to {hi:.1}), not as 0: other rows \
+             may be off by as much",
+            figures.mean
+        ),
+    );
 }
 
 fn check_estimators(summary: &mut RowSummary, figures: Figures) {
     let Some(slope) = summary.slope else { return };
     let apart = (slope - figures.median).abs();
-    if apart > (AGREEMENT_SHARE * figures.median.abs()).max(AGREEMENT_TICKS) {
+    if apart > (AGREEMENT_SHARE * figures.median.abs()).max(NEGLIGIBLE_TICKS) {
         summary.doubt(
             Verdict::Usable,
             format!(
-                "the batch estimator says {slope:.0} ticks, the bracketed median {:.0}",
+                "the batch estimator says {slope:.0} TSC ticks, the bracketed median {:.0}",
                 figures.median
             ),
         );
     }
 }
 
-fn check_interval(summary: &mut RowSummary, figures: Figures, run_means: &[f64]) {
+fn check_interval(summary: &mut RowSummary, figures: Figures) {
     let Some((lo, hi)) = figures.ci95 else {
         summary.doubt(
             Verdict::Usable,
@@ -124,44 +201,81 @@ fn check_interval(summary: &mut RowSummary, figures: Figures, run_means: &[f64])
         return;
     };
     let reach = (hi - lo) / 2.0;
-    if !summary.row.reference && reach > (WIDE_SHARE * figures.mean.abs()).max(AGREEMENT_TICKS) {
-        let share = 100.0 * reach / figures.mean.abs();
+    let mean = figures.mean.abs();
+    if reach > (WIDE_SHARE * mean).max(NEGLIGIBLE_TICKS) {
+        let known = if reach < mean {
+            format!("{:.0} %", 100.0 * reach / mean)
+        } else {
+            format!("{reach:.0} TSC ticks")
+        };
         summary.doubt(
             Verdict::Usable,
-            format!("the mean is known to ±{share:.0} % only: more --runs"),
-        );
-    }
-    let deviations: Vec<f64> = run_means
-        .iter()
-        .map(|run| (run - figures.mean).powi(2))
-        .collect();
-    let total: f64 = deviations.iter().sum();
-    let largest = deviations.iter().copied().fold(0.0, f64::max);
-    if run_means.len() >= 5
-        && largest > DOMINANT_SHARE * total
-        && largest.sqrt() > AGREEMENT_TICKS.max(WIDE_SHARE * figures.median.abs())
-    {
-        summary.doubt(
-            Verdict::Usable,
-            "one run decides the mean and its interval: trust the median rather",
+            format!("the mean is known to ±{known} only: more --runs"),
         );
     }
 }
 
-fn check_noise(summary: &mut RowSummary, runs: &[&Run]) {
-    let total = |name: &str| {
-        runs.iter()
-            .filter_map(|run| run.counters.get(name))
-            .sum::<i64>() as f64
-    };
-    let runs = runs.len() as f64;
-    if total("host.steal_ticks") / runs > STEAL_TICKS_PER_RUN {
+/// An interval of the mean is too narrow where a few huge stalls make most of the variance, and
+/// one odd run is what shows of them (`tests/coverage.rs`).
+fn check_dominance(summary: &mut RowSummary, figures: Figures, run_means: &[f64]) {
+    if run_means.len() < DOMINANT_RUNS {
+        return;
+    }
+    let squares = run_means.iter().map(|run| (run - figures.mean).powi(2));
+    let largest = squares.clone().fold(0.0, f64::max);
+    let share = largest / squares.sum::<f64>();
+    let least = (DOMINANT_DISTANCE * figures.median.abs()).max(NEGLIGIBLE_TICKS);
+    if share > usual_share(run_means.len()).max(DOMINANT_SHARE) && largest.sqrt() > least {
         summary.doubt(
             Verdict::Usable,
-            "the hypervisor below took CPU time away (steal)",
+            "one run carries most of the variance between runs: trust the median rather than the \
+             mean and its interval",
         );
     }
-    if total("host.smi") > 0.0 {
-        summary.doubt(Verdict::Usable, "the firmware interrupted (SMI)");
+}
+
+/// The share of n normal values' squared deviations that the one farthest out exceeds in 5 of 100
+/// sets. It is G²/(n − 1) with the critical G of Grubbs, "Procedures for detecting outlying
+/// observations in samples", Technometrics 11 (1969). Of five values one often carries more than
+/// half without being odd.
+fn usual_share(n: usize) -> f64 {
+    let t = stats::student_t_quantile(1.0 - 0.05 / (2.0 * n as f64), n - 2);
+    let (t2, n) = (t.map_or(f64::INFINITY, |t| t * t), n as f64);
+    (n - 1.0) / n / ((n - 2.0) / t2 + 1.0)
+}
+
+fn check_noise(summary: &mut RowSummary, runs: &[&Run]) {
+    let total = |name: &str| {
+        let of_runs = runs.iter().filter_map(|run| run.counters.get(name));
+        of_runs.map(|&value| value as f64).sum::<f64>()
+    };
+    // What was stolen from the CPU that the only vCPU was bound to, or else from any.
+    let bound = "host.cpu_steal_ticks";
+    let known = |name| runs.iter().all(|run| run.counters.contains_key(name));
+    let stolen = if summary.row.vcpus == 1 && known(bound) {
+        total(bound)
+    } else {
+        total("host.steal_ticks")
+    };
+    let ops: f64 = runs.iter().map(|run| run.ops as f64).sum();
+    let disturbances = [
+        (
+            stolen > STEAL_TICKS_PER_RUN * runs.len() as f64,
+            "the hypervisor below took CPU time away (steal)",
+        ),
+        (total("host.smi") > 0.0, "the firmware interrupted (SMI)"),
+        (
+            total("host.thermal_throttle") > 0.0,
+            "the CPU slowed down for heat",
+        ),
+        (
+            total("vmm.involuntary_switches") > PREEMPTED_SHARE * ops,
+            "the vCPU's thread often lost its CPU to others: they are in mean and p99",
+        ),
+    ];
+    for (happened, what) in disturbances {
+        if happened {
+            summary.doubt(Verdict::Usable, what);
+        }
     }
 }
