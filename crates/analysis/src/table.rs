@@ -12,6 +12,8 @@ mod counts;
 pub mod host;
 mod lab;
 
+use std::collections::BTreeSet;
+
 use exitpath_recording::{Machine, Outcome, Recording, RowInfo, Run};
 
 pub use counts::HandledBy;
@@ -171,7 +173,8 @@ fn summarise_row(recording: &Recording, row: &RowInfo, runs: &[&Run]) -> RowSumm
     let environment = &recording.manifest.environment;
     match recording.manifest.machine {
         Machine::Lab => {
-            lab::apply(&mut summary, &measured, &environment.seeds);
+            lab::apply(&mut summary, &measured);
+            check_seeds(&mut summary, runs, &environment.seeds);
             check_sharing(&mut summary, &measured);
             counts::verify(&mut summary, &measured);
         }
@@ -242,6 +245,20 @@ fn where_it_held(some: &[&Run], of: usize) -> String {
     match seeds {
         Some(seeds) => format!("seed {}: ", seeds.join(", ")),
         None => format!("{} of {of} runs: ", some.len()),
+    }
+}
+
+/// In the lab every seed is to have its run.
+fn check_seeds(summary: &mut RowSummary, runs: &[&Run], planned: &[u64]) {
+    let missing: BTreeSet<u64> = planned
+        .iter()
+        .copied()
+        .filter(|&seed| runs.iter().all(|run| run.seed != Some(seed)))
+        .collect();
+    if !missing.is_empty() {
+        let missing: Vec<String> = missing.iter().map(u64::to_string).collect();
+        let why = format!("seed {}: not measured", missing.join(", "));
+        summary.doubt(Verdict::Usable, why);
     }
 }
 

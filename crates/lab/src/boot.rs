@@ -216,6 +216,7 @@ impl Lab {
 
         let given = [out.as_raw_fd(), console.as_raw_fd(), initramfs.as_raw_fd()];
         let parent = std::process::id();
+        let terminal = job.terminal;
         // SAFETY: the closure makes system calls only. Descriptors are first moved out of the way
         // so that none is overwritten before it has been placed.
         unsafe {
@@ -225,8 +226,11 @@ impl Lab {
                 if libc::getppid() as u32 != parent {
                     return Err(std::io::Error::other("exitpath has ended"));
                 }
-                // Ctrl-C goes to exitpath, which ends the lab in order.
-                libc::setpgid(0, 0);
+                // Ctrl-C goes to exitpath, which ends the lab in order. At a shell it goes to the
+                // lab as a character, and QEMU must stay in the terminal's foreground.
+                if !terminal {
+                    libc::setpgid(0, 0);
+                }
                 let moved = given.map(|fd| libc::fcntl(fd, libc::F_DUPFD, 10));
                 for (place, fd) in (3..).zip(moved) {
                     if fd < 0 || libc::dup2(fd, place) < 0 {
