@@ -328,3 +328,90 @@ pub fn nearest(name: &str) -> Vec<&'static str> {
         .map(|(_, _, name)| name)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of kvm-unit-tests' x86/vmexit.c, in its order; pci-mem and pci-io as their three
+    /// variants.
+    const KVM_UNIT_TESTS: &str = "cpuid vmcall wbinvd invd mov_from_cr8 mov_to_cr8 \
+        inl_from_pmtimer inl_from_qemu inl_from_kernel outl_to_kernel mov_dr tscdeadline_immed \
+        tscdeadline self_ipi_sti_nop self_ipi_sti_hlt self_ipi_tpr self_ipi_tpr_sti_nop \
+        self_ipi_tpr_sti_hlt x2apic_self_ipi_sti_nop x2apic_self_ipi_sti_hlt x2apic_self_ipi_tpr \
+        x2apic_self_ipi_tpr_sti_nop x2apic_self_ipi_tpr_sti_hlt ipi ipi_halt ple_round_robin \
+        wr_kernel_gs_base wr_tsx_ctrl_msr wr_ibrs_msr wr_ibpb_msr wr_tsc_adjust_msr \
+        rd_tsc_adjust_msr toggle_cr0_wp toggle_cr4_pge pci-mem-no-eventfd \
+        pci-mem-wildcard-eventfd pci-mem-datamatch-eventfd pci-io-no-eventfd \
+        pci-io-wildcard-eventfd pci-io-datamatch-eventfd";
+
+    #[test]
+    fn kvm_unit_tests_rows_are_all_here_in_order() {
+        let ours: Vec<_> = ROWS
+            .iter()
+            .filter(|row| row.group == Kut)
+            .map(|row| row.name)
+            .collect();
+        let theirs: Vec<_> = KVM_UNIT_TESTS.split_whitespace().collect();
+        assert_eq!(ours, theirs);
+    }
+
+    #[test]
+    fn names_are_unique_and_bounds_make_sense() {
+        for (i, row) in ROWS.iter().enumerate() {
+            assert!(
+                !ROWS[..i].iter().any(|other| other.name == row.name),
+                "{}",
+                row.name
+            );
+            for (min, max) in [row.exits, row.userspace_exits] {
+                assert!(0.0 <= min && min <= max, "{}", row.name);
+            }
+            assert!(
+                u64::from(row.vcpus) <= crate::layout::MAX_VCPUS,
+                "{}",
+                row.name
+            );
+            assert!(!row.irqfd || !row.ioeventfds.is_empty(), "{}", row.name);
+            assert_eq!(find(row.name).map(|found| found.name), Some(row.name));
+        }
+    }
+
+    #[test]
+    fn the_operation_of_every_program_lies_where_it_says() {
+        for row in ROWS {
+            for amd in [false, true] {
+                let program = row.program(amd);
+                let op = &program.code[program.op..program.op_end];
+                assert_eq!(op.is_empty(), row.name == "empty", "{}", row.name);
+                let place = program.place(crate::layout::CODE + program.op as u64);
+                assert_eq!(
+                    place.contains("in the operation"),
+                    row.name != "empty",
+                    "{place}"
+                );
+                assert!(program.place(0xffff_ffff_8100_0000).contains("outside"));
+            }
+        }
+        let code = |name: &str, amd| {
+            let program = find(name).expect("a row").program(amd);
+            program.code[program.op..program.op_end].to_vec()
+        };
+        assert_eq!(code("cpuid", false), [0x0f, 0xa2]);
+        assert_eq!(code("vmcall", false), [0x0f, 0x01, 0xc1]);
+        assert_eq!(code("vmcall", true), [0x0f, 0x01, 0xd9]);
+        assert_eq!(code("nop_100", false), [0x90; 100]);
+    }
+
+    #[test]
+    fn near_names_are_near() {
+        assert_eq!(nearest("cpiud").first(), Some(&"cpuid"));
+        assert_eq!(nearest("INL_FROM_QEMU").first(), Some(&"inl_from_qemu"));
+        assert!(
+            nearest("pci-mem")
+                .iter()
+                .all(|name| name.starts_with("pci-mem"))
+        );
+        assert!(nearest("zzzzzzzzzzzzzzzzzz").is_empty());
+    }
+}

@@ -29,6 +29,9 @@ const SHARED_CPU_SAMPLES: u32 = 5;
 /// Real time a boot may take, in seconds, unless the user says otherwise. It takes 20.
 const BOOT_SECONDS: u64 = 600;
 
+/// Most boots at a time, whatever the machine has: each takes a gigabyte.
+const MOST_AT_A_TIME: usize = 8;
+
 /// One boot: its seed, its CPUs, and the rows it measures.
 #[derive(Clone)]
 struct Boot {
@@ -91,13 +94,13 @@ pub(super) fn measure(
                 cpu: args.lab.cpu.clone(),
                 cpus: boots.iter().map(|boot| boot.cpus).max().unwrap_or(1),
                 qemu: Some(prepared.qemu().version.clone()),
-                seeds: args.lab.seeds.clone(),
+                seeds: seeds(args),
                 tsc_khz: None,
                 exitpath: super::version(),
                 facts,
             },
             plan: Plan {
-                runs: args.lab.seeds.len() as u32,
+                runs: seeds(args).len() as u32,
                 samples: args.samples.unwrap_or(SAMPLES),
                 batches: BATCHES,
                 batch_length: BATCH_LENGTH,
@@ -110,6 +113,17 @@ pub(super) fn measure(
     })
 }
 
+/// The seeds, each once: a boot with the same seed would say the same.
+fn seeds(args: &Measure) -> Vec<u64> {
+    let mut seeds = Vec::new();
+    for &seed in &args.lab.seeds {
+        if !seeds.contains(&seed) {
+            seeds.push(seed);
+        }
+    }
+    seeds
+}
+
 /// Rows of one vCPU are measured on one CPU, whatever else is in the table, so that a row's value
 /// does not depend on its company. Rows of two vCPUs get a boot with two CPUs where QEMU can.
 fn plan_boots(args: &Measure, rows: &[&'static Row], prepared: &Prepared) -> Vec<Boot> {
@@ -117,7 +131,7 @@ fn plan_boots(args: &Measure, rows: &[&'static Row], prepared: &Prepared) -> Vec
     let samples = args.samples.unwrap_or(SAMPLES);
     let two_cpus = prepared.qemu().boots_two_cpus();
     let mut boots = Vec::new();
-    for &seed in &args.lab.seeds {
+    for seed in seeds(args) {
         let one = super::settings(args, samples, vec![0], true);
         if !singles.is_empty() {
             boots.push(Boot {
@@ -178,6 +192,7 @@ fn boot_all(
     let lock = "no boot panics while it holds a lock";
     let at_a_time = thread::available_parallelism()
         .map_or(1, |n| n.get())
+        .min(MOST_AT_A_TIME)
         .min(boots.len());
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {

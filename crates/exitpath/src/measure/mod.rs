@@ -168,7 +168,13 @@ fn settings(args: &Measure, samples: u32, cpus: Vec<usize>, yielding: bool) -> S
     }
 }
 
-/// Version and build, for the manifest.
+/// Version and build, for the manifest: the VMM is part of what is measured, so the very program
+/// is named.
 fn version() -> String {
-    format!("exitpath {}", env!("CARGO_PKG_VERSION"))
+    let program = std::env::current_exe().ok();
+    let build = program.and_then(|path| exitpath_lab::bzimage::file_sha256(&path).ok());
+    match build {
+        Some(sum) => format!("exitpath {} (sha256 {sum})", env!("CARGO_PKG_VERSION")),
+        None => format!("exitpath {}", env!("CARGO_PKG_VERSION")),
+    }
 }

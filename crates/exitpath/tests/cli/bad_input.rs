@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -220,15 +220,10 @@ fn a_qemu_that_is_killed_leaves_no_result() {
     assert!(!out.exists());
 }
 
-#[test]
-fn an_interrupt_ends_everything_in_order() {
-    if installed_qemu().is_none() {
-        return;
-    }
-    let dir = tempfile::tempdir().expect("a folder");
-    let out = dir.path().join("recording");
+/// Begins to measure in the lab and waits until a QEMU runs; the process and its labs.
+fn begin_in_lab(out: &Path) -> (Child, Vec<u32>) {
     let child = exitpath(&["measure", "--on", "lab", "cpuid", "--out"])
-        .arg(&out)
+        .arg(out)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -240,15 +235,37 @@ fn an_interrupt_ends_everything_in_order() {
         labs = descendants(child.id(), "qemu-system-x86_64");
     }
     assert!(!labs.is_empty(), "no lab was started");
+    (child, labs)
+}
+
+/// Asserts that no lab runs any more; it may take a moment until the kernel has ended it.
+fn all_gone(labs: &[u32]) {
+    let began = Instant::now();
+    for lab in labs {
+        while Path::new(&format!("/proc/{lab}/exe")).exists() {
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "lab {lab} is still running"
+            );
+            sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn an_interrupt_ends_everything_in_order() {
+    if installed_qemu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("recording");
+    let (child, labs) = begin_in_lab(&out);
     // SAFETY: signals a process this test started and has not waited for.
     unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
     let said = Said::from(child.wait_with_output().expect("its output"));
     said.fails(130, &["interrupted"]);
     assert!(!out.exists());
-    for lab in labs {
-        let gone = !Path::new(&format!("/proc/{lab}/exe")).exists();
-        assert!(gone, "lab {lab} is still running");
-    }
+    all_gone(&labs);
 }
 
 #[test]
@@ -257,28 +274,12 @@ fn a_killed_exitpath_leaves_no_lab_behind() {
         return;
     }
     let dir = tempfile::tempdir().expect("a folder");
-    let mut child = exitpath(&["measure", "--on", "lab", "cpuid", "--seed", "1", "--out"])
-        .arg(dir.path().join("recording"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("exitpath can be started");
-    let began = Instant::now();
-    let mut labs = Vec::new();
-    while labs.is_empty() && began.elapsed() < Duration::from_secs(60) {
-        sleep(Duration::from_millis(100));
-        labs = descendants(child.id(), "qemu-system-x86_64");
-    }
+    let out = dir.path().join("recording");
+    let (mut child, labs) = begin_in_lab(&out);
     child.kill().expect("it is running");
     child.wait().expect("its status");
-    sleep(Duration::from_millis(500));
-    for lab in &labs {
-        assert!(
-            !Path::new(&format!("/proc/{lab}/exe")).exists(),
-            "lab {lab} is still running"
-        );
-    }
-    assert!(!labs.is_empty(), "no lab was started");
+    assert!(!out.exists());
+    all_gone(&labs);
 }
 
 #[test]
