@@ -166,32 +166,39 @@ pub fn summarise(recording: &Recording) -> Vec<RowSummary> {
 fn summarise_row(recording: &Recording, row: &RowInfo, runs: &[&Run]) -> RowSummary {
     let mut summary = RowSummary::new(row);
     let measured = check_outcomes(&mut summary, runs);
-    if measured.is_empty() {
-        return summary;
+    if !measured.is_empty() {
+        apply(&mut summary, recording, runs, &measured);
     }
-    counts::count(&mut summary, &measured);
+    for note in runs.iter().flat_map(|run| &run.notes) {
+        match summary.verdict {
+            Verdict::Skipped => summary.note(note.clone()),
+            _ => summary.doubt(Verdict::Usable, note.clone()),
+        }
+    }
+    summary
+}
+
+/// Fills in what the runs that measured something say, and what speaks against it.
+fn apply(summary: &mut RowSummary, recording: &Recording, runs: &[&Run], measured: &[&Run]) {
+    counts::count(summary, measured);
     let environment = &recording.manifest.environment;
     match recording.manifest.machine {
         Machine::Lab => {
-            lab::apply(&mut summary, &measured);
-            check_seeds(&mut summary, runs, &environment.seeds);
-            check_sharing(&mut summary, &measured);
-            counts::verify(&mut summary, &measured);
+            check_sharing(summary, measured);
+            lab::apply(summary, measured);
+            check_seeds(summary, runs, &environment.seeds);
+            counts::verify(summary, measured);
         }
         Machine::Host => {
-            let interpreted = host::interpreted(&mut summary, environment);
-            let run_means = host::figures(&mut summary, &measured, environment);
-            if !interpreted {
-                check_sharing(&mut summary, &measured);
-                counts::verify(&mut summary, &measured);
-                host::check(&mut summary, &measured, &run_means, environment);
+            let says_something = host::check_guest(summary, environment);
+            let run_means = host::figures(summary, measured, environment);
+            if says_something {
+                check_sharing(summary, measured);
+                counts::verify(summary, measured);
+                host::check(summary, measured, &run_means, environment);
             }
         }
     }
-    for note in runs.iter().flat_map(|run| &run.notes) {
-        summary.doubt(Verdict::Usable, note.clone());
-    }
-    summary
 }
 
 /// The runs that measured something; why the others did not is noted.

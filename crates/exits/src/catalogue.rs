@@ -288,7 +288,7 @@ pub const ROWS: &[Row] = &[
         .eventfds(&[Ioeventfd { at: Address::Pio(port::TESTDEV_WILDCARD), length: 1, datamatch: None }]) },
     row(Own, "rdtsc", guest::rdtsc::program, "RDTSC").exits(0.0, 1.0),
     row(Own, "rdtscp", guest::rdtscp::program, "RDTSCP").exits(0.0, 1.0).needs(&[Rdtscp]),
-    row(Own, "xsetbv", guest::xsetbv::program, "XSETBV of XCR0 with x87 and SSE").needs(&[Xsave]),
+    row(Own, "xsetbv", guest::xsetbv::program, "XSETBV of XCR0 with x87 and SSE").exits(0.0, 1.0).needs(&[Xsave]),
     row(Own, "rdpmc", guest::rdpmc::program, "RDPMC of counter 0").exits(0.0, 1.0).needs(&[Pmu]),
     Row { scratch: Scratch::Unmap, max_samples: 500, ..row(Own, "nested_page_fault", guest::nested_page_fault::program,
         "first touch of a page that KVM has not mapped (the host has)") },

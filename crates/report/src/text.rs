@@ -1,29 +1,60 @@
 //! The table of exits as terminal text.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use exitpath_analysis::table::{RowSummary, Variant, Verdict};
-use exitpath_recording::{Environment, Machine, Manifest};
+use exitpath_recording::{Machine, Manifest};
 
 use crate::json;
 
-/// Other values than the row's own that a line shows; the rest are counted.
-const VARIANTS_SHOWN: usize = 3;
+/// Columns for other values than the row's own; those that do not fit are counted.
+const VARIANTS_WIDTH: usize = 44;
+/// Seeds of such a value that a line shows; the rest are counted.
+const SEEDS_SHOWN: usize = 3;
+/// Columns after which a note goes on in the next line.
+const NOTE_WIDTH: usize = 120;
 
-/// The table, a line on the environment, the notes and the warnings.
+/// The table, what its columns mean, the notes, what it was measured on, and the warnings.
 pub fn table(manifest: &Manifest, rows: &[RowSummary]) -> String {
     let mut text = match manifest.machine {
-        Machine::Lab => lab_table(rows),
+        Machine::Lab => lab_table(manifest, rows),
         Machine::Host => host_table(manifest, rows),
     };
     text.push('\n');
     notes(&mut text, rows);
+    cpus(&mut text, rows);
     let _ = writeln!(text, "{}", environment(manifest));
     for warning in &manifest.warnings {
-        let _ = writeln!(text, "warning: {warning}");
+        push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
     }
     text
+}
+
+/// Without line breaks and what else moves a terminal's cursor: a recording may come from anybody.
+fn plain(text: &str) -> String {
+    let blank = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(blank).collect()
+}
+
+/// Breaks a line where it is too long, and indents what follows.
+fn push_wrapped(text: &mut String, line: &str) {
+    let mut column = 0;
+    for word in line.split_whitespace() {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > NOTE_WIDTH {
+            text.push_str("\n ");
+            column = 1;
+        }
+        if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += width;
+    }
+    text.push('\n');
 }
 
 fn new_table(header: &[&str], left: &[usize]) -> Table {
@@ -50,7 +81,7 @@ fn new_table(header: &[&str], left: &[usize]) -> Table {
     table
 }
 
-fn lab_table(rows: &[RowSummary]) -> String {
+fn lab_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
     let header = [
         "row",
         "handled by",
@@ -60,24 +91,34 @@ fn lab_table(rows: &[RowSummary]) -> String {
         "samples",
         "interrupted",
         "verdict",
-        "other values × samples [seeds]",
+        "other values × samples [seeds, if not all]",
     ];
     let mut table = new_table(&header, &[0, 1, 7, 8]);
     for row in rows {
         table.add_row([
-            row.row.name.clone(),
+            plain(&row.row.name),
             handled(row),
             per_op(row.exits_per_op),
             per_op(row.userspace_exits_per_op),
             row.figures
                 .map_or_else(none, |figures| count(figures.median)),
-            row.samples.to_string(),
-            row.interrupted.to_string(),
+            count(row.samples as f64),
+            count(row.interrupted as f64),
             json::verdict(row.verdict).to_owned(),
-            variants(row),
+            variants(row, &manifest.environment.seeds),
         ]);
     }
-    trimmed(&table)
+    let mut text = trimmed(&table);
+    text.push_str(
+        "\nexits, user: exits and returns of KVM_RUN per operation; instructions: median, net of the \
+         empty bracket, no interval",
+    );
+    if rows.iter().any(|row| row.interrupted > 0) {
+        text.push_str(
+            "\ninterrupted: samples that an interrupt of the lab's machine hit, left out of the figures",
+        );
+    }
+    text
 }
 
 fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
@@ -105,7 +146,7 @@ fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
             .map(|(figures, factor)| figures.scaled(factor));
         let show = |value: Option<f64>| value.map_or_else(none, nanoseconds);
         table.add_row([
-            row.row.name.clone(),
+            plain(&row.row.name),
             handled(row),
             per_op(row.exits_per_op),
             per_op(row.userspace_exits_per_op),
@@ -118,14 +159,16 @@ fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
             }),
             row.figures
                 .map_or_else(none, |figures| count(figures.median)),
-            row.samples.to_string(),
+            count(row.samples as f64),
             row.runs.to_string(),
             json::verdict(row.verdict).to_owned(),
         ]);
     }
     let mut text = trimmed(&table);
     text.push_str(
-        "\nfloor (p1), median, p99, mean of run means and its interval: ns; cycles: TSC ticks, median",
+        "\nexits, user: exits and returns of KVM_RUN per operation; floor (p1), median, p99: of all \
+         samples, ns\nmean: of the runs' means, with its interval, ns; cycles: the median in TSC \
+         ticks; all net of the empty bracket",
     );
     text
 }
@@ -148,12 +191,15 @@ fn handled(row: &RowSummary) -> String {
 }
 
 fn per_op(exits: Option<f64>) -> String {
-    exits.map_or_else(none, |exits| format!("{exits:.2}"))
+    // Nothing is 0.00, not -0.00.
+    exits.map_or_else(none, |exits| format!("{:.2}", exits + 0.0))
 }
 
 fn nanoseconds(value: f64) -> String {
-    if value.abs() < 100.0 {
-        format!("{value:.1}")
+    // Below 100 a tenth of a nanosecond tells; and there is no -0.0.
+    let tenths = (value * 10.0).round() / 10.0 + 0.0;
+    if tenths.abs() < 100.0 {
+        format!("{tenths:.1}")
     } else {
         count(value)
     }
@@ -177,101 +223,109 @@ fn count(value: f64) -> String {
     text
 }
 
-fn seeds(seeds: &[u64]) -> String {
-    let seeds: Vec<_> = seeds.iter().map(u64::to_string).collect();
-    format!("[{}]", seeds.join(" "))
-}
-
-/// The values beside the row's own that were not interrupted.
-fn variants(row: &RowSummary) -> String {
+/// The values beside the row's own that were not interrupted. Seeds are named where a value did not
+/// occur under all.
+fn variants(row: &RowSummary, all: &[u64]) -> String {
     let value = row.figures.map(|figures| figures.median);
-    let clean: Vec<&Variant> = row
+    let others: Vec<&Variant> = row
         .variants
         .iter()
-        .filter(|variant| !variant.interrupted)
+        .filter(|variant| !variant.interrupted && Some(variant.instructions as f64) != value)
         .collect();
-    let others: Vec<&&Variant> = clean
-        .iter()
-        .filter(|variant| Some(variant.instructions as f64) != value)
-        .collect();
-    if others.is_empty() {
+    let mut text = String::new();
+    for (i, variant) in others.iter().enumerate() {
+        let instructions = count(variant.instructions as f64);
+        let seeds = seeds(&variant.seeds, all);
+        let separator = if i == 0 { "" } else { ", " };
+        let next = format!("{separator}{instructions} × {}{seeds}", variant.samples);
+        let rest = match others.len() - i {
+            1 => String::new(),
+            rest => format!(", {rest} more"),
+        };
+        if i > 0 && text.chars().chain(next.chars()).chain(rest.chars()).count() > VARIANTS_WIDTH {
+            let _ = write!(text, ", {} more", others.len() - i);
+            break;
+        }
+        text.push_str(&next);
+    }
+    text
+}
+
+/// Nothing where these are all.
+fn seeds(seeds: &[u64], all: &[u64]) -> String {
+    if all.iter().all(|seed| seeds.contains(seed)) {
         return String::new();
     }
-    let mut shown: Vec<String> = others
-        .iter()
-        .take(VARIANTS_SHOWN)
-        .map(|variant| {
-            let instructions = count(variant.instructions as f64);
-            format!(
-                "{instructions} × {} {}",
-                variant.samples,
-                seeds(&variant.seeds)
-            )
-        })
-        .collect();
-    if others.len() > VARIANTS_SHOWN {
-        shown.push(format!("and {} more", others.len() - VARIANTS_SHOWN));
+    let mut shown: Vec<String> = seeds.iter().take(SEEDS_SHOWN).map(u64::to_string).collect();
+    if seeds.len() > SEEDS_SHOWN {
+        shown.push(format!("+{}", seeds.len() - SEEDS_SHOWN));
     }
-    shown.join(", ")
+    format!(" [{}]", shown.join(" "))
+}
+
+fn names<'a>(rows: impl Iterator<Item = &'a RowSummary>) -> Vec<String> {
+    rows.map(|row| plain(&row.row.name)).collect()
 }
 
 fn notes(text: &mut String, rows: &[RowSummary]) {
     // One reason often holds for many rows: say it once.
-    let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
-    for row in rows {
-        for note in &row.notes {
-            match said.iter_mut().find(|(known, _)| *known == note) {
-                Some((_, names)) => names.push(&row.row.name),
-                None => said.push((note, vec![&row.row.name])),
-            }
+    let mut said: Vec<&str> = Vec::new();
+    for note in rows.iter().flat_map(|row| &row.notes) {
+        if said.contains(&note.as_str()) {
+            continue;
         }
-    }
-    for (note, names) in &said {
-        let _ = match names.as_slice() {
-            [name] => writeln!(text, "{name}: {note}"),
-            names if names.len() <= 4 => writeln!(text, "{}: {note}", names.join(", ")),
-            names => writeln!(
-                text,
-                "{} and {} more rows: {note}",
-                names[0],
-                names.len() - 1
-            ),
+        said.push(note);
+        let names = names(rows.iter().filter(|row| row.notes.contains(note)));
+        let whose = if names.len() == rows.len() && names.len() > 1 {
+            "all rows".to_owned()
+        } else {
+            names.join(", ")
         };
+        push_wrapped(text, &format!("{whose}: {}", plain(note)));
     }
     if rows.iter().any(|row| row.verdict == Verdict::Void) {
-        let _ = writeln!(
-            text,
-            "void: the value does not mean what the row's name says"
-        );
+        text.push_str("void: the value does not mean what the row's name says\n");
     }
 }
 
-/// One line: what the figures hold for.
+/// Which rows were measured on how many CPUs, where it was not the same number.
+fn cpus(text: &mut String, rows: &[RowSummary]) {
+    let counts: BTreeSet<u32> = rows.iter().map(|row| row.cpus).collect();
+    let counts: Vec<u32> = counts.into_iter().filter(|&cpus| cpus > 0).collect();
+    let [least, more @ ..] = counts.as_slice() else {
+        return;
+    };
+    for &cpus in more {
+        let names = names(rows.iter().filter(|row| row.cpus == cpus)).join(", ");
+        push_wrapped(text, &format!("on {cpus} CPUs: {names}; others on {least}"));
+    }
+}
+
+/// What the figures hold for: a line on the machine and one on its kernel.
 pub fn environment(manifest: &Manifest) -> String {
-    let Environment {
-        kernel,
-        cmdline,
-        cpu,
-        cpus,
-        qemu,
-        seeds,
-        ..
-    } = &manifest.environment;
-    let cpus = format!("{cpus} CPU{}", if *cpus == 1 { "" } else { "s" });
-    match manifest.machine {
-        Machine::Host => format!(
-            "host: {cpu}, {cpus}, Linux {kernel} ({cmdline}), TSC {} kHz",
-            manifest
-                .environment
-                .tsc_khz
-                .map_or_else(none, |khz| khz.to_string())
-        ),
+    let environment = &manifest.environment;
+    let [kernel, cmdline, cpu] =
+        [&environment.kernel, &environment.cmdline, &environment.cpu].map(|text| plain(text));
+    let cpus = match environment.cpus {
+        1 => "1 CPU".to_owned(),
+        cpus => format!("{cpus} CPUs"),
+    };
+    let machine = match manifest.machine {
+        Machine::Host => {
+            let khz = environment.tsc_khz.map_or_else(
+                || "unknown".to_owned(),
+                |khz| format!("{} kHz", count(khz as f64)),
+            );
+            format!("host: {cpu}, {cpus}, TSC {khz}")
+        }
         Machine::Lab => {
-            let qemu = qemu.as_deref().unwrap_or("?");
-            let seeds = self::seeds(seeds);
+            let qemu = environment.qemu.as_deref().map_or_else(none, plain);
+            let seeds: Vec<String> = environment.seeds.iter().map(u64::to_string).collect();
             format!(
-                "lab: QEMU {qemu}, -cpu {cpu}, {cpus}, Linux {kernel} ({cmdline}), seeds {seeds}"
+                "lab: QEMU {qemu}, -cpu {cpu}, {cpus}, seeds {}",
+                seeds.join(" ")
             )
         }
-    }
+    };
+    format!("{machine}\nLinux {kernel}, command line: {cmdline}")
 }

@@ -26,38 +26,41 @@ const DOMINANT_RUNS: usize = 5;
 const STEAL_TICKS_PER_RUN: f64 = 0.5;
 /// A vCPU thread that loses its CPU in more than this share of the operations shows in the p99.
 const PREEMPTED_SHARE: f64 = 0.01;
+/// Fewest samples of which it is odd that all are the same.
+const COUNTING_SAMPLES: u64 = 20;
 /// How far a TSC frequency may be off before it is another: kernels round and calibrate it.
 const TSC_SHARE: f64 = 0.001;
 
-/// Whether guests are known to be interpreted. Then every time is the interpreter's, and neither
-/// counts nor statistics say anything about an exit.
-pub(super) fn interpreted(summary: &mut RowSummary, environment: &Environment) -> bool {
-    match environment
-        .facts
-        .get(GUESTS_RUN_ON_CPU)
-        .and_then(serde_json::Value::as_bool)
-    {
-        Some(true) => false,
-        Some(false) => {
+/// A guest that is interpreted does not exit as a guest on a CPU does. Whether the value says
+/// anything all the same: if not, neither counts nor statistics need to be looked at.
+pub(super) fn check_guest(summary: &mut RowSummary, environment: &Environment) -> bool {
+    let fact = environment.facts.get(GUESTS_RUN_ON_CPU);
+    match fact.and_then(serde_json::Value::as_bool) {
+        Some(true) => true,
+        Some(false) if summary.handled_by == Some(HandledBy::Userspace) => {
             summary.doubt(
-                Verdict::Void,
-                if summary.handled_by == Some(HandledBy::Userspace) {
-                    "guests are interpreted here: of this time only the part above KVM_RUN is real"
-                } else {
-                    "guests are interpreted here: this times the interpreter"
-                },
+                Verdict::Usable,
+                "guests are interpreted here: only the part above KVM_RUN is real",
             );
+            true
+        }
+        Some(false) => {
+            // That no exit was made is not the CPU's merit.
             if summary.handled_by == Some(HandledBy::Hardware) {
                 summary.handled_by = None;
             }
-            true
+            summary.doubt(
+                Verdict::Void,
+                "guests are interpreted here: this times the interpreter",
+            );
+            false
         }
         None => {
             summary.doubt(
                 Verdict::Usable,
                 "whether guests run on this machine's CPU is not known",
             );
-            false
+            true
         }
     }
 }
@@ -126,7 +129,7 @@ pub(super) fn check(
     let Some(figures) = summary.figures else {
         return;
     };
-    check_clock(summary, runs, environment);
+    check_clock(summary, figures, runs, environment);
     check_empty(summary, figures);
     check_estimators(summary, figures);
     check_interval(summary, figures);
@@ -134,8 +137,25 @@ pub(super) fn check(
     check_noise(summary, runs);
 }
 
-/// Ticks become times only by the right frequency.
-fn check_clock(summary: &mut RowSummary, runs: &[&Run], environment: &Environment) {
+/// Ticks become times only by the right frequency, and only if the TSC tells time at all.
+fn check_clock(
+    summary: &mut RowSummary,
+    figures: Figures,
+    runs: &[&Run],
+    environment: &Environment,
+) {
+    // No CPU takes the same time for an exit again and again; an emulator that counts does.
+    let exits = matches!(
+        summary.handled_by,
+        Some(HandledBy::Kernel | HandledBy::Userspace)
+    );
+    if exits && summary.samples >= COUNTING_SAMPLES && figures.floor == figures.p99 {
+        summary.doubt(
+            Verdict::Usable,
+            "every exit took the same number of ticks: this machine's clock counts instructions, \
+             and these are no times",
+        );
+    }
     let Some(khz) = environment.tsc_khz.filter(|&khz| khz > 0) else {
         summary.doubt(
             Verdict::Usable,
@@ -215,8 +235,8 @@ fn check_interval(summary: &mut RowSummary, figures: Figures) {
     }
 }
 
-/// An interval of the mean is too narrow where a few huge stalls make most of the variance, and
-/// one odd run is what shows of them (`tests/coverage.rs`).
+/// Where stalls are rare and huge, a run that has one decides the mean. Where no run has one, the
+/// interval is too narrow and nothing can show it (`tests/coverage.rs`, `tests/table/simulated.rs`).
 fn check_dominance(summary: &mut RowSummary, figures: Figures, run_means: &[f64]) {
     if run_means.len() < DOMINANT_RUNS {
         return;

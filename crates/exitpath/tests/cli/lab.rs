@@ -142,8 +142,12 @@ fn two_vcpus_get_two_cpus_where_qemu_can() {
             assert!(value(&table, "ipi") < 100_000.0, "{ipi}");
         } else {
             assert_eq!(ipi["cpus"], 1, "{ipi}");
-            assert_eq!(ipi["notes"][0], "2 vCPUs on 1 CPU: includes scheduling");
-            assert_eq!(ipi["verdict"], "usable");
+            assert_eq!(ipi["verdict"], "void", "{ipi}");
+            let notes = ipi["notes"].to_string();
+            assert!(
+                notes.contains("2 vCPUs on 1 CPU: includes scheduling"),
+                "{notes}"
+            );
         }
     }
 }

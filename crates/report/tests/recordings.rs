@@ -1,0 +1,87 @@
+//! The recordings in `tests/recordings` at the top of the repository, as text and JSON.
+
+use std::path::Path;
+
+use exitpath_analysis::table::{RowSummary, Verdict, summarise};
+use exitpath_recording::{Machine, Recording};
+use exitpath_report::{json, text};
+
+const LAB: &str = "lab-6.1-qemu7.2";
+const HOST: &str = "host-in-lab-6.1-qemu7.2";
+
+fn read(name: &str) -> Recording {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings");
+    exitpath_recording::read(&folder.join(name)).expect("a checked-in recording")
+}
+
+/// As JSON, but for the facts, which are hundreds.
+fn as_json(mut recording: Recording, rows: &[RowSummary]) -> String {
+    recording.manifest.environment.facts.clear();
+    json::table(&recording.manifest, rows, None).render()
+}
+
+#[test]
+fn the_lab() {
+    let recording = read(LAB);
+    let rows = summarise(&recording);
+    insta::assert_snapshot!("lab_text", text::table(&recording.manifest, &rows));
+    insta::assert_snapshot!("lab_json", as_json(recording, &rows));
+}
+
+#[test]
+fn a_host() {
+    let recording = read(HOST);
+    let rows = summarise(&recording);
+    insta::assert_snapshot!("host_text", text::table(&recording.manifest, &rows));
+    insta::assert_snapshot!("host_json", as_json(recording, &rows));
+}
+
+#[test]
+fn the_labs_values_are_exact() {
+    let recording = read(LAB);
+    assert_eq!(recording.manifest.machine, Machine::Lab);
+    let rows = summarise(&recording);
+    let values: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (
+                row.row.name.as_str(),
+                row.figures.map(|figures| figures.median),
+            )
+        })
+        .collect();
+    assert_eq!(
+        values,
+        [
+            ("empty", Some(0.0)),
+            ("nop", Some(1.0)),
+            ("cpuid", Some(3_159.0)),
+            ("inl_from_qemu", Some(3_760.0)),
+            ("inl_from_kernel", Some(1_708.0)),
+            ("toggle_cr4_pge", Some(3_850.0)),
+            ("hlt_pending", Some(3_388.0)),
+            ("wr_ibrs_msr", None),
+            ("nested_page_fault", Some(2_945.0)),
+        ]
+    );
+    for row in &rows {
+        let skipped = row.row.name == "wr_ibrs_msr";
+        let expected = if skipped {
+            Verdict::Skipped
+        } else {
+            Verdict::Clean
+        };
+        assert_eq!(row.verdict, expected, "{}", row.row.name);
+    }
+}
+
+/// What is checked in must not say where or by whom it was made.
+#[test]
+fn they_say_nothing_of_the_machine_they_were_made_on() {
+    for name in [LAB, HOST] {
+        let manifest = serde_json::to_string(&read(name).manifest).expect("plain data");
+        for private in ["/home", "/root", "/tmp", "/work", "firecracker", "vsock"] {
+            assert!(!manifest.contains(private), "{name}: {private}");
+        }
+    }
+}
