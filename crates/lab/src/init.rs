@@ -18,6 +18,8 @@ use crate::wire::{Exit, Failure, Hello, Kind, MAX_PAYLOAD, encode};
 pub(crate) const CONSOLE_PORT: u16 = 0xe9;
 /// Writing here ends QEMU.
 pub(crate) const EXIT_PORT: u16 = 0x501;
+/// First port and number of ports of both.
+const PORTS: [(u16, libc::c_ulong); 2] = [(CONSOLE_PORT, 1), (EXIT_PORT, 4)];
 /// Where the host's root ends up.
 const SHARED: &str = "/shared";
 
@@ -148,6 +150,11 @@ fn command(job: &Job) -> Command {
     // lock is free, and it makes system calls and allocates only.
     unsafe {
         command.pre_exec(move || {
+            // Init's access to I/O ports is inherited, and the kernel would copy its bitmap on
+            // each return of the command to user space: 56 instructions on every user exit.
+            for (port, count) in PORTS {
+                libc::ioperm(port.into(), count, 0);
+            }
             if share_root {
                 std::os::unix::fs::chroot(SHARED)?;
             }
@@ -269,8 +276,9 @@ impl Wire {
     fn open() -> Wire {
         // SAFETY: asks for access to two port ranges, which affects nothing but this process.
         let allowed = unsafe {
-            libc::ioperm(libc::c_ulong::from(CONSOLE_PORT), 1, 1) == 0
-                && libc::ioperm(libc::c_ulong::from(EXIT_PORT), 4, 1) == 0
+            PORTS
+                .iter()
+                .all(|&(port, count)| libc::ioperm(port.into(), count, 1) == 0)
         };
         if !allowed {
             // Nothing can come out, but the console may show why.
@@ -307,7 +315,10 @@ fn power_off() -> ! {
     // SAFETY: ends the emulator where ioperm has granted the port, else the reboot call stops the
     // kernel; init has nothing left to lose.
     unsafe {
-        if libc::ioperm(libc::c_ulong::from(EXIT_PORT), 4, 1) == 0 {
+        if PORTS
+            .iter()
+            .all(|&(port, count)| libc::ioperm(port.into(), count, 1) == 0)
+        {
             std::arch::asm!("out dx, eax", in("dx") EXIT_PORT, in("eax") 0, options(nostack));
         }
         libc::reboot(libc::RB_POWER_OFF);
