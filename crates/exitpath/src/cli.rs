@@ -13,7 +13,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 done, 1 a check failed, 2 usage or unreadable input, \
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 reserved for failed checks, 2 usage or unreadable input, \
                            3 this machine cannot do it, 130 interrupted.";
 
 #[derive(Debug, Subcommand)]

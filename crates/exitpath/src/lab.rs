@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use exitpath_lab::Error as LabError;
@@ -18,6 +18,8 @@ use crate::cli::{LabCommand, LabOptions, LabRun};
 use crate::failure::Failure;
 use crate::{interrupt, output};
 
+/// Status of a program that SIGPIPE ended, as shells give it.
+const BROKEN_PIPE: u8 = 141;
 /// Memory of a lab that measures, in MiB.
 pub(crate) const MEMORY_MIB: u32 = 1024;
 
@@ -78,6 +80,15 @@ impl Prepared {
         options: &LabOptions,
         interrupted: &Arc<AtomicBool>,
     ) -> Result<Prepared, Failure> {
+        let prepared = Prepared::find(options, interrupted);
+        // Ctrl-C ends apt too, which then complains of something else.
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(Failure::Interrupted);
+        }
+        prepared
+    }
+
+    fn find(options: &LabOptions, interrupted: &Arc<AtomicBool>) -> Result<Prepared, Failure> {
         let cache = cache()?;
         let qemu = Qemu::find(options.qemu.as_deref(), &cache)?;
         let spec = options.kernel.as_deref();
@@ -125,12 +136,23 @@ impl Prepared {
     }
 }
 
-struct PassOn;
+/// Passes on what the command prints. When nobody reads any more, the lab is not needed.
+struct PassOn {
+    interrupted: Arc<AtomicBool>,
+    unread: bool,
+}
 
 impl Sink for PassOn {
     fn stdout(&mut self, bytes: &[u8]) {
         let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        if stdout
+            .write_all(bytes)
+            .and_then(|()| stdout.flush())
+            .is_err()
+        {
+            self.unread = true;
+            self.interrupted.store(true, Ordering::Relaxed);
+        }
     }
 
     fn stderr(&mut self, bytes: &[u8]) {
@@ -169,8 +191,15 @@ fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Fai
         share_root: true,
         terminal,
     };
-    let outcome = lab.run(Initramfs::new(), job, &mut PassOn)?;
-    match u8::try_from(outcome.status) {
+    let mut sink = PassOn {
+        interrupted,
+        unread: false,
+    };
+    let outcome = lab.run(Initramfs::new(), job, &mut sink);
+    if sink.unread {
+        return Err(Failure::Status(BROKEN_PIPE));
+    }
+    match u8::try_from(outcome?.status) {
         Ok(0) => Ok(()),
         Ok(status) => Err(Failure::Status(status)),
         Err(_) => Err(Failure::Status(u8::MAX)),

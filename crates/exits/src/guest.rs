@@ -140,14 +140,24 @@ guest_program! { x2apic_self_ipi_tpr_sti_hlt,
     prepare: x2apic_on!(), setup: concat!(self_ipi_msr!(), "\n", priorities!()),
     op: "cli\nmov cr8, rsi\nwrmsr\nmov cr8, rdi\nsti\nhlt",
 }
-// The other vCPU spins with interrupts enabled; its handler counts.
+// The other vCPU spins with interrupts enabled and counts its turns; its handler counts
+// interrupts. Two turns before each operation, not timed, say that it is out of the last handler
+// and runs.
 guest_program! { ipi,
     prepare: concat!(x2apic_on!(), wait_ready!()),
+    before: "mov rbx, qword ptr [{TURN_1}]\nadd rbx, 2\n\
+        2:\ncmp rbx, qword ptr [{TURN_1}]\njbe 3f\n\
+        cmp qword ptr [{YIELD}], 0\nje 2b\npause\njmp 2b\n3:",
     setup: "mov ecx, 0x830\nmov eax, 0x4060\nmov edx, 1\nmov rbx, qword ptr [{INTERRUPTS}]",
     op: concat!("wrmsr\n", wait_for_interrupt!()),
     secondary: concat!(x2apic_on!(), ready!(),
-        "sti\n2:\ncmp qword ptr [{YIELD}], 0\nje 2b\npause\njmp 2b"),
-    consts: { READY_VCPUS = CONTROL + word::READY, YIELD = CONTROL + word::YIELD },
+        "sti\n2:\ninc qword ptr [{TURN_1}]\n\
+        cmp qword ptr [{YIELD}], 0\nje 2b\npause\njmp 2b"),
+    consts: {
+        READY_VCPUS = CONTROL + word::READY,
+        YIELD = CONTROL + word::YIELD,
+        TURN_1 = CONTROL + word::TURN_1,
+    },
 }
 // The other vCPU halts; a spin before each operation, not timed, lets it get there.
 guest_program! { ipi_halt,

@@ -29,6 +29,12 @@ pub struct Program {
 }
 
 impl Program {
+    /// Whether `rip` (a guest address) lies in the operation inside the bracket.
+    pub fn is_in_op(&self, rip: u64) -> bool {
+        let offset = rip.wrapping_sub(crate::layout::CODE);
+        (self.op as u64..self.op_end as u64).contains(&offset)
+    }
+
     /// Names the part of the program that `rip` (a guest address) lies in.
     pub fn place(&self, rip: u64) -> String {
         let offset = rip.wrapping_sub(crate::layout::CODE);
@@ -36,7 +42,7 @@ impl Program {
             return format!("{rip:#x}, outside the row's program");
         }
         let offset = offset as usize;
-        let part = if (self.op..self.op_end).contains(&offset) {
+        let part = if self.is_in_op(rip) {
             "in the operation"
         } else if offset >= self.handler {
             "in the interrupt handler or a secondary vCPU's code"

@@ -41,6 +41,7 @@ mod nested;
 mod noise;
 mod observability;
 mod parse;
+mod placement;
 mod power;
 mod process;
 mod root;
@@ -57,6 +58,7 @@ pub use catalogue::FINDINGS;
 pub use finding::{Examination, Finding, Level, unknown_reason};
 pub use guest::{GuestCheck, GuestOutcome};
 pub use noise::{NoiseSnapshot, noise_difference, noise_snapshot, noise_snapshot_on};
+pub use placement::choose_cpus;
 pub use root::{Root, Unknown};
 pub use steal::steal_ticks;
 

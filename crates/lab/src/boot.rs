@@ -99,7 +99,11 @@ impl Lab {
         let image = sealed_file("initramfs", &self.initramfs(files, job.clone())?)?;
         let (out, out_write) = pipe()?;
         let (console, console_write) = pipe()?;
-        let mut child = Guard(self.spawn(&job, &image, out_write, console_write)?);
+        let terminal = job.terminal.then(Terminal::save).flatten();
+        let mut child = Guard {
+            child: self.spawn(&job, &image, out_write, console_write)?,
+            _terminal: terminal,
+        };
         let mut wait = Wait {
             lab: self,
             began: Instant::now(),
@@ -111,8 +115,7 @@ impl Lab {
             sink,
         };
         let exit = wait.until_exit(out, console)?;
-        // QEMU ends by itself right after the last frame.
-        let _ = child.0.wait();
+        child.end_by_itself();
         let Some(hello) = wait.hello else {
             return Err(wait
                 .console
@@ -162,6 +165,8 @@ impl Lab {
 
     fn spawn(&self, job: &Job, initramfs: &File, out: OwnedFd, console: OwnedFd) -> Result<Child> {
         let mut command = self.qemu.command();
+        let given = [out.as_raw_fd(), console.as_raw_fd(), initramfs.as_raw_fd()];
+        let [out_file, console_file, initramfs_file] = given.map(|fd| format!("/dev/fd/{fd}"));
         let cmdline = format!("{CMDLINE} {}", self.cmdline);
         // Under counted time, idle time is skipped; a person at a shell wants it to pass.
         let icount = if job.terminal {
@@ -185,19 +190,23 @@ impl Lab {
             .args(["-m", &self.memory_mib.to_string()])
             .arg("-device")
             .arg(format!("isa-debug-exit,iobase={EXIT_PORT},iosize=4"))
-            .args(["-chardev", "file,id=out,path=/dev/fd/3", "-device"])
+            .args([
+                "-chardev",
+                &format!("file,id=out,path={out_file}"),
+                "-device",
+            ])
             .arg(format!("isa-debugcon,iobase={CONSOLE_PORT},chardev=out"))
             .arg("-kernel")
             .arg(&self.kernel.path)
-            .args(["-initrd", "/dev/fd/5", "-append", cmdline.trim()]);
+            .args(["-initrd", &initramfs_file, "-append", cmdline.trim()]);
         let console_chardev = if job.terminal {
             command.stdin(Stdio::inherit()).stdout(Stdio::inherit());
-            "stdio,id=console,signal=off"
+            "stdio,id=console,signal=off".to_owned()
         } else {
             command.stdin(Stdio::null()).stdout(Stdio::null());
-            "file,id=console,path=/dev/fd/4"
+            format!("file,id=console,path={console_file}")
         };
-        command.args(["-chardev", console_chardev, "-serial", "chardev:console"]);
+        command.args(["-chardev", &console_chardev, "-serial", "chardev:console"]);
         if job.share_root {
             command.args([
                 "-fsdev",
@@ -214,29 +223,26 @@ impl Lab {
                 .map_err(Error::io("duplicate", "a pipe"))?,
         );
 
-        let given = [out.as_raw_fd(), console.as_raw_fd(), initramfs.as_raw_fd()];
         let parent = std::process::id();
         let terminal = job.terminal;
-        // SAFETY: the closure makes system calls only. Descriptors are first moved out of the way
-        // so that none is overwritten before it has been placed.
+        // SAFETY: the closure makes system calls only.
         unsafe {
             command.pre_exec(move || {
                 // The lab must not outlive the command that began it, however that ends.
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 if libc::getppid() as u32 != parent {
-                    return Err(std::io::Error::other("exitpath has ended"));
+                    return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
                 }
                 // Ctrl-C goes to exitpath, which ends the lab in order. At a shell it goes to the
                 // lab as a character, and QEMU must stay in the terminal's foreground.
                 if !terminal {
                     libc::setpgid(0, 0);
                 }
-                let moved = given.map(|fd| libc::fcntl(fd, libc::F_DUPFD, 10));
-                for (place, fd) in (3..).zip(moved) {
-                    if fd < 0 || libc::dup2(fd, place) < 0 {
+                // QEMU opens these by their numbers; no other child inherits them.
+                for fd in given {
+                    if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
                         return Err(std::io::Error::last_os_error());
                     }
-                    libc::close(fd);
                 }
                 Ok(())
             });
@@ -249,12 +255,59 @@ impl Lab {
 }
 
 /// Ends QEMU when the lab is no longer wanted, for whatever reason.
-struct Guard(Child);
+struct Guard {
+    child: Child,
+    /// Put back after QEMU has ended.
+    _terminal: Option<Terminal>,
+}
+
+impl Guard {
+    /// Gives QEMU a moment to end: it does so right after the last frame.
+    fn end_by_itself(&mut self) {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(5) {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The terminal's settings before QEMU made it raw: a QEMU that is killed leaves it so.
+struct Terminal {
+    settings: libc::termios,
+    flags: i32,
+}
+
+impl Terminal {
+    /// The settings of standard input; `None` where it is no terminal.
+    fn save() -> Option<Terminal> {
+        // SAFETY: an all-zero termios is a valid value, and tcgetattr fills it or fails.
+        unsafe {
+            let mut settings: libc::termios = std::mem::zeroed();
+            (libc::tcgetattr(0, &raw mut settings) == 0).then(|| Terminal {
+                settings,
+                flags: libc::fcntl(0, libc::F_GETFL),
+            })
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // SAFETY: settings and flags are those the same descriptor had before.
+        unsafe {
+            libc::tcsetattr(0, libc::TCSANOW, &raw const self.settings);
+            libc::fcntl(0, libc::F_SETFL, self.flags);
+        }
     }
 }
 
@@ -337,7 +390,7 @@ impl Wait<'_> {
                     Ok(length) if length > 0 => self.decoder.push(&buffer[..length]),
                     _ => {
                         // What QEMU said last may still be in the pipe.
-                        while console_open {
+                        while console_open && readable(&console, 1000) {
                             match console.read(&mut buffer) {
                                 Ok(0) | Err(_) => console_open = false,
                                 Ok(length) => self.console.push(&buffer[..length]),
@@ -360,14 +413,15 @@ impl Wait<'_> {
         let passed = self.began.elapsed();
         if self.hello.is_none() && passed > BOOT_LIMIT {
             return Err(self.console.died(&format!(
-                "has not booted its kernel within {} s",
+                "has not booted its kernel within {} s (a busy machine: give one --seed)",
                 BOOT_LIMIT.as_secs()
             )));
         }
         match self.lab.limit {
-            Some(limit) if passed > limit => Err(self
-                .console
-                .died(&format!("has not finished within {} s", limit.as_secs()))),
+            Some(limit) if passed > limit => Err(self.console.died(&format!(
+                "has not finished within {} s (--timeout gives it longer)",
+                limit.as_secs()
+            ))),
             _ => Ok(()),
         }
     }
@@ -410,6 +464,17 @@ impl Wait<'_> {
                 .died(&format!("sent a frame that is no {error}"))
         })
     }
+}
+
+/// Whether there is something to read, or the end, within so many milliseconds.
+fn readable(file: &File, milliseconds: i32) -> bool {
+    let mut fd = libc::pollfd {
+        fd: file.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one valid entry.
+    unsafe { libc::poll(&raw mut fd, 1, milliseconds) > 0 }
 }
 
 /// A file in memory, without a name that could be left behind.

@@ -98,7 +98,7 @@ fn native_ticks_per_nop() -> f64 {
             _mm_lfence();
             std::arch::asm!(".rept 1000", "nop", ".endr", options(nomem, nostack));
             _mm_lfence();
-            _rdtsc() - start
+            _rdtsc().wrapping_sub(start)
         };
         shortest = shortest.min(ticks);
     }

@@ -1,7 +1,7 @@
 //! One run: a VM, its threads, the protocol with the guest, and the watchdog over it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +20,8 @@ use crate::{Settings, batches_of, samples_of};
 pub(crate) const TSC_KHZ: &str = "guest.tsc_khz";
 /// How long a kicked thread may take to leave `KVM_RUN` before it is given up.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Threads that were given up in this process: they may still be running.
+static LEFT_BEHIND: AtomicUsize = AtomicUsize::new(0);
 /// Baselines run to learn what they add to the counters.
 const BASELINES_COUNTED: u64 = 64;
 
@@ -65,6 +67,12 @@ pub(crate) fn run(
     run: &mut Run,
 ) -> Result<(), Error> {
     kick::install();
+    if LEFT_BEHIND.load(Ordering::Relaxed) > 0 {
+        run.notes.push(
+            "a vCPU's thread of an earlier run could not be stopped and may still take CPU time"
+                .to_owned(),
+        );
+    }
     let program = row.program(kvm.is_amd());
     let stop = Arc::new(AtomicBool::new(false));
     let config = Config {
@@ -85,6 +93,7 @@ pub(crate) fn run(
         others.extend(vcpu.open_stats()?);
         let cpu = cpu_of(settings, index);
         let exits = secondary_exits.clone();
+        let (memory_seen, stop_all) = (memory.clone(), stop.clone());
         threads.push(Worker::spawn(move || {
             bind(cpu);
             let mut devices = Devices::default();
@@ -92,11 +101,15 @@ pub(crate) fn run(
                 let before = vcpu.userspace_exits();
                 let stop = vcpu.run(&mut devices);
                 exits.fetch_add(vcpu.userspace_exits() - before, Ordering::Relaxed);
-                match stop {
-                    Ok(Stop::Control(_)) => {}
+                let failure = match stop {
+                    Ok(Stop::Control(port::FAULT)) => fault(&memory_seen),
+                    Ok(Stop::Control(_)) => continue,
                     Ok(Stop::Asked) => return Ok(()),
-                    Err(error) => return Err(Failure::Error(error)),
-                }
+                    Err(error) => Failure::Error(error),
+                };
+                // The first vCPU would wait for this one in vain.
+                stop_all.store(true, Ordering::Relaxed);
+                return Err(failure);
             }
         }));
     }
@@ -118,15 +131,19 @@ pub(crate) fn run(
 
     let ended = watch(&worker, &memory, settings.watchdog, &stop);
     stop.store(true, Ordering::Relaxed);
-    // Secondary vCPUs never come home by themselves.
-    let stuck = threads
-        .into_iter()
-        .filter(|thread| thread.collect(PATIENCE).is_none())
-        .count();
-    if stuck > 0 {
-        run.notes.push(format!(
-            "{stuck} secondary vCPU threads did not leave KVM_RUN"
-        ));
+    // Secondary vCPUs come home by themselves only when something went wrong, and then that is
+    // why the first one waited.
+    let mut ended = ended;
+    for thread in threads {
+        match thread.collect(PATIENCE) {
+            Some(Ok(())) => {}
+            Some(Err(failure)) => ended = Ended::Home(Err(failure)),
+            None => {
+                LEFT_BEHIND.fetch_add(1, Ordering::Relaxed);
+                run.notes
+                    .push("a secondary vCPU's thread did not leave KVM_RUN".to_owned());
+            }
+        }
     }
     finish(ended, &memory, &program, settings.watchdog, run)
 }
@@ -141,6 +158,17 @@ fn bind(cpu: Option<usize>) {
         // The CPU came from the allowed set; if it has been taken away since, the run is merely
         // not bound.
         let _ = kick::pin(cpu);
+    }
+}
+
+/// The exception that a vCPU's stub has left in the control block.
+fn fault(memory: &Memory) -> Failure {
+    Failure::Fault {
+        vector: memory.word(word::FAULT).wrapping_sub(1),
+        code: memory.word(word::FAULT_CODE),
+        rip: memory.word(word::FAULT_RIP),
+        cr2: memory.word(word::FAULT_CR2),
+        progress: memory.word(word::PROGRESS),
     }
 }
 
@@ -173,8 +201,8 @@ fn finish(
                 exception(vector),
                 program.place(rip)
             );
-            // An instruction that never worked is one that this CPU refuses.
-            run.outcome = if progress == 0 && matches!(vector, 6 | 13) {
+            // An operation that never worked is one that this CPU refuses.
+            run.outcome = if progress == 0 && matches!(vector, 6 | 13) && program.is_in_op(rip) {
                 Outcome::Skipped {
                     reason: format!("the CPU that KVM gives the guest refuses it: {what}"),
                 }
@@ -199,7 +227,13 @@ fn finish(
                 ),
             };
         }
+        Ended::Panicked => {
+            run.outcome = Outcome::Fault {
+                reason: "a vCPU's thread panicked: report this as a bug of exitpath".to_owned(),
+            };
+        }
         Ended::Lost => {
+            LEFT_BEHIND.fetch_add(1, Ordering::Relaxed);
             run.outcome = Outcome::Hung {
                 reason: format!(
                     "no progress for {watchdog:?} after {} operations, and KVM_RUN did not return \
@@ -275,6 +309,8 @@ enum Ended<T> {
     Home(T),
     /// It did not come home and was left behind.
     Lost,
+    /// It ended without a result.
+    Panicked,
 }
 
 /// Waits for the first vCPU's thread as long as the guest makes progress.
@@ -290,7 +326,7 @@ fn watch<T: Send + 'static>(
     loop {
         match worker.result.recv_timeout(limit) {
             Ok(result) => return Ended::Home(result),
-            Err(RecvTimeoutError::Disconnected) => return Ended::Lost,
+            Err(RecvTimeoutError::Disconnected) => return Ended::Panicked,
             Err(RecvTimeoutError::Timeout) => {
                 let now = signs();
                 if now == seen {
@@ -345,6 +381,11 @@ impl Protocol {
         // The write to the control port that ends the phase is one exit of each kind. The rest is
         // what a bracket makes without the operation, and each sample has two brackets.
         let own = |total: i64, external: i64| {
+            if self.row.vcpus > 1 {
+                // What another vCPU does goes by time, not by brackets, and no bracket of such a
+                // row exits without its operation.
+                return 1;
+            }
             let per_baseline = (total - external - 1) as f64 / BASELINES_COUNTED as f64;
             1 + (per_baseline * 2.0 * f64::from(samples)).round() as i64
         };
@@ -454,16 +495,7 @@ impl Protocol {
             Stop::Asked => Err(Failure::Stopped {
                 rip: self.vcpu.rip().ok(),
             }),
-            Stop::Control(port::FAULT) => {
-                let word = |at| self.vm.memory().word(at);
-                Err(Failure::Fault {
-                    vector: word(word::FAULT).wrapping_sub(1),
-                    code: word(word::FAULT_CODE),
-                    rip: word(word::FAULT_RIP),
-                    cr2: word(word::FAULT_CR2),
-                    progress: word(word::PROGRESS),
-                })
-            }
+            Stop::Control(port::FAULT) => Err(fault(self.vm.memory())),
             Stop::Control(value) => Err(Failure::Error(Error::Unexpected {
                 reason: format!("the guest wrote {value} to the control port"),
             })),

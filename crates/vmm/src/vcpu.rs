@@ -12,7 +12,7 @@ use kvm_bindings::{CpuId, kvm_mp_state, kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 use crate::devices::Devices;
-use crate::{Error, Stats};
+use crate::{Error, Memory, Stats};
 
 /// Why [`Vcpu::run`] came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,9 @@ pub struct Vcpu {
     stats: Option<Stats>,
     stop: Arc<AtomicBool>,
     userspace_exits: u64,
+    /// What the guest writes to. Kept until the descriptor above is closed: KVM refers to it by
+    /// plain host addresses, and a vCPU's descriptor keeps its VM alive.
+    _memory: Memory,
 }
 
 fn segment(selector: u16, type_: u8, code: bool) -> kvm_segment {
@@ -54,6 +57,7 @@ impl Vcpu {
         index: u8,
         entry: u64,
         cpuid: &CpuId,
+        memory: Memory,
         stop: Arc<AtomicBool>,
     ) -> Result<Vcpu, Error> {
         let fd = vm
@@ -111,6 +115,7 @@ impl Vcpu {
             stats,
             stop,
             userspace_exits: 0,
+            _memory: memory,
         })
     }
 
@@ -145,6 +150,16 @@ impl Vcpu {
                 VcpuExit::FailEntry(reason, cpu) => {
                     return unexpected(format!(
                         "KVM could not enter the guest on CPU {cpu} (KVM_EXIT_FAIL_ENTRY, {reason:#x})"
+                    ));
+                }
+                VcpuExit::InternalError => {
+                    // SAFETY: KVM_EXIT_INTERNAL_ERROR says that this is the union's member.
+                    let internal = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal };
+                    let data = &internal.data[..(internal.ndata as usize).min(16)];
+                    return unexpected(format!(
+                        "KVM gave up (KVM_EXIT_INTERNAL_ERROR, suberror {}, data {data:x?}); see \
+                         linux/kvm.h for KVM_INTERNAL_ERROR_*, and `dmesg`",
+                        internal.suberror
                     ));
                 }
                 other => {

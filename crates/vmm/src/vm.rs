@@ -42,6 +42,7 @@ pub struct Config<'a> {
 /// A virtual machine whose vCPUs have been handed out.
 #[derive(Debug)]
 pub struct Vm {
+    // Before the memory, so that it is closed first.
     fd: VmFd,
     memory: Memory,
     log_scratch: bool,
@@ -94,7 +95,7 @@ impl Vm {
                 } else {
                     image.secondary_entry
                 };
-                Vcpu::new(&fd, index, entry, kvm.cpuid(), stop.clone())
+                Vcpu::new(&fd, index, entry, kvm.cpuid(), memory.clone(), stop.clone())
             })
             .collect::<Result<_, _>>()?;
         let vm = Vm {
@@ -157,8 +158,9 @@ fn set_slot(
         memory_size: size,
         userspace_addr: host,
     };
-    // SAFETY: the host range is a live mapping of at least `size` bytes owned by the VM's
-    // `Memory`, which the `Vm` keeps as long as its descriptor.
+    // SAFETY: the host range is a live mapping of at least `size` bytes of the VM's `Memory`. The
+    // `Vm` and each `Vcpu` hold that memory longer than their descriptors, and KVM forgets the
+    // slots when the last of these is closed.
     unsafe { fd.set_user_memory_region(region) }.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))
 }
 

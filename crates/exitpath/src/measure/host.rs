@@ -30,7 +30,8 @@ pub(super) fn measure(
             outcome: guest.clone(),
         }),
     );
-    let cpus = kick::allowed_cpus()?;
+    let allowed = kick::allowed_cpus()?;
+    let (cpus, shared_core) = exitpath_host::choose_cpus(&Root::default(), &allowed);
     let samples = args.samples.unwrap_or(SAMPLES);
     let settings = super::settings(args, samples, cpus.clone(), false);
     let order_seed = args.order_seed.unwrap_or_else(super::unix_seconds);
@@ -75,16 +76,24 @@ pub(super) fn measure(
             command: "measure".to_owned(),
             begun_unix_seconds,
             machine: Machine::Host,
-            environment: environment(&examination, guest, cpus.len() as u32),
+            environment: environment(&examination, guest, &allowed, &cpus),
             plan,
             rows: rows.iter().map(|row| row_info(row)).collect(),
-            warnings: warnings(&examination),
+            warnings: warnings(
+                &examination,
+                shared_core && rows.iter().any(|row| row.vcpus > 1),
+            ),
         },
         runs,
     })
 }
 
-fn environment(examination: &Examination, guest: &GuestOutcome, cpus: u32) -> Environment {
+fn environment(
+    examination: &Examination,
+    guest: &GuestOutcome,
+    allowed: &[usize],
+    bound_to: &[usize],
+) -> Environment {
     let fact = |name: &str| {
         let value = examination.facts.get(name);
         value
@@ -98,6 +107,7 @@ fn environment(examination: &Examination, guest: &GuestOutcome, cpus: u32) -> En
         GuestOutcome::Interpreted { tsc_khz, .. } => (Some(false), Some(*tsc_khz)),
         _ => (None, None),
     };
+    facts.insert("vcpu.cpus".to_owned(), bound_to.into());
     if let Some(on_cpu) = on_cpu {
         facts.insert(GUESTS_RUN_ON_CPU.to_owned(), on_cpu.into());
     }
@@ -105,7 +115,7 @@ fn environment(examination: &Examination, guest: &GuestOutcome, cpus: u32) -> En
         kernel: fact("kernel.release"),
         cmdline: fact("kernel.cmdline"),
         cpu: fact("cpu.model_name"),
-        cpus,
+        cpus: allowed.len() as u32,
         qemu: None,
         seeds: Vec::new(),
         tsc_khz: tsc_khz.filter(|&khz| khz > 0),
@@ -115,14 +125,19 @@ fn environment(examination: &Examination, guest: &GuestOutcome, cpus: u32) -> En
 }
 
 /// Findings that weigh on times, with their advice.
-fn warnings(examination: &Examination) -> Vec<String> {
-    examination
+fn warnings(examination: &Examination, shared_core: bool) -> Vec<String> {
+    let shared = shared_core.then(|| {
+        "rows of two vCPUs: both run on threads of one core, as no second core is allowed → \
+         allow CPUs of two cores (taskset)"
+            .to_owned()
+    });
+    let found = examination
         .findings
         .iter()
         .filter(|finding| finding.level >= Level::Warning)
         .map(|finding| match &finding.advice {
             Some(advice) => format!("{}: {} → {advice}", finding.subject, finding.says),
             None => format!("{}: {}", finding.subject, finding.says),
-        })
-        .collect()
+        });
+    shared.into_iter().chain(found).collect()
 }

@@ -72,6 +72,21 @@ pub(super) fn measure(
     for (id, run) in (0..).zip(&mut runs) {
         run.id = id;
     }
+    // Rows of two vCPUs and of pages differ from the plan's figures.
+    let boots_made: Vec<_> = boots
+        .iter()
+        .map(|boot| {
+            serde_json::json!({
+                "seed": boot.seed,
+                "cpus": boot.cpus,
+                "rows": boot.rows.iter().map(|row| row.name).collect::<Vec<_>>(),
+                "samples": boot.settings.samples,
+                "batches": boot.settings.batches,
+                "batch_length": boot.settings.batch_length,
+            })
+        })
+        .collect();
+    facts.insert("lab.boots".to_owned(), boots_made.into());
     facts.insert(
         "lab.kernel_origin".to_owned(),
         prepared.kernel.origin.clone().into(),
