@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::output;
 
 pub(crate) fn run(args: &Doctor) -> Result<(), Failure> {
-    let examination = examine();
+    let examination = examine(check_guest());
     if args.json {
         let object = json!({
             "worst": examination.worst(),
@@ -24,14 +24,9 @@ pub(crate) fn run(args: &Doctor) -> Result<(), Failure> {
     output::print(&text(&examination, args.all))
 }
 
-/// Runs the calibration guest and looks at the machine.
-pub(crate) fn examine() -> Examination {
-    exitpath_host::examine(
-        &Root::default(),
-        Some(&GuestCheck {
-            outcome: check_guest(),
-        }),
-    )
+/// Looks at the machine, knowing what the calibration guest said.
+pub(crate) fn examine(guest: GuestOutcome) -> Examination {
+    exitpath_host::examine(&Root::default(), Some(&GuestCheck { outcome: guest }))
 }
 
 /// What the calibration guest says of this machine's KVM.

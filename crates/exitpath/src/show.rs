@@ -1,5 +1,6 @@
 //! `exitpath show DIR`: the table of a recording, without measuring anything.
 
+use exitpath_analysis::table::{RowSummary, summarise};
 use exitpath_recording::Recording;
 use std::path::Path;
 
@@ -10,18 +11,23 @@ use crate::output;
 pub(crate) fn run(args: &Show) -> Result<(), Failure> {
     let recording = exitpath_recording::read(&args.recording)
         .map_err(|error| Failure::Usage(error.to_string()))?;
-    table(&recording, &args.recording, args.json)
+    let rows = summarise(&recording);
+    table(&recording, &rows, &args.recording, args.json)
 }
 
 /// Prints a recording's table as text or JSON.
-pub(crate) fn table(recording: &Recording, dir: &Path, json: bool) -> Result<(), Failure> {
-    let rows = exitpath_analysis::table::summarise(recording);
+pub(crate) fn table(
+    recording: &Recording,
+    rows: &[RowSummary],
+    dir: &Path,
+    json: bool,
+) -> Result<(), Failure> {
     let place = dir.display().to_string();
     if json {
-        let table = exitpath_report::json::table(&recording.manifest, &rows, Some(place));
+        let table = exitpath_report::json::table(&recording.manifest, rows, Some(place));
         output::print(&table.render())
     } else {
-        let table = exitpath_report::text::table(&recording.manifest, &rows);
+        let table = exitpath_report::text::table(&recording.manifest, rows);
         output::print(&format!("{table}recording: {place}"))
     }
 }

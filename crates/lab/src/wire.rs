@@ -155,11 +155,6 @@ impl Decoder {
         self.buffer.drain(..end + 4);
         Ok(Some(Frame { kind, payload }))
     }
-
-    /// Bytes of a frame that is not whole yet.
-    pub fn pending(&self) -> usize {
-        self.buffer.len()
-    }
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ pub struct Run {
     pub userspace_exits: u64,
     /// What these operations did to KVM's statistics (`exits`, `io_exits`, …; all vCPUs
     /// together; the protocol's own exits and the baseline's taken off `exits` and `io_exits`),
-    /// and to the thread's and the machine's (`vmm.nivcsw`, `host.steal_ticks`, …).
+    /// and to the thread's and the machine's (`vmm.involuntary_switches`, `host.steal_ticks`, …).
     pub counters: BTreeMap<String, i64>,
     /// Bracketed samples in the order taken.
     pub samples: Vec<Sample>,

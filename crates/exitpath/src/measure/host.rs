@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use exitpath_analysis::table::host::GUESTS_RUN_ON_CPU;
 use exitpath_exits::Row;
-use exitpath_host::{Examination, GuestCheck, GuestOutcome, Level, Root};
+use exitpath_host::{Examination, GuestOutcome, Level, Root};
 use exitpath_recording::{Environment, Machine, Manifest, Outcome, Plan, Recording};
 use exitpath_runner::{Place, random_order, row_info, run_row};
 use exitpath_vmm::{Kvm, kick};
@@ -12,7 +12,7 @@ use exitpath_vmm::{Kvm, kick};
 use super::{BATCH_LENGTH, BATCHES};
 use crate::cli::Measure;
 use crate::failure::Failure;
-use crate::output;
+use crate::{doctor, output};
 
 /// Bracketed samples in a run unless the user says otherwise: enough for a 99th percentile.
 const SAMPLES: u32 = 1000;
@@ -24,12 +24,7 @@ pub(super) fn measure(
     interrupted: &AtomicBool,
 ) -> Result<Recording, Failure> {
     let kvm = Kvm::open()?;
-    let examination = exitpath_host::examine(
-        &Root::default(),
-        Some(&GuestCheck {
-            outcome: guest.clone(),
-        }),
-    );
+    let examination = doctor::examine(guest.clone());
     let allowed = kick::allowed_cpus()?;
     let (cpus, shared_core) = exitpath_host::choose_cpus(&Root::default(), &allowed);
     let samples = args.samples.unwrap_or(SAMPLES);

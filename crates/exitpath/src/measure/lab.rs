@@ -49,7 +49,10 @@ pub(super) fn measure(
     let begun_unix_seconds = super::unix_seconds();
     let order_seed = args.order_seed.unwrap_or(1);
     let prepared = Prepared::new(&args.lab, interrupted)?;
-    let boots = plan_boots(args, rows, &prepared);
+    let samples = args.samples.unwrap_or(SAMPLES);
+    let seeds = distinct(&args.lab.seeds);
+    let one_cpu = super::settings(args, samples, vec![0], true);
+    let boots = plan_boots(&one_cpu, &seeds, rows, prepared.qemu().boots_two_cpus());
     let bar = output::progress(boots.iter().map(|boot| boot.rows.len() as u64).sum());
     let reports = boot_all(&prepared, &boots, order_seed, &bar, interrupted);
     bar.finish_and_clear();
@@ -109,14 +112,14 @@ pub(super) fn measure(
                 cpu: args.lab.cpu.clone(),
                 cpus: boots.iter().map(|boot| boot.cpus).max().unwrap_or(1),
                 qemu: Some(prepared.qemu().version.clone()),
-                seeds: seeds(args),
+                seeds: seeds.clone(),
                 tsc_khz: None,
                 exitpath: super::version(),
                 facts,
             },
             plan: Plan {
-                runs: seeds(args).len() as u32,
-                samples: args.samples.unwrap_or(SAMPLES),
+                runs: seeds.len() as u32,
+                samples,
                 batches: BATCHES,
                 batch_length: BATCH_LENGTH,
                 order_seed,
@@ -129,9 +132,9 @@ pub(super) fn measure(
 }
 
 /// The seeds, each once: a boot with the same seed would say the same.
-fn seeds(args: &Measure) -> Vec<u64> {
+fn distinct(given: &[u64]) -> Vec<u64> {
     let mut seeds = Vec::new();
-    for &seed in &args.lab.seeds {
+    for &seed in given {
         if !seeds.contains(&seed) {
             seeds.push(seed);
         }
@@ -141,13 +144,16 @@ fn seeds(args: &Measure) -> Vec<u64> {
 
 /// Rows of one vCPU are measured on one CPU, whatever else is in the table, so that a row's value
 /// does not depend on its company. Rows of two vCPUs get a boot with two CPUs where QEMU can.
-fn plan_boots(args: &Measure, rows: &[&'static Row], prepared: &Prepared) -> Vec<Boot> {
+fn plan_boots(
+    one_cpu: &Settings,
+    seeds: &[u64],
+    rows: &[&'static Row],
+    two_cpus: bool,
+) -> Vec<Boot> {
     let (pairs, singles): (Vec<_>, Vec<_>) = rows.iter().copied().partition(|row| row.vcpus > 1);
-    let samples = args.samples.unwrap_or(SAMPLES);
-    let two_cpus = prepared.qemu().boots_two_cpus();
     let mut boots = Vec::new();
-    for seed in seeds(args) {
-        let one = super::settings(args, samples, vec![0], true);
+    for &seed in seeds {
+        let one = one_cpu.clone();
         if !singles.is_empty() {
             boots.push(Boot {
                 seed,
@@ -166,14 +172,15 @@ fn plan_boots(args: &Measure, rows: &[&'static Row], prepared: &Prepared) -> Vec
                 Settings {
                     batches: 2,
                     batch_length: 4,
-                    ..super::settings(args, samples, vec![0, 1], true)
+                    cpus: vec![0, 1],
+                    ..one
                 },
             )
         } else {
             // Every hand-over between two vCPUs that share a CPU takes a time slice of millions
             // of instructions, and pausing does not make it shorter.
             let settings = Settings {
-                samples: samples.min(SHARED_CPU_SAMPLES),
+                samples: one.samples.min(SHARED_CPU_SAMPLES),
                 warm_up: 1,
                 batches: 0,
                 yielding: false,

@@ -7,10 +7,9 @@ pub(crate) mod worker;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use exitpath_analysis::table::{Verdict, summarise};
+use exitpath_analysis::table::{RowSummary, Verdict, summarise};
 use exitpath_exits::{Row, default_rows, find, nearest};
 use exitpath_host::GuestOutcome;
-use exitpath_recording::Recording;
 use exitpath_runner::Settings;
 
 use crate::cli::{Measure, On};
@@ -45,13 +44,13 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
     }
     exitpath_recording::write(&dir, &recording)
         .map_err(|error| Failure::Cannot(error.to_string()))?;
-    show::table(&recording, &dir, args.json)?;
-    check(&recording)
+    let rows = summarise(&recording);
+    show::table(&recording, &rows, &dir, args.json)?;
+    check(&rows)
 }
 
 /// A measurement in which every named row failed is an error, not a table.
-fn check(recording: &Recording) -> Result<(), Failure> {
-    let rows = summarise(recording);
+fn check(rows: &[RowSummary]) -> Result<(), Failure> {
     let failed = |verdict| matches!(verdict, Verdict::Skipped | Verdict::Void);
     if !rows.is_empty()
         && rows
