@@ -6,5 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+pub mod path;
 pub mod stats;
 pub mod table;

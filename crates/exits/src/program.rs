@@ -26,6 +26,9 @@ pub struct Program {
     pub op: usize,
     /// Offset behind it.
     pub op_end: usize,
+    /// Offsets of the clock reads (RDTSC) of a sample, in order: begin and end of the bracket
+    /// without the operation, begin and end of the one with it.
+    pub clocks: [usize; 4],
 }
 
 impl Program {
@@ -58,6 +61,17 @@ impl Program {
 macro_rules! clock {
     () => {
         "lfence\nrdtsc\nlfence\nshl rdx, 32\nor rax, rdx\n"
+    };
+}
+
+/// The same, with a label at the RDTSC.
+macro_rules! labelled_clock {
+    ($prefix:literal, $name:ident) => {
+        concat!(
+            "lfence\n",
+            label!($prefix, $name),
+            "rdtsc\nlfence\nshl rdx, 32\nor rax, rdx\n"
+        )
     };
 }
 
@@ -149,11 +163,11 @@ macro_rules! guest_program {
                     "mov r14, r12\n",
                     "mov r15, r13\n",
                     $($before, "\n",)?
-                    clock!(),
+                    labelled_clock!("exitpath_guest_clock_0_", $name),
                     "mov r8, rax\n",
                     $($setup, "\n",)?
                     $($baseline, "\n",)?
-                    clock!(),
+                    labelled_clock!("exitpath_guest_clock_1_", $name),
                     "sub rax, r8\n",
                     "mov qword ptr [r10], rax\n",
                     $($after, "\n",)?
@@ -161,13 +175,13 @@ macro_rules! guest_program {
                     "mov r13, r15\n",
                     ".balign 64\n",
                     $($before, "\n",)?
-                    clock!(),
+                    labelled_clock!("exitpath_guest_clock_2_", $name),
                     "mov r8, rax\n",
                     $($setup, "\n",)?
                     label!("exitpath_guest_op_", $name),
                     $op, "\n",
                     label!("exitpath_guest_op_end_", $name),
-                    clock!(),
+                    labelled_clock!("exitpath_guest_clock_3_", $name),
                     "sub rax, r8\n",
                     "mov qword ptr [r10 + 8], rax\n",
                     $($after, "\n",)?
@@ -309,6 +323,14 @@ macro_rules! guest_program {
                 safe static OP: u8;
                 #[link_name = concat!("exitpath_guest_op_end_", stringify!($name))]
                 safe static OP_END: u8;
+                #[link_name = concat!("exitpath_guest_clock_0_", stringify!($name))]
+                safe static CLOCK_0: u8;
+                #[link_name = concat!("exitpath_guest_clock_1_", stringify!($name))]
+                safe static CLOCK_1: u8;
+                #[link_name = concat!("exitpath_guest_clock_2_", stringify!($name))]
+                safe static CLOCK_2: u8;
+                #[link_name = concat!("exitpath_guest_clock_3_", stringify!($name))]
+                safe static CLOCK_3: u8;
                 #[link_name = concat!("exitpath_guest_handler_", stringify!($name))]
                 safe static HANDLER: u8;
                 #[link_name = concat!("exitpath_guest_secondary_", stringify!($name))]
@@ -328,6 +350,12 @@ macro_rules! guest_program {
                     handler: offset(&raw const HANDLER),
                     op: offset(&raw const OP),
                     op_end: offset(&raw const OP_END),
+                    clocks: [
+                        offset(&raw const CLOCK_0),
+                        offset(&raw const CLOCK_1),
+                        offset(&raw const CLOCK_2),
+                        offset(&raw const CLOCK_3),
+                    ],
                 }
             }
         }

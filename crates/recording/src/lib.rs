@@ -100,8 +100,10 @@ pub mod model;
 mod store;
 mod table;
 mod tables;
+pub mod trace;
 
 pub use error::Error;
 pub use manifest_file::{FORMAT, VERSION};
 pub use model::*;
 pub use store::{check_writable, read, write};
+pub use trace::{Block, Instruction, Location, Part, Path, Segment, Space, Symbol, Trace, Window};

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::trace::Trace;
+
 /// Which lens made the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -194,4 +196,7 @@ pub struct Recording {
     pub manifest: Manifest,
     /// Every run in the order made.
     pub runs: Vec<Run>,
+    /// Every instruction that was executed for the runs' bracketed samples, where they were
+    /// recorded (the lab's plugin): some runs, or none.
+    pub trace: Option<Trace>,
 }

@@ -279,7 +279,11 @@ pub fn read(dir: &Path) -> Result<Recording, Error> {
         path: dir.join(table),
         why,
     })?;
-    Ok(Recording { manifest, runs })
+    Ok(Recording {
+        manifest,
+        runs,
+        trace: None,
+    })
 }
 
 /// Reads a table's file and sees whether its bytes are those the manifest promises.

@@ -161,6 +161,7 @@ pub(crate) fn recording(machine: Machine, rows: Vec<RowInfo>, mut runs: Vec<Run>
             warnings: Vec::new(),
         },
         runs,
+        trace: None,
     }
 }
 

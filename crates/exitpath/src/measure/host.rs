@@ -80,6 +80,7 @@ pub(super) fn measure(
             ),
         },
         runs,
+        trace: None,
     })
 }
 

@@ -128,6 +128,7 @@ pub(super) fn measure(
             warnings: Vec::new(),
         },
         runs,
+        trace: None,
     })
 }
 

@@ -102,6 +102,7 @@ pub(crate) fn small() -> Recording {
             rows: vec![row("cpuid", false), row("empty", true)],
             warnings: vec!["one run hung".into()],
         },
+        trace: None,
         runs: vec![
             run(0, "cpuid", Outcome::Done, 40),
             run(
@@ -324,6 +325,10 @@ pub(crate) fn recordings() -> impl Strategy<Value = Recording> {
             if backwards {
                 runs.reverse();
             }
-            Recording { manifest, runs }
+            Recording {
+                manifest,
+                runs,
+                trace: None,
+            }
         })
 }

@@ -1,0 +1,3 @@
+//! Gives addresses names: kallsyms, ELF symbol tables, DWARF lines.
+
+#![forbid(unsafe_code)]
