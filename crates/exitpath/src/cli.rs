@@ -13,14 +13,27 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 done, 1 reserved for failed checks, 2 usage or unreadable input, \
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 the check failed (`diff --gate`, `gate`), 2 usage or unreadable input, \
                            3 this machine cannot do it, 130 interrupted.";
+
+const GATE_STATUS: &str = "Exit status: 0 no row grew by more than allowed, 1 one did, 125 this kernel cannot be judged \
+                           (it does not boot, has no usable KVM, is not comparable with the base), 2 usage, \
+                           130 interrupted. So `git bisect run exitpath gate …` skips what cannot be judged.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// The table of exits: how long each takes and who handles it
     #[command(after_help = EXIT_STATUS)]
     Measure(Measure),
+    /// The exact path of one exit, every instruction of it, from a kernel in the lab
+    #[command(after_help = EXIT_STATUS)]
+    Trace(Trace),
+    /// What two traces differ in, to the function: of two recordings, kernels or command lines
+    #[command(after_help = EXIT_STATUS)]
+    Diff(Diff),
+    /// Whether a kernel's exits take more instructions than another's: for git bisect and CI
+    #[command(after_help = GATE_STATUS)]
+    Gate(Gate),
     /// What this machine can be trusted for, and what to do about it
     Doctor(Doctor),
     /// Show the table of a recording
@@ -29,7 +42,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Lab(LabCommand),
     /// Runs a plan inside the lab
-    #[command(name = crate::measure::worker::NAME, hide = true)]
+    #[command(name = crate::in_lab::worker::NAME, hide = true)]
     Worker,
 }
 
@@ -98,12 +111,228 @@ pub(crate) struct LabOptions {
     /// QEMU's CPU model; it needs svm and npt
     #[arg(long, value_name = "MODEL", default_value = exitpath_lab::boot::DEFAULT_CPU, help_heading = "Lab")]
     pub(crate) cpu: String,
-    /// Seeds, one boot each
-    #[arg(long = "seed", value_name = "N", value_delimiter = ',', default_values_t = [1, 2, 3], help_heading = "Lab")]
+    /// Seeds, one boot each [default: 1,2,3, or 1 for a command that needs one]
+    #[arg(
+        long = "seed",
+        value_name = "N",
+        value_delimiter = ',',
+        help_heading = "Lab"
+    )]
     pub(crate) seeds: Vec<u64>,
     /// Most seconds a boot may take
     #[arg(long, value_name = "S", help_heading = "Lab", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) timeout: Option<u64>,
+}
+
+impl LabOptions {
+    /// The seeds given, or else these.
+    pub(crate) fn seeds(&self, default: &[u64]) -> Vec<u64> {
+        if self.seeds.is_empty() {
+            default.to_vec()
+        } else {
+            self.seeds.clone()
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// Rows to trace; `exitpath measure --list` names them
+    #[arg(required_unless_present_any = ["recording", "list_phases"])]
+    pub(crate) rows: Vec<String>,
+    /// Show an earlier recording instead of tracing
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "rounds", "without"])]
+    pub(crate) recording: Option<PathBuf>,
+    /// Rounds to record
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) rounds: u32,
+    /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Let these kernel functions return at once (NAME=0: with 0), and hold the change against the
+    /// trace with them
+    #[arg(long, value_name = "FUNCTION", value_delimiter = ',')]
+    pub(crate) without: Vec<String>,
+    /// Seconds a guest may go without progress
+    #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) watchdog: u64,
+    /// What the plugin does: nothing but its recording may differ
+    #[arg(long, value_enum, default_value = "records", hide = true)]
+    pub(crate) plugin: PluginUse,
+    #[command(flatten)]
+    pub(crate) view: TraceView,
+    #[command(flatten)]
+    pub(crate) lab: LabOptions,
+}
+
+/// How a traced path is shown.
+#[derive(Debug, Args)]
+pub(crate) struct TraceView {
+    /// Print JSON: an object for a row, an array of them for several
+    #[arg(long, help_heading = "Views", conflicts_with_all = ["tree", "annotate", "folded"])]
+    pub(crate) json: bool,
+    /// The round as a tree of calls
+    #[arg(long, help_heading = "Views")]
+    pub(crate) tree: bool,
+    /// Leave out of the tree what is below this many instructions
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Views")]
+    pub(crate) min: u64,
+    /// A function's instructions, with how often each ran and source lines where known
+    #[arg(long, value_name = "FUNCTION", help_heading = "Views")]
+    pub(crate) annotate: Option<String>,
+    /// Folded stacks, for tools that draw them
+    #[arg(long, help_heading = "Views")]
+    pub(crate) folded: bool,
+    /// Write a flame graph
+    #[arg(long, value_name = "FILE.svg", help_heading = "Views")]
+    pub(crate) flamegraph: Option<PathBuf>,
+    /// Write a timeline for ui.perfetto.dev, one instruction to the microsecond
+    #[arg(long, value_name = "FILE.json", help_heading = "Views")]
+    pub(crate) perfetto: Option<PathBuf>,
+    /// Show all functions
+    #[arg(long, help_heading = "Views")]
+    pub(crate) all: bool,
+    /// Functions to phases, before the built-in table: `phase: function pattern*`, one a line
+    #[arg(long, value_name = "FILE", help_heading = "Views")]
+    pub(crate) phases: Option<PathBuf>,
+    /// Print the built-in table of phases and exit
+    #[arg(long, help_heading = "Views")]
+    pub(crate) list_phases: bool,
+    /// Kernel with debug information, for source lines [default: what `exitpath lab kernels --debug` fetched]
+    #[arg(long, value_name = "FILE", help_heading = "Views")]
+    pub(crate) vmlinux: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// Two recordings of `exitpath trace`; or, with two --kernel or --cmdline, rows to trace
+    #[arg(value_name = "RECORDING|ROW", required = true)]
+    pub(crate) names: Vec<String>,
+    /// Kernel to trace, given twice: a version, a bzImage or vmlinux, or a kernel's .deb; given
+    /// once: for both command lines
+    #[arg(long, value_name = "VERSION|FILE", help_heading = "Lab")]
+    pub(crate) kernel: Vec<String>,
+    /// Folder of the modules of a kernel given as an image, in the order of the kernels
+    #[arg(long, value_name = "DIR", help_heading = "Lab", requires = "kernel")]
+    pub(crate) modules: Vec<PathBuf>,
+    /// Appended to the kernel's command line, given twice: one each; given once: for both kernels
+    #[arg(
+        long,
+        value_name = "TEXT",
+        help_heading = "Lab",
+        allow_hyphen_values = true
+    )]
+    pub(crate) cmdline: Vec<String>,
+    #[command(flatten)]
+    pub(crate) trace: TraceOptions,
+    /// Print one JSON object
+    #[arg(long, conflicts_with = "markdown")]
+    pub(crate) json: bool,
+    /// Print Markdown, for a pull request
+    #[arg(long)]
+    pub(crate) markdown: bool,
+    /// Show all functions
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Fail (status 1) if a row grew by more than so many instructions
+    #[arg(long, value_name = "N")]
+    pub(crate) gate: Option<u64>,
+    /// Functions to phases, before the built-in table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) phases: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Gate {
+    /// Rows to judge by [default: those of the base, or cpuid and inl_from_qemu]
+    pub(crate) rows: Vec<String>,
+    /// The kernel to judge: a version, a bzImage or vmlinux, or a kernel's .deb
+    #[arg(long, value_name = "VERSION|FILE", required = true)]
+    pub(crate) kernel: String,
+    /// Folder of its modules, where it is given as an image
+    #[arg(long, value_name = "DIR")]
+    pub(crate) modules: Option<PathBuf>,
+    /// What it is held against: a recording of `exitpath trace`, or another kernel
+    #[arg(long, value_name = "RECORDING|KERNEL", required = true)]
+    pub(crate) base: String,
+    /// Folder of the base's modules, where it is given as an image
+    #[arg(long, value_name = "DIR")]
+    pub(crate) base_modules: Option<PathBuf>,
+    /// Instructions by which a row may grow
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) max_growth: u64,
+    /// Appended to the kernel's command line
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    pub(crate) cmdline: String,
+    #[command(flatten)]
+    pub(crate) trace: TraceOptions,
+    /// Folder for the recording of the kernel judged [default: none is kept]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// What two traces to be compared have in common.
+#[derive(Debug, Args)]
+pub(crate) struct TraceOptions {
+    /// Rounds to record of each row
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Lab")]
+    pub(crate) rounds: u32,
+    /// QEMU to use [default: the newest of PATH and `make qemu10`'s]
+    #[arg(long, value_name = "PATH", help_heading = "Lab")]
+    pub(crate) qemu: Option<PathBuf>,
+    /// QEMU's CPU model [default: EPYC-Milan, or the base's]
+    #[arg(long, value_name = "MODEL", help_heading = "Lab")]
+    pub(crate) cpu: Option<String>,
+    /// Seeds, one boot each [default: 1,2,3, or the base's]
+    #[arg(
+        long = "seed",
+        value_name = "N",
+        value_delimiter = ',',
+        help_heading = "Lab"
+    )]
+    pub(crate) seeds: Vec<u64>,
+    /// Most seconds a boot may take
+    #[arg(long, value_name = "S", help_heading = "Lab", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: Option<u64>,
+}
+
+impl TraceOptions {
+    /// Options of a lab for one side of a comparison.
+    pub(crate) fn lab(
+        &self,
+        kernel: Option<String>,
+        modules: Option<PathBuf>,
+        cmdline: String,
+    ) -> LabOptions {
+        LabOptions {
+            kernel,
+            modules,
+            cmdline,
+            qemu: self.qemu.clone(),
+            cpu: self
+                .cpu
+                .clone()
+                .unwrap_or_else(|| exitpath_lab::boot::DEFAULT_CPU.to_owned()),
+            seeds: self.seeds.clone(),
+            timeout: self.timeout,
+        }
+    }
+}
+
+/// What the plugin does, for the proof that it does not disturb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PluginUse {
+    /// There is none
+    Absent,
+    /// It is loaded and never armed
+    Idles,
+    /// It records
+    Records,
 }
 
 #[derive(Debug, Args)]
@@ -131,6 +360,10 @@ pub(crate) enum LabCommand {
     Kernels {
         /// Fetch this one: a version or the start of one, such as 6.12
         version: Option<String>,
+        /// Fetch its debug symbols as well, for source lines and inlined functions: 0.9 GB to
+        /// download, 0.7 GB to keep [default version: the one the lab boots]
+        #[arg(long)]
+        debug: bool,
     },
     /// Say which QEMU the lab uses; fetch one that boots two CPUs if there is none
     Qemu,

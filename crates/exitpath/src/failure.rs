@@ -11,17 +11,35 @@ pub(crate) enum Failure {
     Cannot(String),
     /// The user interrupted. Status 130.
     Interrupted,
+    /// What was to be checked is not so, and has been printed. Status 1.
+    Check,
+    /// A kernel cannot be judged. Status 125, which `git bisect run` takes for "skip this one".
+    Unjudged(String),
     /// A command in the lab ended with this status, which is passed on.
     Status(u8),
 }
 
 impl Failure {
+    /// What it says, without saying it.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Failure::Usage(message) | Failure::Cannot(message) | Failure::Unjudged(message) => {
+                message.clone()
+            }
+            Failure::Interrupted => "interrupted".to_owned(),
+            Failure::Check => "the check failed".to_owned(),
+            Failure::Status(status) => format!("status {status}"),
+        }
+    }
+
     /// Prints the one line and gives the status.
     pub(crate) fn report(self) -> ExitCode {
         let (message, status) = match self {
             Failure::Usage(message) => (message, 2),
             Failure::Cannot(message) => (message, 3),
             Failure::Interrupted => ("interrupted: nothing was kept".to_owned(), 130),
+            Failure::Check => return ExitCode::from(1),
+            Failure::Unjudged(message) => (format!("this kernel cannot be judged: {message}"), 125),
             Failure::Status(status) => return ExitCode::from(status),
         };
         // Causes may have line breaks; a message is one line.
@@ -41,6 +59,12 @@ impl From<exitpath_lab::Error> for Failure {
             }
             error => Failure::Cannot(error.to_string()),
         }
+    }
+}
+
+impl From<exitpath_names::Error> for Failure {
+    fn from(error: exitpath_names::Error) -> Failure {
+        Failure::Cannot(error.to_string())
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) const MEMORY_MIB: u32 = 1024;
 
 pub(crate) fn run(command: LabCommand) -> Result<(), Failure> {
     match command {
-        LabCommand::Kernels { version } => kernels(version.as_deref()),
+        LabCommand::Kernels { version, debug } => kernels(version.as_deref(), debug),
         LabCommand::Qemu => {
             let qemu = Qemu::fetch(&cache()?)?;
             output::print(&format!("{} ({})", qemu.path.display(), qemu.version))
@@ -44,8 +44,13 @@ fn cache() -> Result<Cache, Failure> {
     Ok(Cache::open()?.with_progress(output::remark))
 }
 
-fn kernels(version: Option<&str>) -> Result<(), Failure> {
+fn kernels(version: Option<&str>, debug: bool) -> Result<(), Failure> {
     let kernels = Kernels::new(cache()?);
+    if debug {
+        let kernel = kernels.resolve(version, None)?;
+        let files = kernels.fetch_debug_files(&kernel)?;
+        return output::print(&files.vmlinux.display().to_string());
+    }
     if let Some(version) = version {
         let kernel = kernels.resolve(Some(version), None)?;
         return output::print(&format!("{} ({})", kernel.bzimage.display(), kernel.origin));
@@ -111,6 +116,8 @@ impl Prepared {
             memory_mib: MEMORY_MIB,
             cmdline: options.cmdline.clone(),
             seed: 1,
+            plugin: None,
+            patches: None,
             limit: options.timeout.map(Duration::from_secs),
             interrupted: interrupted.clone(),
         };
@@ -164,7 +171,7 @@ impl Sink for PassOn {
 fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Failure> {
     let interrupted = interrupt::flag();
     let prepared = Prepared::new(&options.lab, &interrupted)?;
-    let seed = options.lab.seeds.first().copied().unwrap_or(1);
+    let seed = options.lab.seeds(&[1])[0];
     let mut lab = prepared.lab(seed, options.cpus);
     if options.cpus > 1 && !lab.qemu.boots_two_cpus() {
         return Err(Failure::Cannot(format!(

@@ -3,13 +3,19 @@
 //! Inside the lab the same program is process 1; see [`exitpath_lab::init`].
 
 mod cli;
+mod diff;
 mod doctor;
 mod failure;
+mod gate;
+mod in_lab;
 mod interrupt;
 mod lab;
 mod measure;
 mod output;
+mod provenance;
+mod rows;
 mod show;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -22,10 +28,13 @@ fn main() -> ExitCode {
     }
     let result = match Cli::parse().command {
         Command::Measure(args) => measure::run(&args),
+        Command::Trace(args) => trace::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Gate(args) => gate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Lab(command) => lab::run(command),
-        Command::Worker => measure::worker::run(),
+        Command::Worker => in_lab::worker::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,11 +1,13 @@
 //! Writing to standard output, and progress on standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::Failure;
+use crate::provenance;
 
 /// Prints text and a line break. A reader that has gone away is no error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
@@ -34,4 +36,21 @@ pub(crate) fn progress(steps: u64) -> ProgressBar {
 /// A remark for a person, on standard error.
 pub(crate) fn remark(text: &str) {
     eprintln!("exitpath: {text}");
+}
+
+/// A new folder in the user's data folder for a command's recording, named by the time.
+pub(crate) fn default_folder(command: &str) -> Result<PathBuf, Failure> {
+    let base = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")))
+        .ok_or_else(|| {
+            Failure::Usage("no HOME to put the recording into: name a folder with --out".to_owned())
+        })?;
+    let name = format!(
+        "{command}-{}-{}",
+        provenance::unix_seconds(),
+        std::process::id()
+    );
+    Ok(base.join("exitpath").join(name))
 }

@@ -1,1 +1,25 @@
+//! The QEMU TCG plugin that records every instruction of the lab's machine.
+//!
+//! Two parts: [`stream`], the format in which instructions leave QEMU, and, with one of the
+//! features `v1` and `v3`, the plugin itself. QEMU refuses a plugin that was not made for its
+//! version of the API, so `exitpath-lab`'s build script compiles this source twice into shared
+//! objects, one per family, and embeds both; the lab hands QEMU the right one as a file in memory.
+//! That is also why this crate has no dependencies, and why it is no cdylib of the workspace's:
+//! exitpath itself is linked statically.
+//!
+//! # What it does
+//!
+//! Until it is armed, it looks at each block of code once, when QEMU translates it, for a
+//! [marker](stream::Marker). The ARM marker makes QEMU translate all code anew, and from then on
+//! each instruction calls back before it executes; between the START and the STOP marker each
+//! call is written down. Nothing of this is visible inside the machine: virtual time counts
+//! instructions, and waiting for the reader of the stream is no instruction.
+//!
+//! It must not symbolise or analyse: guest mode, for instance, is for the reader to find.
 
+pub mod stream;
+
+#[cfg(any(feature = "v1", feature = "v3"))]
+mod plugin;
+#[cfg(any(feature = "v1", feature = "v3"))]
+mod qemu;

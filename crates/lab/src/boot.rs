@@ -2,20 +2,24 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::gdb::Patches;
 use crate::init::{CONSOLE_PORT, EXIT_PORT};
 use crate::initramfs::Initramfs;
 use crate::job::{JOB_FILE, Job, MODULES_DIR, ROOT_TAG};
 use crate::kernels::BootFile;
 use crate::modules::Modules;
+use crate::plugin::{self, Plugin};
 use crate::qemu::Qemu;
 use crate::wire::{Decoder, Exit, Failure, Frame, Hello, Kind};
 
@@ -49,6 +53,10 @@ pub struct Lab {
     pub cmdline: String,
     /// QEMU's `-seed`: where the kernel and libc get their randomness from.
     pub seed: u64,
+    /// The plugin to load, if any.
+    pub plugin: Option<Plugin>,
+    /// What to overwrite in the kernel before the job begins, if anything.
+    pub patches: Option<Patches>,
     /// Limit on the whole boot in real time; `None` for a shell.
     pub limit: Option<Duration>,
     /// Set from outside when the user wants to stop.
@@ -76,6 +84,13 @@ pub trait Sink {
     fn stderr(&mut self, bytes: &[u8]);
     /// The kernel has booted.
     fn booted(&mut self, _hello: &Hello) {}
+    /// Bytes of the plugin's stream.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words; that ends the lab.
+    fn instructions(&mut self, _bytes: &[u8]) -> std::result::Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Throws output away.
@@ -99,9 +114,23 @@ impl Lab {
         let image = sealed_file("initramfs", &self.initramfs(files, job.clone())?)?;
         let (out, out_write) = pipe()?;
         let (console, console_write) = pipe()?;
+        let (stream, plugin) = match self.plugin {
+            Some(does) => {
+                let (stream, write) = pipe()?;
+                enlarge(&stream);
+                let object = plugin::object(&self.qemu)?;
+                (Some(stream), Some((does, object, write)))
+            }
+            None => (None, None),
+        };
+        let stub = match &self.patches {
+            Some(_) => Some(UnixStream::pair().map_err(Error::io("create", "a socket"))?),
+            None => None,
+        };
+        let (stub, qemu_stub) = stub.unzip();
         let terminal = job.terminal.then(Terminal::save).flatten();
         let mut child = Guard {
-            child: self.spawn(&job, &image, out_write, console_write)?,
+            child: self.spawn(&job, &image, out_write, console_write, plugin, qemu_stub)?,
             _terminal: terminal,
         };
         let mut wait = Wait {
@@ -113,8 +142,11 @@ impl Lab {
             output: Vec::new(),
             stderr: Vec::new(),
             sink,
+            patcher: self.patches.clone().zip(stub).map(|(patches, stub)| {
+                thread::spawn(move || patches.apply(stub, Instant::now() + BOOT_LIMIT))
+            }),
         };
-        let exit = wait.until_exit(out, console)?;
+        let exit = wait.until_exit(out, console, stream)?;
         child.end_by_itself();
         let Some(hello) = wait.hello else {
             return Err(wait
@@ -163,10 +195,36 @@ impl Lab {
         files.to_vec()
     }
 
-    fn spawn(&self, job: &Job, initramfs: &File, out: OwnedFd, console: OwnedFd) -> Result<Child> {
+    fn spawn(
+        &self,
+        job: &Job,
+        initramfs: &File,
+        out: OwnedFd,
+        console: OwnedFd,
+        plugin: Option<(Plugin, File, OwnedFd)>,
+        stub: Option<UnixStream>,
+    ) -> Result<Child> {
         let mut command = self.qemu.command();
-        let given = [out.as_raw_fd(), console.as_raw_fd(), initramfs.as_raw_fd()];
-        let [out_file, console_file, initramfs_file] = given.map(|fd| format!("/dev/fd/{fd}"));
+        let mut given = vec![out.as_raw_fd(), console.as_raw_fd(), initramfs.as_raw_fd()];
+        let file = |fd: RawFd| format!("/dev/fd/{fd}");
+        let [out_file, console_file, initramfs_file] = [given[0], given[1], given[2]].map(file);
+        if let Some((does, object, stream)) = &plugin {
+            let (object, stream) = (object.as_raw_fd(), stream.as_raw_fd());
+            given.extend([object, stream]);
+            let idle = match does {
+                Plugin::Records => "",
+                Plugin::Idles => ",idle=on",
+            };
+            let argument = format!("{},fd={stream}{idle}", file(object));
+            command.arg("-plugin").arg(argument);
+        }
+        if let Some(stub) = &stub {
+            let stub = stub.as_raw_fd();
+            given.push(stub);
+            // Stopped at first, until the breakpoint is set.
+            command.args(["-chardev", &format!("socket,id=gdb,fd={stub}")]);
+            command.args(["-gdb", "chardev:gdb", "-S"]);
+        }
         let cmdline = format!("{CMDLINE} {}", self.cmdline);
         // Under counted time, idle time is skipped; a person at a shell wants it to pass.
         let icount = if job.terminal {
@@ -239,7 +297,7 @@ impl Lab {
                     libc::setpgid(0, 0);
                 }
                 // QEMU opens these by their numbers; no other child inherits them.
-                for fd in given {
+                for &fd in &given {
                     if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
                         return Err(std::io::Error::last_os_error());
                     }
@@ -341,6 +399,11 @@ impl Console {
         lines[lines.len().saturating_sub(CONSOLE_TAIL_LINES)..].join(" | ")
     }
 
+    /// Whether QEMU complained of a plugin, or of the option itself.
+    fn names_plugin(&self) -> bool {
+        String::from_utf8_lossy(&self.text).contains("plugin")
+    }
+
     fn died(&self, what: &str) -> Error {
         Error::LabDied {
             what: what.to_owned(),
@@ -359,11 +422,19 @@ struct Wait<'a> {
     output: Vec<u8>,
     stderr: Vec<u8>,
     sink: &'a mut dyn Sink,
+    /// Patches the kernel; gone once it has.
+    patcher: Option<JoinHandle<std::result::Result<(), String>>>,
 }
 
 impl Wait<'_> {
-    fn until_exit(&mut self, out: OwnedFd, console: OwnedFd) -> Result<Exit> {
+    fn until_exit(
+        &mut self,
+        out: OwnedFd,
+        console: OwnedFd,
+        stream: Option<OwnedFd>,
+    ) -> Result<Exit> {
         let (mut out, mut console) = (File::from(out), File::from(console));
+        let mut stream = stream.map(File::from);
         let mut console_open = true;
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -371,14 +442,22 @@ impl Wait<'_> {
                 return Err(Error::Interrupted);
             }
             self.check_time()?;
-            let fd = |file: &File, open: bool| libc::pollfd {
-                fd: if open { file.as_raw_fd() } else { -1 },
+            self.check_patcher()?;
+            let fd = |file: Option<&File>| libc::pollfd {
+                fd: file.map_or(-1, AsRawFd::as_raw_fd),
                 events: libc::POLLIN,
                 revents: 0,
             };
-            let mut fds = [fd(&out, true), fd(&console, console_open)];
-            // SAFETY: the array is valid for its two entries; negative descriptors are ignored.
-            unsafe { libc::poll(fds.as_mut_ptr(), 2, 100) };
+            let mut fds = [
+                fd(Some(&out)),
+                fd(console_open.then_some(&console)),
+                fd(stream.as_ref()),
+            ];
+            // SAFETY: the array is valid for its three entries; negative descriptors are ignored.
+            unsafe { libc::poll(fds.as_mut_ptr(), 3, 100) };
+            if fds[2].revents != 0 {
+                self.instructions(&mut stream, &mut buffer)?;
+            }
             if fds[1].revents != 0 {
                 match console.read(&mut buffer) {
                     Ok(0) | Err(_) => console_open = false,
@@ -397,14 +476,58 @@ impl Wait<'_> {
                             }
                         }
                         return Err(self.console.died(match self.hello {
+                            None if self.lab.plugin.is_some() && self.console.names_plugin() => {
+                                return Err(Error::PluginRefused {
+                                    qemu: self.lab.qemu.version.clone(),
+                                    said: self.console.tail(),
+                                });
+                            }
                             None => "ended before its kernel reached init",
                             Some(_) => "ended in the middle of its work",
                         }));
                     }
                 }
                 if let Some(exit) = self.frames()? {
+                    self.check_patcher()?;
+                    if self.patcher.is_some() {
+                        return Err(Error::Patch {
+                            why: "the job was over before the breakpoint was reached".to_owned(),
+                        });
+                    }
+                    // What the plugin wrote before the last frame is in the pipe by now.
+                    while stream.as_ref().is_some_and(|stream| readable(stream, 0)) {
+                        self.instructions(&mut stream, &mut buffer)?;
+                    }
                     return Ok(exit);
                 }
+            }
+        }
+    }
+
+    /// Whether the patcher, if it has ended, has done its work.
+    fn check_patcher(&mut self) -> Result<()> {
+        let Some(patcher) = self.patcher.take_if(|patcher| patcher.is_finished()) else {
+            return Ok(());
+        };
+        match patcher.join() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(Error::Patch { why }),
+            Err(_) => Err(Error::Patch {
+                why: "the client panicked: report this as a bug of exitpath".to_owned(),
+            }),
+        }
+    }
+
+    /// Hands on a piece of the plugin's stream; at its end there is none any more.
+    fn instructions(&mut self, stream: &mut Option<File>, buffer: &mut [u8]) -> Result<()> {
+        match stream.as_mut().map(|stream| stream.read(buffer)) {
+            Some(Ok(length)) if length > 0 => self
+                .sink
+                .instructions(&buffer[..length])
+                .map_err(|what| Error::Stream { what }),
+            _ => {
+                *stream = None;
+                Ok(())
             }
         }
     }
@@ -478,7 +601,7 @@ fn readable(file: &File, milliseconds: i32) -> bool {
 }
 
 /// A file in memory, without a name that could be left behind.
-fn sealed_file(name: &str, bytes: &[u8]) -> Result<File> {
+pub(crate) fn sealed_file(name: &str, bytes: &[u8]) -> Result<File> {
     let name = std::ffi::CString::new(name).expect("names have no NUL");
     // SAFETY: a NUL-terminated name; the descriptor is new and owned by nobody else.
     let mut file = unsafe {
@@ -493,6 +616,12 @@ fn sealed_file(name: &str, bytes: &[u8]) -> Result<File> {
     file.write_all(bytes)
         .map_err(Error::io("write", "a file in memory"))?;
     Ok(file)
+}
+
+/// Lets a pipe hold a megabyte, so that its writer waits less often; without it, it holds 64 KiB.
+fn enlarge(pipe: &OwnedFd) {
+    // SAFETY: changes the capacity of a pipe, or fails.
+    unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, 1 << 20) };
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {

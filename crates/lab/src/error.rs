@@ -24,6 +24,42 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// No plugin for this version of QEMU.
+    #[error(
+        "exitpath has no plugin for QEMU {qemu}: use QEMU 7.2 to 8.2, or 9.1 and later (--qemu PATH)"
+    )]
+    NoPlugin {
+        /// Its version.
+        qemu: String,
+    },
+
+    /// QEMU did not load the plugin.
+    #[error(
+        "QEMU {qemu} did not load exitpath's plugin: {said}; it needs a QEMU built with plugins, as Debian's is (--qemu PATH)"
+    )]
+    PluginRefused {
+        /// Its version.
+        qemu: String,
+        /// What it said.
+        said: String,
+    },
+
+    /// The kernel could not be patched.
+    #[error("the lab's kernel could not be patched: {why}")]
+    Patch {
+        /// What went wrong.
+        why: String,
+    },
+
+    /// What the plugin sent is not the whole record of what happened.
+    #[error(
+        "the record of instructions is not whole: {what}; trace again, and if that does not help, report this as a bug"
+    )]
+    Stream {
+        /// What is wrong with it.
+        what: String,
+    },
+
     /// There is no place for downloaded and unpacked files.
     #[error(
         "no cache folder: neither XDG_CACHE_HOME nor HOME is an absolute path; \
@@ -66,6 +102,31 @@ pub enum Error {
         spec: String,
         /// Known names near to it, nearest first.
         nearest: Vec<String>,
+    },
+
+    /// The archive does not have the debug symbols of a kernel.
+    #[error(
+        "Debian's archive has no {package} {version}{}; use a kernel that it has debug symbols \
+         of, or name a vmlinux with debug information by its path",
+        offered_hint(offered)
+    )]
+    NoDebugPackage {
+        /// The package.
+        package: String,
+        /// The version, which is the kernel's.
+        version: String,
+        /// The versions there are.
+        offered: Vec<String>,
+    },
+
+    /// Debug symbols can be fetched only for kernels that were.
+    #[error(
+        "the kernel {origin} is not from Debian's archive, which so has no debug symbols for it: \
+         build it with CONFIG_DEBUG_INFO and name its vmlinux by its path"
+    )]
+    NotOfTheArchive {
+        /// Where it is from.
+        origin: String,
     },
 
     /// The file is something else than a kernel.
@@ -244,6 +305,13 @@ fn nearest_hint(nearest: &[String]) -> String {
     match nearest {
         [] => String::new(),
         names => format!("; the nearest known: {}", names.join(", ")),
+    }
+}
+
+fn offered_hint(offered: &[String]) -> String {
+    match offered {
+        [] => String::new(),
+        versions => format!(" (only {})", versions.join(", ")),
     }
 }
 

@@ -296,7 +296,21 @@ impl Kernels {
         unpacked(&dir, origin, &dir)
     }
 
-    fn apt(&self) -> Result<(Apt, Option<String>)> {
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The folder in the cache of a kernel that was downloaded, relative to the cache, and the
+    /// package it is from.
+    pub(crate) fn package_of(&self, kernel: &Kernel) -> Option<(PathBuf, KnownKernel)> {
+        let folder = kernel.bzimage.parent()?.parent()?;
+        let folder = folder.strip_prefix(self.cache.root()).ok()?;
+        let mut cached = self.cached().ok()?.into_iter();
+        let known = cached.find(|known| folder_of(known) == folder)?;
+        Some((folder.to_owned(), known))
+    }
+
+    pub(crate) fn apt(&self) -> Result<(Apt, Option<String>)> {
         let apt = match &self.etc_apt {
             Some(etc) => Apt::with_sources_of(&self.cache, etc)?,
             None => Apt::open(&self.cache)?,

@@ -3,7 +3,8 @@
 //! A recording is what was measured on what, whole enough that every analysis and every report is
 //! made from it alone, on any machine and at any later time. In memory it is a [`Recording`]; see
 //! [`model`] for what each part means. On disk it is a folder, written by [`write()`] and read by
-//! [`read()`], of one JSON file and four Parquet tables. Any dataframe tool opens the tables.
+//! [`read()`], of one JSON file and Parquet tables: four, and five more if it has a [`Trace`]. Any
+//! dataframe tool opens the tables.
 //!
 //! This crate computes nothing: what goes in comes out, to the last bit. It knows neither KVM nor
 //! statistics, and holds no `unsafe` code.
@@ -13,14 +14,18 @@
 //! | key | value |
 //! |---|---|
 //! | `format` | always [`FORMAT`], `"exitpath-recording"` |
-//! | `version` | the version of this format, a number, [`VERSION`] |
-//! | `tables` | the tables in the order below, for each: `name` of the file, `rows`, `bytes`, and `sha256` of the file in hexadecimal, as `sha256sum` prints it |
+//! | `version` | the version of this format, a number: 1 without a trace, 2 with one |
+//! | `tables` | the tables there are, in the order below, for each: `name` of the file, `rows`, `bytes`, and `sha256` of the file in hexadecimal, as `sha256sum` prints it |
 //! | `manifest_sha256` | SHA-256 of the value of `manifest`, of its bytes exactly as they stand in the file, from `{` to `}` |
 //! | `manifest` | a [`Manifest`], field by field: command, time, environment, plan, rows, warnings |
 //!
 //! `format` and `version` stay where they are in every version, so that an older exitpath can say
 //! which newer one is needed. Any change to what the tables hold is a new version. Manifests are
 //! not meant to be edited: that breaks the checksum, and some tools round integers above 2^53.
+//!
+//! Version 2 added the tables of a trace and changed nothing else. So a recording without a trace
+//! is still written as version 1, which an exitpath from before can read, and every version up to
+//! [`VERSION`] is read.
 //!
 //! # Tables
 //!
@@ -80,10 +85,67 @@
 //! WHERE r.status = 'done' GROUP BY ALL;
 //! ```
 //!
+//! # Tables of a trace
+//!
+//! All five are there if the recording has a [`Trace`], and none if it has not. One sequence of
+//! instructions is stored once, as a path, however often it was taken.
+//!
+//! `instructions.parquet`, one row per [`Instruction`]:
+//!
+//! | column | type | unit and meaning |
+//! |---|---|---|
+//! | `id` | UINT_32 | position among the instructions, from 0, none missing |
+//! | `address` | UINT_64 | virtual address of its first byte, in whichever space it was executed |
+//! | `bytes` | BINARY | machine code, 1 to 15 bytes |
+//!
+//! `paths.parquet`, one row per [`Block`] of a [`Path`]:
+//!
+//! | column | type | unit and meaning |
+//! |---|---|---|
+//! | `path` | UINT_32 | the path's id: its position among the paths, from 0, none missing; every path has a block |
+//! | `index` | UINT_32 | position among the path's blocks in the order executed, from 0, none missing |
+//! | `cpu` | UINT_32 | the lab's CPU that executed it, from 0 |
+//! | `first` | UINT_32 | `id` of its first instruction; the others' follow it |
+//! | `count` | UINT_32 | number of instructions, at least 1 |
+//!
+//! `windows.parquet`, one row per [`Segment`] of a [`Window`]. A run has one window or none, and a
+//! window at least one segment:
+//!
+//! | column | type | unit and meaning |
+//! |---|---|---|
+//! | `run` | UINT_32 | the run's `id` |
+//! | `index` | UINT_32 | position among the window's segments in the order executed, from 0, none missing |
+//! | `part` | STRING | of a sample: `between` brackets, in the `empty` one, in the one with the `op` |
+//! | `path` | UINT_32 | id of the path taken |
+//!
+//! `symbols.parquet`, one row per [`Symbol`], ordered by space (in the order named here) and
+//! address:
+//!
+//! | column | type | unit and meaning |
+//! |---|---|---|
+//! | `space` | STRING | `guest`, `user` or `kernel` |
+//! | `address` | UINT_64 | virtual address of its first byte |
+//! | `size` | UINT_64 | bytes; none belongs to two symbols of a space, and none lies beyond the last address |
+//! | `name` | STRING | the name |
+//! | `module` | STRING | `vmlinux`, a module, a program or library, or `guest` |
+//!
+//! `locations.parquet`, one row per [`Location`], ordered by instruction and depth, often empty:
+//!
+//! | column | type | unit and meaning |
+//! |---|---|---|
+//! | `instruction` | UINT_32 | the instruction's `id` |
+//! | `depth` | UINT_32 | levels of inlining: 0 for the function it is in, 1 for one inlined into that, …; once per instruction |
+//! | `function` | STRING | the function's name |
+//! | `file` | STRING | the source file; empty where not known |
+//! | `line` | UINT_32 | the line in it, from 1; 0 where not known |
+//!
+//! # Size
+//!
 //! The tables are not compressed, use dictionaries and delta encoding, and have row groups of up
-//! to 2^20 rows. A sample takes about two bytes. So that no file can take all memory there are
-//! limits, for writing as for reading: 2^20 runs, 2^24 counters, 2^27 samples and 2^24 batches;
-//! 2^21 notes; and 1 GiB of text in a table.
+//! to 2^20 rows. A sample and a block take about two bytes each. So that no file can take all
+//! memory there are limits, for writing as for reading: 2^20 runs, 2^24 counters, 2^27 samples and
+//! 2^24 batches; 2^21 notes; 2^24 instructions, 2^22 paths and 2^27 blocks of them all, 2^26
+//! segments, 2^22 symbols and 2^23 locations; and 1 GiB of text or machine code in a table.
 //!
 //! # Whole or not at all
 //!
@@ -101,6 +163,8 @@ mod store;
 mod table;
 mod tables;
 pub mod trace;
+mod trace_check;
+mod trace_tables;
 
 pub use error::Error;
 pub use manifest_file::{FORMAT, VERSION};

@@ -8,19 +8,25 @@ use sha2::{Digest, Sha256};
 use crate::model::Manifest;
 use crate::table::Table;
 use crate::tables::TABLES;
+use crate::trace_tables::TRACE_TABLES;
 
 /// The value of `format` in every `manifest.json`.
 pub const FORMAT: &str = "exitpath-recording";
 
-/// The version of the format that [`crate::write()`] writes, and the newest that [`crate::read()`]
-/// reads.
-pub const VERSION: u64 = 1;
+/// The newest version of the format. [`crate::read()`] reads it and all before it;
+/// [`crate::write()`] writes the oldest that can hold the recording.
+pub const VERSION: u64 = 2;
+
+/// The version that holds no trace. An exitpath that knows only this one reads what needs no more.
+const WITHOUT_TRACE: u64 = 1;
 
 /// What `manifest.json` says, checked.
 pub(crate) struct ManifestFile {
     pub(crate) manifest: Manifest,
     /// One for each of [`TABLES`], in that order.
     pub(crate) tables: [TableEntry; TABLES.len()],
+    /// One for each of [`TRACE_TABLES`], in that order, if there is a trace.
+    pub(crate) trace: Option<[TableEntry; TRACE_TABLES.len()]>,
 }
 
 /// What `manifest.json` says of a table.
@@ -48,7 +54,7 @@ struct Head {
     version: Option<serde_json::Value>,
 }
 
-/// The file as version 1 has it.
+/// The file as all versions have it up to now. They differ in which tables there are.
 #[derive(Serialize, Deserialize)]
 struct Layout {
     format: String,
@@ -59,7 +65,12 @@ struct Layout {
 }
 
 impl ManifestFile {
-    pub(crate) fn encode(manifest: &Manifest, tables: &[TableEntry]) -> Result<Vec<u8>, String> {
+    /// `tables` holds what [`Self::tables`] does, followed by [`Self::trace`] if `traced`.
+    pub(crate) fn encode(
+        manifest: &Manifest,
+        tables: Vec<TableEntry>,
+        traced: bool,
+    ) -> Result<Vec<u8>, String> {
         let text = serde_json::to_string_pretty(manifest).map_err(|error| error.to_string())?;
         // JSON has no infinities and a limit on nesting: what cannot be read is not written.
         match serde_json::from_str::<Manifest>(&text) {
@@ -71,8 +82,8 @@ impl ManifestFile {
         let text = text.replace('\n', "\n  ");
         let layout = Layout {
             format: FORMAT.into(),
-            version: VERSION,
-            tables: tables.to_vec(),
+            version: if traced { VERSION } else { WITHOUT_TRACE },
+            tables,
             manifest_sha256: sha256(text.as_bytes()),
             manifest: RawValue::from_string(text).map_err(|error| error.to_string())?,
         };
@@ -91,7 +102,7 @@ impl ManifestFile {
             return Err(Fault::NotOurs(why));
         }
         match head.version.as_ref().and_then(serde_json::Value::as_u64) {
-            Some(VERSION) => {}
+            Some(WITHOUT_TRACE | VERSION) => {}
             Some(newer) if newer > VERSION => return Err(Fault::Newer(newer)),
             _ => {
                 return Err(Fault::Altered(
@@ -99,7 +110,7 @@ impl ManifestFile {
                 ));
             }
         }
-        let layout: Layout =
+        let mut layout: Layout =
             serde_json::from_slice(bytes).map_err(|error| Fault::Altered(error.to_string()))?;
         if sha256(layout.manifest.get().as_bytes()) != layout.manifest_sha256 {
             return Err(Fault::Altered(
@@ -108,21 +119,36 @@ impl ManifestFile {
         }
         let manifest = serde_json::from_str(layout.manifest.get())
             .map_err(|error| Fault::Inconsistent(error.to_string()))?;
+        let behind = layout.tables.len().min(TABLES.len());
+        let trace = layout.tables.split_off(behind);
+        let tables = known_tables(&TABLES, layout.tables)?;
+        let trace = match layout.version {
+            WITHOUT_TRACE if trace.is_empty() => None,
+            WITHOUT_TRACE => {
+                let why = format!("it has more tables than version {WITHOUT_TRACE} has");
+                return Err(Fault::Inconsistent(why));
+            }
+            _ => Some(known_tables(&TRACE_TABLES, trace)?),
+        };
         Ok(Self {
             manifest,
-            tables: known_tables(layout.tables)?,
+            tables,
+            trace,
         })
     }
 }
 
-/// The entries, if they are those of [`TABLES`] in that order.
-fn known_tables(entries: Vec<TableEntry>) -> Result<[TableEntry; TABLES.len()], Fault> {
-    let names = TABLES.map(|table| table.name);
-    let entries = <[TableEntry; TABLES.len()]>::try_from(entries)
+/// The entries, if they are those of `tables` in that order.
+fn known_tables<const N: usize>(
+    tables: &[&Table; N],
+    entries: Vec<TableEntry>,
+) -> Result<[TableEntry; N], Fault> {
+    let names = tables.map(|table| table.name);
+    let entries = <[TableEntry; N]>::try_from(entries)
         .ok()
         .filter(|entries| entries.each_ref().map(|entry| entry.name.as_str()) == names)
         .ok_or_else(|| Fault::Inconsistent(format!("its tables are not {}", names.join(", "))))?;
-    for (Table { name, rows_max, .. }, entry) in TABLES.iter().zip(&entries) {
+    for (Table { name, rows_max, .. }, entry) in tables.iter().zip(&entries) {
         if entry.rows > *rows_max {
             let why = format!("{name} is said to have more than {rows_max} rows");
             return Err(Fault::Inconsistent(why));

@@ -10,7 +10,10 @@ use tempfile::TempDir;
 use crate::error::Error;
 use crate::manifest_file::{Fault, ManifestFile, TableEntry, VERSION, sha256};
 use crate::model::Recording;
-use crate::tables::{Encoded, TABLES, check_runs, decode, encode};
+use crate::table::Encoded;
+use crate::tables::{self, TABLES, check_runs};
+use crate::trace_check::check_trace;
+use crate::trace_tables::{self, TRACE_TABLES};
 
 /// The file that makes a folder a recording. It is written last.
 const MANIFEST: &str = "manifest.json";
@@ -51,10 +54,18 @@ pub fn check_writable(dir: &Path) -> Result<(), Error> {
 pub fn write(dir: &Path, recording: &Recording) -> Result<(), Error> {
     let unstorable = |why| Error::Unstorable { why };
     check_runs(&recording.manifest, &recording.runs).map_err(unstorable)?;
-    let tables = encode(&recording.runs).map_err(unstorable)?;
+    let runs = tables::encode(&recording.runs).map_err(unstorable)?;
+    let trace = match &recording.trace {
+        None => None,
+        Some(trace) => {
+            check_trace(&recording.runs, trace).map_err(|(_, why)| unstorable(why))?;
+            Some(trace_tables::encode(trace).map_err(unstorable)?)
+        }
+    };
     let mut files: Vec<(&str, &[u8])> = Vec::new();
     let mut entries = Vec::new();
-    for (table, Encoded { rows, bytes }) in TABLES.iter().zip(&tables) {
+    let tables = TABLES.iter().chain(&TRACE_TABLES);
+    for (table, Encoded { rows, bytes }) in tables.zip(runs.iter().chain(trace.iter().flatten())) {
         files.push((table.name, bytes));
         entries.push(TableEntry {
             name: table.name.into(),
@@ -63,7 +74,8 @@ pub fn write(dir: &Path, recording: &Recording) -> Result<(), Error> {
             sha256: sha256(bytes),
         });
     }
-    let manifest = ManifestFile::encode(&recording.manifest, &entries).map_err(unstorable)?;
+    let manifest =
+        ManifestFile::encode(&recording.manifest, entries, trace.is_some()).map_err(unstorable)?;
     files.push((MANIFEST, &manifest));
 
     let target = Target::find(dir)?;
@@ -249,41 +261,62 @@ pub fn read(dir: &Path) -> Result<Recording, Error> {
         why,
     };
     let bytes = read_file(&path)?.ok_or_else(|| not_ours(format!("it has no {MANIFEST}")))?;
-    let ManifestFile { manifest, tables } =
-        ManifestFile::decode(&bytes).map_err(|fault| match fault {
-            Fault::NotOurs(why) => not_ours(why),
-            Fault::Newer(found) => Error::Newer {
-                path: dir.into(),
-                found,
-                supported: VERSION,
-            },
-            Fault::Altered(why) => Error::Altered {
-                path: path.clone(),
-                why,
-            },
-            Fault::Inconsistent(why) => Error::Inconsistent {
-                path: path.clone(),
-                why,
-            },
-        })?;
+    let ManifestFile {
+        manifest,
+        tables,
+        trace,
+    } = ManifestFile::decode(&bytes).map_err(|fault| match fault {
+        Fault::NotOurs(why) => not_ours(why),
+        Fault::Newer(found) => Error::Newer {
+            path: dir.into(),
+            found,
+            supported: VERSION,
+        },
+        Fault::Altered(why) => Error::Altered {
+            path: path.clone(),
+            why,
+        },
+        Fault::Inconsistent(why) => Error::Inconsistent {
+            path: path.clone(),
+            why,
+        },
+    })?;
 
     // All of them before any is decoded, so that damage is called damage.
-    let [runs, counters, samples, batches] = &tables;
-    let tables = [
-        read_table(dir, runs)?,
-        read_table(dir, counters)?,
-        read_table(dir, samples)?,
-        read_table(dir, batches)?,
-    ];
-    let runs = decode(&manifest, tables).map_err(|(table, why)| Error::Inconsistent {
+    let tables = read_tables(dir, &tables)?;
+    let trace = trace
+        .map(|entries| read_tables(dir, &entries))
+        .transpose()?;
+    let inconsistent = |(table, why)| Error::Inconsistent {
         path: dir.join(table),
         why,
-    })?;
+    };
+    let runs = tables::decode(&manifest, tables).map_err(inconsistent)?;
+    let trace = trace
+        .map(|files| {
+            let trace = trace_tables::decode(files)?;
+            check_trace(&runs, &trace)?;
+            Ok(trace)
+        })
+        .transpose()
+        .map_err(inconsistent)?;
     Ok(Recording {
         manifest,
         runs,
-        trace: None,
+        trace,
     })
+}
+
+/// Reads the files of some tables.
+fn read_tables<const N: usize>(
+    dir: &Path,
+    entries: &[TableEntry; N],
+) -> Result<[Encoded; N], Error> {
+    let mut files = std::array::from_fn(|_| Encoded::default());
+    for (file, entry) in files.iter_mut().zip(entries) {
+        *file = read_table(dir, entry)?;
+    }
+    Ok(files)
 }
 
 /// Reads a table's file and sees whether its bytes are those the manifest promises.

@@ -26,20 +26,20 @@ use parquet::schema::types::{ColumnPath, TypePtr};
 pub(crate) type Problem = String;
 
 /// Rows in a row group at most: what a reader has to hold in memory at once.
-pub(crate) const GROUP_ROWS: usize = 1 << 20;
+const GROUP_ROWS: usize = 1 << 20;
 
 /// Values a column may have in a row group, list items counted.
 const GROUP_VALUES_MAX: usize = 2 * GROUP_ROWS;
 
-/// Bytes that the texts of a table may have, all together.
+/// Bytes that the texts and byte strings of a table may have, all together.
 const TEXT_BYTES_MAX: usize = 1 << 30;
 
 /// The file name of a table and its schema in Parquet's language.
 pub(crate) struct Table {
     pub(crate) name: &'static str,
     pub(crate) schema: &'static str,
-    /// A column that counts up, and is therefore stored as differences.
-    pub(crate) counting: Option<&'static str>,
+    /// Columns that count up, or nearly so, and are therefore stored as differences.
+    pub(crate) counting: &'static [&'static str],
     /// Most rows it may have. Like the other limits, this is there because a few bytes can claim
     /// any number of equal values: without it, a file from a stranger could take all memory.
     pub(crate) rows_max: u64,
@@ -49,6 +49,13 @@ impl Table {
     fn schema(&self) -> Result<TypePtr, Problem> {
         Ok(Arc::new(parse_message_type(self.schema).map_err(one_line)?))
     }
+}
+
+/// A table as a Parquet file.
+#[derive(Default)]
+pub(crate) struct Encoded {
+    pub(crate) rows: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// How many bytes of text a table may still have.
@@ -67,20 +74,50 @@ impl TextBudget {
     }
 }
 
+/// Writes a table. `columns` writes those of a row group, in the schema's order.
+pub(crate) fn encode_table<R>(
+    table: &Table,
+    mut rows: impl Iterator<Item = R>,
+    columns: impl Fn(&[R], &mut GroupWriter<'_>) -> Result<(), Problem>,
+) -> Result<Encoded, Problem> {
+    let mut writer = TableWriter::new(table)?;
+    let mut count = 0;
+    loop {
+        let part: Vec<R> = rows.by_ref().take(GROUP_ROWS).collect();
+        if part.is_empty() {
+            break;
+        }
+        count += part.len() as u64;
+        if count > table.rows_max {
+            return Err(format!(
+                "{} would have more than {} rows",
+                table.name, table.rows_max
+            ));
+        }
+        let mut group = writer.group()?;
+        columns(&part, &mut group)?;
+        group.close()?;
+    }
+    Ok(Encoded {
+        rows: count,
+        bytes: writer.finish()?,
+    })
+}
+
 /// Writes a table, row group by row group, into memory.
-pub(crate) struct TableWriter {
+struct TableWriter {
     writer: SerializedFileWriter<Vec<u8>>,
     text: TextBudget,
 }
 
 impl TableWriter {
-    pub(crate) fn new(table: &Table) -> Result<Self, Problem> {
+    fn new(table: &Table) -> Result<Self, Problem> {
         // Ticks repeat, so dictionaries make the tables small; on top of them zstd saves 16 % and
         // snappy 3 %, which is not worth a dependency. Version 1 pages are what all readers know.
         let mut properties = WriterProperties::builder()
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_offset_index_disabled(true);
-        if let Some(column) = table.counting {
+        for &column in table.counting {
             let column = ColumnPath::from(column);
             properties = properties
                 .set_column_dictionary_enabled(column.clone(), false)
@@ -96,7 +133,7 @@ impl TableWriter {
     }
 
     /// Starts a row group. Its columns are written in the schema's order, then it is closed.
-    pub(crate) fn group(&mut self) -> Result<GroupWriter<'_>, Problem> {
+    fn group(&mut self) -> Result<GroupWriter<'_>, Problem> {
         Ok(GroupWriter {
             group: self.writer.next_row_group().map_err(one_line)?,
             text: &self.text,
@@ -104,7 +141,7 @@ impl TableWriter {
     }
 
     /// The whole file.
-    pub(crate) fn finish(self) -> Result<Vec<u8>, Problem> {
+    fn finish(self) -> Result<Vec<u8>, Problem> {
         self.writer.into_inner().map_err(one_line)
     }
 }
@@ -146,6 +183,14 @@ impl GroupWriter<'_> {
         self.text_column(&values, None, None)
     }
 
+    pub(crate) fn byte_strings<'t>(
+        &mut self,
+        values: impl Iterator<Item = &'t [u8]>,
+    ) -> Result<(), Problem> {
+        let values: Vec<ByteArray> = values.map(|bytes| bytes.to_vec().into()).collect();
+        self.text_column(&values, None, None)
+    }
+
     pub(crate) fn optional_texts<'t>(
         &mut self,
         values: impl Iterator<Item = Option<&'t str>>,
@@ -173,7 +218,7 @@ impl GroupWriter<'_> {
         self.text_column(&values, Some(&defined), Some(&repeated))
     }
 
-    pub(crate) fn close(self) -> Result<(), Problem> {
+    fn close(self) -> Result<(), Problem> {
         self.group.close().map_err(one_line)?;
         Ok(())
     }
@@ -220,26 +265,24 @@ fn split<T>(values: impl Iterator<Item = Option<T>>) -> (Vec<T>, Vec<i16>) {
     (present, defined)
 }
 
-/// Reads a table that has to have exactly `rows` rows, calling `each` for every row group in
-/// turn.
+/// Reads a table that has to have exactly as many rows as `file` says, calling `each` for every
+/// row group in turn.
 pub(crate) fn read_table(
     table: &Table,
-    bytes: Vec<u8>,
-    rows: u64,
+    file: Encoded,
     each: impl FnMut(&GroupReader<'_>) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
     // The parquet crate (60.1) panics on some malformed files: a page without its dictionary, a
     // negative offset. The checksum keeps accidents away from it, but not a file made to harm;
     // tests/damage.rs makes such files. Nothing it has touched is used after a panic. In a build
     // with panic=abort such a file would end the process.
-    catch_unwind(AssertUnwindSafe(|| read_groups(table, bytes, rows, each)))
+    catch_unwind(AssertUnwindSafe(|| read_groups(table, file, each)))
         .unwrap_or_else(|panic| Err(format!("malformed Parquet: {}", panic_text(&*panic))))
 }
 
 fn read_groups(
     table: &Table,
-    bytes: Vec<u8>,
-    rows: u64,
+    Encoded { rows, bytes }: Encoded,
     mut each: impl FnMut(&GroupReader<'_>) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
     let file = SerializedFileReader::new(Bytes::from(bytes)).map_err(one_line)?;
@@ -319,6 +362,11 @@ impl GroupReader<'_> {
             .into_iter()
             .map(text)
             .collect()
+    }
+
+    pub(crate) fn byte_strings(&self, name: &str) -> Result<Vec<Vec<u8>>, Problem> {
+        let values = self.text_column(name)?.values;
+        Ok(values.iter().map(|bytes| bytes.data().to_vec()).collect())
     }
 
     pub(crate) fn optional_texts(&self, name: &str) -> Result<Vec<Option<String>>, Problem> {
@@ -466,7 +514,7 @@ mod tests {
             name: "lists.parquet",
             schema: "message lists { REQUIRED GROUP l (LIST) { REPEATED GROUP list {
                 REQUIRED BINARY element (STRING); } } }",
-            counting: None,
+            counting: &[],
             rows_max: 1,
         };
         let mut writer = TableWriter::new(&table).unwrap();
@@ -496,7 +544,8 @@ mod tests {
         group.close().unwrap();
         let bytes = writer.into_inner().unwrap();
         assert!(bytes.len() < 1 << 20, "{} bytes", bytes.len());
-        let read = read_table(&table, bytes, 1, |group| group.text_lists("l").map(drop));
+        let file = Encoded { rows: 1, bytes };
+        let read = read_table(&table, file, |group| group.text_lists("l").map(drop));
         assert_eq!(read, Err(too_many_values()));
     }
 }

@@ -1,10 +1,10 @@
-//! The tables of a recording: which columns they have, and how runs become rows and rows runs.
+//! The tables every recording has: which columns they have, and how runs become rows and rows runs.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::model::{Batch, Manifest, Outcome, Run, Sample};
-use crate::table::{GROUP_ROWS, GroupReader, GroupWriter, Problem, Table, TableWriter, read_table};
+use crate::table::{Encoded, GroupReader, Problem, Table, encode_table, read_table};
 
 /// One row per run.
 const RUNS: Table = Table {
@@ -21,7 +21,7 @@ const RUNS: Table = Table {
         REQUIRED INT64 ops (INTEGER(64,false));
         REQUIRED INT64 userspace_exits (INTEGER(64,false));
     }",
-    counting: Some("id"),
+    counting: &["id"],
     rows_max: 1 << 20,
 };
 
@@ -33,7 +33,7 @@ const COUNTERS: Table = Table {
         REQUIRED BINARY name (STRING);
         REQUIRED INT64 delta (INTEGER(64,true));
     }",
-    counting: None,
+    counting: &[],
     rows_max: 1 << 24,
 };
 
@@ -46,7 +46,7 @@ const SAMPLES: Table = Table {
         REQUIRED INT64 empty (INTEGER(64,false));
         REQUIRED INT64 op (INTEGER(64,false));
     }",
-    counting: Some("index"),
+    counting: &["index"],
     rows_max: 1 << 27,
 };
 
@@ -62,18 +62,12 @@ const BATCHES: Table = Table {
         REQUIRED INT64 op_n (INTEGER(64,false));
         REQUIRED INT64 op_2n (INTEGER(64,false));
     }",
-    counting: Some("index"),
+    counting: &["index"],
     rows_max: 1 << 24,
 };
 
-/// All tables of a recording, in the order in which they are written and read.
+/// The tables every recording has, in the order in which they are written and read.
 pub(crate) const TABLES: [&Table; 4] = [&RUNS, &COUNTERS, &SAMPLES, &BATCHES];
-
-/// A table as a Parquet file.
-pub(crate) struct Encoded {
-    pub(crate) rows: u64,
-    pub(crate) bytes: Vec<u8>,
-}
 
 /// The runs of a recording as [`TABLES`], in that order.
 pub(crate) fn encode(runs: &[Run]) -> Result<[Encoded; TABLES.len()], Problem> {
@@ -120,40 +114,11 @@ pub(crate) fn encode(runs: &[Run]) -> Result<[Encoded; TABLES.len()], Problem> {
     ])
 }
 
-fn encode_table<R>(
-    table: &Table,
-    mut rows: impl Iterator<Item = R>,
-    columns: impl Fn(&[R], &mut GroupWriter<'_>) -> Result<(), Problem>,
-) -> Result<Encoded, Problem> {
-    let mut writer = TableWriter::new(table)?;
-    let mut count = 0;
-    loop {
-        let part: Vec<R> = rows.by_ref().take(GROUP_ROWS).collect();
-        if part.is_empty() {
-            break;
-        }
-        count += part.len() as u64;
-        if count > table.rows_max {
-            return Err(format!(
-                "{} would have more than {} rows",
-                table.name, table.rows_max
-            ));
-        }
-        let mut group = writer.group()?;
-        columns(&part, &mut group)?;
-        group.close()?;
-    }
-    Ok(Encoded {
-        rows: count,
-        bytes: writer.finish()?,
-    })
-}
-
-/// Each item with its run and its position there.
-fn numbered<T: Copy>(run: u32, items: &[T]) -> impl Iterator<Item = (u32, u32, T)> {
+/// Each item with the id of what it is in and its position there.
+pub(crate) fn numbered<T: Copy>(id: u32, items: &[T]) -> impl Iterator<Item = (u32, u32, T)> {
     (0..)
         .zip(items)
-        .map(move |(index, &item)| (run, index, item))
+        .map(move |(index, &item)| (id, index, item))
 }
 
 fn outcome_columns(outcome: &Outcome) -> (&'static str, Option<&str>) {
@@ -222,7 +187,7 @@ pub(crate) fn decode(
 /// The runs that `runs.parquet` lists, without what the other tables say of them.
 fn decode_runs(file: Encoded) -> Result<Vec<Run>, Problem> {
     let mut runs = Vec::new();
-    read_table(&RUNS, file.bytes, file.rows, |group| {
+    read_table(&RUNS, file, |group| {
         let mut part: Vec<Run> = group.u32s("id")?.into_iter().map(bare_run).collect();
         set(&mut part, group.texts("row")?, |run, row| run.row = row);
         set(&mut part, group.u32s("block")?, |run, block| {
@@ -293,7 +258,7 @@ impl<'a> RunsById<'a> {
     }
 
     fn add_counters(&mut self, file: Encoded) -> Result<(), Problem> {
-        read_table(&COUNTERS, file.bytes, file.rows, |group| {
+        read_table(&COUNTERS, file, |group| {
             let (names, deltas) = (group.texts("name")?, group.i64s("delta")?);
             for ((id, name), delta) in group.u32s("run")?.into_iter().zip(names).zip(deltas) {
                 match self.run(id)?.counters.entry(name) {
@@ -308,7 +273,7 @@ impl<'a> RunsById<'a> {
     }
 
     fn add_samples(&mut self, file: Encoded) -> Result<(), Problem> {
-        read_table(&SAMPLES, file.bytes, file.rows, |group| {
+        read_table(&SAMPLES, file, |group| {
             let samples = group.u64s("empty")?.into_iter().zip(group.u64s("op")?);
             let samples = samples.map(|(empty, op)| Sample { empty, op });
             self.add(group, samples, |run| &mut run.samples)
@@ -316,7 +281,7 @@ impl<'a> RunsById<'a> {
     }
 
     fn add_batches(&mut self, file: Encoded) -> Result<(), Problem> {
-        read_table(&BATCHES, file.bytes, file.rows, |group| {
+        read_table(&BATCHES, file, |group| {
             let empty = group
                 .u64s("empty_n")?
                 .into_iter()

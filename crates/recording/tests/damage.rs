@@ -6,26 +6,26 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use common::{FILES, names, small};
-use exitpath_recording::{Error, read, write};
+use common::{FILES, TRACED_FILES, names, small, traced};
+use exitpath_recording::{Error, Recording, Trace, read, write};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sha2::{Digest, Sha256};
 use tempfile::{TempDir, tempdir};
 
-/// A folder with the small recording in it.
+/// A folder with the traced recording in it.
 fn written() -> (TempDir, PathBuf) {
     // Copied, because every `write` waits for the disk.
-    static BYTES: LazyLock<[Vec<u8>; FILES.len()]> = LazyLock::new(|| {
+    static BYTES: LazyLock<[Vec<u8>; TRACED_FILES.len()]> = LazyLock::new(|| {
         let folder = tempdir().unwrap();
         let dir = folder.path().join("recording");
-        write(&dir, &small()).unwrap();
-        FILES.map(|name| fs::read(dir.join(name)).unwrap())
+        write(&dir, &traced()).unwrap();
+        TRACED_FILES.map(|name| fs::read(dir.join(name)).unwrap())
     });
     let folder = tempdir().unwrap();
     let dir = folder.path().join("recording");
     fs::create_dir(&dir).unwrap();
-    for (name, bytes) in FILES.iter().zip(&*BYTES) {
+    for (name, bytes) in TRACED_FILES.iter().zip(&*BYTES) {
         fs::write(dir.join(name), bytes).unwrap();
     }
     (folder, dir)
@@ -119,22 +119,22 @@ fn change(bytes: &mut Vec<u8>, change: &Change) {
 
 proptest! {
     #[test]
-    fn changed_files_are_an_error_or_the_same(file in 0..FILES.len(), changes in changes()) {
+    fn changed_files_are_an_error_or_the_same(file in 0..TRACED_FILES.len(), changes in changes()) {
         let (_folder, dir) = written();
-        let path = dir.join(FILES[file]);
+        let path = dir.join(TRACED_FILES[file]);
         let mut bytes = fs::read(&path).unwrap();
         changes.iter().for_each(|it| change(&mut bytes, it));
         fs::write(&path, bytes).unwrap();
         if let Ok(recording) = read(&dir) {
-            prop_assert_eq!(recording, small());
+            prop_assert_eq!(recording, traced());
         }
     }
 
     /// With checksums that agree the data may be other, but there is no panic.
     #[test]
-    fn forged_tables_are_no_panic(file in 0..FILES.len() - 1, changes in changes()) {
+    fn forged_tables_are_no_panic(file in 0..TRACED_FILES.len() - 1, changes in changes()) {
         let (_folder, dir) = written();
-        let name = FILES[file];
+        let name = TRACED_FILES[file];
         let mut bytes = fs::read(dir.join(name)).unwrap();
         changes.iter().for_each(|it| change(&mut bytes, it));
         forge(&dir, name, &bytes);
@@ -151,32 +151,44 @@ proptest! {
     }
 }
 
-#[test]
-fn any_flipped_byte_is_an_error_or_the_same() {
-    let (_folder, dir) = written();
-    for name in FILES {
+/// Whether each of these files, with a bit of any byte flipped, is an error or what it was.
+fn flip_each_byte(dir: &Path, files: &[&str], recording: &Recording) {
+    for name in files {
         let whole = fs::read(dir.join(name)).unwrap();
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << (at % 8);
             fs::write(dir.join(name), &bytes).unwrap();
-            if let Ok(recording) = read(&dir) {
-                assert!(recording == small(), "{name}, byte {at}");
-                assert_eq!(name, "manifest.json");
+            if let Ok(read) = read(dir) {
+                assert!(read == *recording, "{name}, byte {at}");
+                assert_eq!(*name, "manifest.json");
             }
         }
         fs::write(dir.join(name), &whole).unwrap();
     }
-    assert_eq!(read(&dir).unwrap(), small());
+    assert_eq!(read(dir).unwrap(), *recording);
+}
+
+#[test]
+fn any_flipped_byte_is_an_error_or_the_same() {
+    let folder = tempdir().unwrap();
+    let dir = folder.path().join("recording");
+    write(&dir, &small()).unwrap();
+    flip_each_byte(&dir, &FILES, &small());
+    // The other tables are the same in both.
+    let (_folder, dir) = written();
+    flip_each_byte(&dir, &TRACED_FILES[4..], &traced());
 }
 
 #[test]
 fn any_truncated_file_is_an_error() {
     let (_folder, dir) = written();
-    for name in FILES {
+    for name in TRACED_FILES {
         let whole = fs::read(dir.join(name)).unwrap();
+        // Only the manifest has no length said elsewhere; a few of the others' will do.
+        let step = if name == "manifest.json" { 1 } else { 7 };
         // The manifest's last byte is a line feed that it can do without.
-        for length in 0..whole.len() - 1 {
+        for length in (0..whole.len() - 1).step_by(step) {
             fs::write(dir.join(name), &whole[..length]).unwrap();
             let error = error(&dir);
             assert!(matches!(error, Error::Altered { .. }), "{error}");
@@ -223,30 +235,30 @@ fn what_is_no_recording_is_told_apart() {
 #[test]
 fn newer_recordings_are_told_apart_whatever_they_hold() {
     let (_folder, dir) = written();
-    edit_manifest(&dir, "\"version\": 1", "\"version\": 7");
+    edit_manifest(&dir, "\"version\": 2", "\"version\": 7");
     let newer = error(&dir);
     assert!(
         matches!(
             newer,
             Error::Newer {
                 found: 7,
-                supported: 1,
+                supported: 2,
                 ..
             }
         ),
         "{newer}"
     );
     assert!(newer.to_string().contains("version 7"), "{newer}");
-    assert!(newer.to_string().contains("up to 1"), "{newer}");
+    assert!(newer.to_string().contains("up to 2"), "{newer}");
 
-    let text = r#"{"format": "exitpath-recording", "version": 2, "tables": "elsewhere"}"#;
+    let text = r#"{"format": "exitpath-recording", "version": 3, "tables": "elsewhere"}"#;
     fs::write(dir.join("manifest.json"), text).unwrap();
-    assert!(matches!(error(&dir), Error::Newer { found: 2, .. }));
+    assert!(matches!(error(&dir), Error::Newer { found: 3, .. }));
 }
 
 #[test]
 fn damage_names_the_file() {
-    for name in &FILES[..4] {
+    for name in &TRACED_FILES[..9] {
         let (_folder, dir) = written();
         fs::remove_file(dir.join(name)).unwrap();
         let missing = error(&dir);
@@ -263,12 +275,18 @@ fn damage_names_the_file() {
 
 #[test]
 fn tables_that_do_not_belong_together_are_inconsistent() {
-    let mut other = small();
+    let mut other = traced();
     other.runs[2].id = 9;
+    other.trace.as_mut().unwrap().windows[0].run = 9;
     let folder = tempdir().unwrap();
     let other_dir = folder.path().join("other");
     write(&other_dir, &other).unwrap();
-    for name in ["counters.parquet", "samples.parquet", "batches.parquet"] {
+    for name in [
+        "counters.parquet",
+        "samples.parquet",
+        "batches.parquet",
+        "windows.parquet",
+    ] {
         let (_folder, dir) = written();
         forge(&dir, name, &fs::read(other_dir.join(name)).unwrap());
         let stray = error(&dir);
@@ -306,10 +324,156 @@ fn tables_that_do_not_belong_together_are_inconsistent() {
     assert!(matches!(error(&dir), Error::Inconsistent { .. }));
 }
 
+/// The traced recording with one table as it would be had this been done to the trace.
+fn with_table_of(name: &str, change: fn(&mut Trace)) -> (TempDir, PathBuf) {
+    let mut other = traced();
+    change(other.trace.as_mut().unwrap());
+    let folder = tempdir().unwrap();
+    let other_dir = folder.path().join("other");
+    write(&other_dir, &other).unwrap();
+    let written = fs::read(other_dir.join("manifest.json")).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    let (folder, dir) = self::written();
+    forge(&dir, name, &fs::read(other_dir.join(name)).unwrap());
+    let rows = |manifest: &serde_json::Value| {
+        let tables = manifest["tables"].as_array().unwrap();
+        let entry = tables.iter().find(|entry| entry["name"] == name).unwrap();
+        format!("\"name\": \"{name}\",\n      \"rows\": {},", entry["rows"])
+    };
+    let manifest = fs::read(dir.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    edit_manifest(&dir, &rows(&manifest), &rows(&written));
+    (folder, dir)
+}
+
+#[test]
+fn traces_whose_tables_do_not_belong_together_are_inconsistent() {
+    type Case = (&'static str, fn(&mut Trace), &'static str, &'static str);
+    // Which table is another one's, how that differs, which table is then wrong, and why.
+    let cases: [Case; 4] = [
+        (
+            "instructions.parquet",
+            |it| {
+                it.instructions.truncate(3);
+                it.paths.iter_mut().for_each(|path| path.blocks.truncate(1));
+                it.paths[2].blocks[0].count = 1;
+                it.locations.clear();
+            },
+            "paths.parquet",
+            "block 1 of path 1 is 2 instructions from 2 of 3",
+        ),
+        (
+            "paths.parquet",
+            |it| {
+                it.paths.truncate(2);
+                it.windows.truncate(1);
+                it.windows[0].segments.truncate(2);
+                it.windows[0].segments[0].path = 0;
+            },
+            "windows.parquet",
+            "segment 0 of run 2 takes path 2 of 2",
+        ),
+        (
+            "windows.parquet",
+            |it| {
+                it.paths.push(it.paths[0].clone());
+                it.windows[1].segments[0].path = 3;
+            },
+            "windows.parquet",
+            "segment 0 of run 0 takes path 3 of 3",
+        ),
+        (
+            "locations.parquet",
+            |it| {
+                it.instructions.push(it.instructions[0].clone());
+                it.locations[2].instruction = 4;
+            },
+            "locations.parquet",
+            "a location of instruction 4 of 4",
+        ),
+    ];
+    for (name, change, wrong, said) in cases {
+        let (_folder, dir) = with_table_of(name, change);
+        let error = error(&dir);
+        assert!(matches!(error, Error::Inconsistent { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(wrong) && text.contains(said), "{text}");
+    }
+}
+
+#[test]
+fn traces_that_say_what_cannot_be_are_inconsistent() {
+    // Values stand in a table's dictionary as they are: here the sizes of `main` and `_stext`.
+    let sizes = |it: u64| [it.to_le_bytes(), 16_u64.to_le_bytes()].concat();
+    let cases: [(&str, Vec<u8>, Vec<u8>, &str); 3] = [
+        (
+            "symbols.parquet",
+            b"kernel".to_vec(),
+            b"kernal".to_vec(),
+            "the unknown space \"kernal\"",
+        ),
+        (
+            "symbols.parquet",
+            sizes(32),
+            sizes(u64::MAX),
+            "reaches beyond the last address",
+        ),
+        (
+            "windows.parquet",
+            b"between".to_vec(),
+            b"betwixt".to_vec(),
+            "the unknown part \"betwixt\"",
+        ),
+    ];
+    for (name, from, to, said) in cases {
+        let (_folder, dir) = written();
+        let mut bytes = fs::read(dir.join(name)).unwrap();
+        let at = bytes.windows(from.len()).position(|it| it == from);
+        let at = at.unwrap_or_else(|| panic!("no {from:?} in {name}"));
+        bytes[at..at + to.len()].copy_from_slice(&to);
+        forge(&dir, name, &bytes);
+        let error = error(&dir);
+        assert!(matches!(error, Error::Inconsistent { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(name) && text.contains(said), "{text}");
+    }
+}
+
+#[test]
+fn tables_are_those_of_the_version() {
+    let (_folder, dir) = written();
+    edit_manifest(&dir, "\"version\": 2", "\"version\": 1");
+    let more = error(&dir);
+    assert!(matches!(more, Error::Inconsistent { .. }), "{more}");
+    assert!(more.to_string().contains("more tables"), "{more}");
+
+    let folder = tempdir().unwrap();
+    let dir = folder.path().join("recording");
+    write(&dir, &small()).unwrap();
+    edit_manifest(&dir, "\"version\": 1", "\"version\": 2");
+    let fewer = error(&dir);
+    assert!(matches!(fewer, Error::Inconsistent { .. }), "{fewer}");
+    assert!(
+        fewer.to_string().contains("instructions.parquet"),
+        "{fewer}"
+    );
+
+    let (_folder, dir) = written();
+    edit_manifest(&dir, "symbols.parquet", "cymbals.parquet");
+    assert!(matches!(error(&dir), Error::Inconsistent { .. }));
+
+    for version in ["0", "-1", "1.5", "null", "\"2\""] {
+        let (_folder, dir) = written();
+        edit_manifest(&dir, "\"version\": 2", &format!("\"version\": {version}"));
+        let never = error(&dir);
+        assert!(matches!(never, Error::Altered { .. }), "{never}");
+    }
+}
+
 #[test]
 fn files_of_others_in_the_folder_are_left_alone() {
     let (_folder, dir) = written();
     fs::write(dir.join("notes.txt"), "mine").unwrap();
-    assert_eq!(read(&dir).unwrap(), small());
+    assert_eq!(read(&dir).unwrap(), traced());
     assert!(names(&dir).contains(&"notes.txt".into()));
 }

@@ -6,8 +6,11 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use common::{FILES, names, recordings, small};
-use exitpath_recording::{Batch, Error, Recording, Sample, check_writable, read, write};
+use common::{FILES, TRACED_FILES, names, recordings, small, traced};
+use exitpath_recording::{
+    Batch, Block, Error, Part, Recording, Sample, Segment, Symbol, Trace, check_writable, read,
+    write,
+};
 use proptest::prelude::*;
 use tempfile::tempdir;
 
@@ -51,6 +54,26 @@ fn tables_longer_than_a_row_group_are_read_as_written() {
 }
 
 #[test]
+fn a_path_and_a_window_longer_than_a_row_group_are_read_as_written() {
+    let mut recording = traced();
+    let trace = recording.trace.as_mut().unwrap();
+    let block = |i: u32| Block {
+        cpu: i % 2,
+        first: i % 3,
+        count: 1 + i % 2,
+    };
+    let length = (1 << 20) + 4321;
+    trace.paths[1].blocks = (0..length).map(block).collect();
+    let segments = trace.windows[0].segments.clone();
+    let segments = segments.into_iter().cycle().take(length as usize);
+    trace.windows[0].segments = segments.collect();
+    let folder = tempdir().unwrap();
+    let dir = folder.path().join("recording");
+    write(&dir, &recording).unwrap();
+    assert!(read(&dir).unwrap() == recording);
+}
+
+#[test]
 fn a_recording_without_runs_or_rows_is_one() {
     let mut recording = small();
     recording.runs.clear();
@@ -65,9 +88,9 @@ fn a_recording_without_runs_or_rows_is_one() {
 fn the_same_recording_makes_the_same_bytes() {
     let folder = tempdir().unwrap();
     let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
-    write(&a, &small()).unwrap();
-    write(&b, &small()).unwrap();
-    for name in FILES {
+    write(&a, &traced()).unwrap();
+    write(&b, &traced()).unwrap();
+    for name in TRACED_FILES {
         assert_eq!(
             fs::read(a.join(name)).unwrap(),
             fs::read(b.join(name)).unwrap(),
@@ -79,16 +102,63 @@ fn the_same_recording_makes_the_same_bytes() {
 #[test]
 fn a_recording_is_exactly_its_files_and_readable_by_others() {
     let folder = tempdir().unwrap();
-    let dir = folder.path().join("recording");
-    write(&dir, &small()).unwrap();
+    let [without, with] = ["without", "with"].map(|name| folder.path().join(name));
+    write(&without, &small()).unwrap();
     let mut files = FILES.map(String::from);
     files.sort();
-    assert_eq!(names(&dir), files);
+    assert_eq!(names(&without), files);
+    write(&with, &traced()).unwrap();
+    let mut files = TRACED_FILES.map(String::from);
+    files.sort();
+    assert_eq!(names(&with), files);
     // As permissive as any folder made here, whatever the umask is.
     let other = folder.path().join("other");
     fs::create_dir(&other).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
-    assert_eq!(mode(&dir), mode(&other));
+    assert_eq!(mode(&without), mode(&other));
+}
+
+/// The format version a recording says it has.
+fn version(dir: &Path) -> u64 {
+    let manifest = fs::read(dir.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    manifest["version"].as_u64().unwrap()
+}
+
+#[test]
+fn only_a_trace_needs_version_2() {
+    let folder = tempdir().unwrap();
+    let empty = Recording {
+        trace: Some(Trace::default()),
+        ..small()
+    };
+    for (name, recording, expected) in [
+        ("without", small(), 1),
+        ("with", traced(), 2),
+        ("empty", empty, 2),
+    ] {
+        let dir = folder.path().join(name);
+        write(&dir, &recording).unwrap();
+        assert_eq!(version(&dir), expected, "{name}");
+        assert_eq!(read(&dir).unwrap(), recording, "{name}");
+    }
+}
+
+#[test]
+fn recordings_from_before_there_were_traces_are_read_and_written_as_they_were() {
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings");
+    for name in ["lab-6.1-qemu7.2", "host-in-lab-6.1-qemu7.2"] {
+        let old = made.join(name);
+        assert_eq!(version(&old), 1, "{name}");
+        let recording = read(&old).unwrap();
+        assert_eq!(recording.trace, None, "{name}");
+        assert!(recording.runs.iter().any(|run| !run.samples.is_empty()));
+        let folder = tempdir().unwrap();
+        let new = folder.path().join(name);
+        write(&new, &recording).unwrap();
+        assert_eq!(version(&new), 1, "{name}");
+        assert!(read(&new).unwrap() == recording, "{name}");
+    }
 }
 
 #[test]
@@ -170,4 +240,112 @@ fn recordings_that_contradict_themselves_are_not_written() {
         assert!(matches!(error, Error::Unstorable { .. }), "{error}");
     }
     assert!(names(folder.path()).is_empty());
+}
+
+/// A trace that is refused if this is done to it, and what is said then.
+type Spoil = (fn(&mut Trace), &'static str);
+
+/// What must not be said of the trace of [`traced`].
+const SPOIL: [Spoil; 23] = [
+    (
+        |it| it.instructions[1].bytes.clear(),
+        "instruction 1 has 0 bytes",
+    ),
+    (
+        |it| it.instructions[3].bytes.push(0),
+        "instruction 3 has 16 bytes",
+    ),
+    (|it| it.paths[2].blocks.clear(), "path 2 has no blocks"),
+    (|it| it.paths[1].blocks[1].count = 0, "block 1 of path 1"),
+    (|it| it.paths[1].blocks[1].count = 3, "block 1 of path 1"),
+    (
+        |it| it.paths[1].blocks[1].count = u32::MAX,
+        "block 1 of path 1",
+    ),
+    (|it| it.paths[0].blocks[0].first = 4, "block 0 of path 0"),
+    (
+        |it| it.paths[0].blocks[0].first = u32::MAX,
+        "block 0 of path 0",
+    ),
+    (|it| it.instructions.truncate(3), "block 1 of path 1"),
+    (|it| it.windows[0].run = 9, "a window of run 9"),
+    (|it| it.windows[0].run = 0, "run 0 has two windows"),
+    (
+        |it| it.windows[1].segments.clear(),
+        "the window of run 0 has no segments",
+    ),
+    (
+        |it| it.windows[0].segments[3].path = 3,
+        "segment 3 of run 2 takes path 3 of 3",
+    ),
+    (|it| it.paths.truncate(1), "segment 0 of run 2 takes path 2"),
+    (|it| it.symbols.swap(0, 2), "before the one above it"),
+    (|it| it.symbols.swap(0, 1), "before the one above it"),
+    (|it| it.symbols[0].size = 3, "before the one above it"),
+    (|it| it.symbols[1].address = 0x1001, "before the one above"),
+    (|it| it.symbols[4].size = 4097, "beyond the last address"),
+    (|it| it.symbols[4].size = u64::MAX, "beyond the last"),
+    (|it| it.locations.swap(0, 1), "depth 0 is double or out"),
+    (|it| it.locations[1].depth = 0, "depth 0 is double or out"),
+    (
+        |it| it.locations[2].instruction = 4,
+        "a location of instruction 4 of 4",
+    ),
+];
+
+#[test]
+fn traces_that_contradict_themselves_are_not_written() {
+    let folder = tempdir().unwrap();
+    for (spoil, said) in SPOIL {
+        let mut recording = traced();
+        spoil(recording.trace.as_mut().unwrap());
+        let error = write(&folder.path().join("recording"), &recording).unwrap_err();
+        assert!(matches!(error, Error::Unstorable { .. }), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn traces_at_the_limit_of_what_holds_are_written() {
+    let enough: [fn(&mut Trace); 6] = [
+        |it| it.locations.clear(),
+        // The same path twice, and one that no window has.
+        |it| it.paths.push(it.paths[0].clone()),
+        |it| it.windows.truncate(1),
+        // Nothing lies in a symbol without a size, so it overlaps with none.
+        |it| {
+            it.symbols.insert(
+                0,
+                Symbol {
+                    size: 0,
+                    ..it.symbols[0].clone()
+                },
+            )
+        },
+        |it| {
+            it.symbols[4] = Symbol {
+                address: u64::MAX,
+                size: 1,
+                ..it.symbols[4].clone()
+            }
+        },
+        |it| {
+            it.windows[0].segments = vec![
+                Segment {
+                    path: 2,
+                    part: Part::Op
+                };
+                3
+            ]
+        },
+    ];
+    for enough in enough {
+        let mut recording = traced();
+        enough(recording.trace.as_mut().unwrap());
+        let folder = tempdir().unwrap();
+        let dir = folder.path().join("recording");
+        write(&dir, &recording).unwrap();
+        assert_eq!(read(&dir).unwrap(), recording);
+    }
 }

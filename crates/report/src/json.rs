@@ -1,11 +1,17 @@
-//! The table of exits as one JSON object.
+//! The table of exits, traced paths and their differences, each as one JSON object.
 //!
 //! Field names are a promise. Figures are nanoseconds on a host (with the same in TSC ticks
 //! under `cycles`) and instructions in the lab.
 
+mod diff;
+mod path;
+
 use exitpath_analysis::table::{Figures, HandledBy, RowSummary, Variant, Verdict};
 use exitpath_recording::{Environment, Machine, Manifest};
 use serde::Serialize;
+
+pub use diff::{Diff, diff, incomparable};
+pub use path::{Path, path};
 
 /// The whole object.
 #[derive(Debug, Serialize)]
@@ -178,6 +184,10 @@ pub fn table<'a>(
 impl Table<'_> {
     /// The object as text, one line per field.
     pub fn render(&self) -> String {
-        serde_json::to_string_pretty(self).expect("plain data with string keys always serialises")
+        render(self)
     }
+}
+
+fn render(object: &impl Serialize) -> String {
+    serde_json::to_string_pretty(object).expect("plain data with string keys always serialises")
 }

@@ -1,9 +1,21 @@
-//! Renders analysis results as terminal text and as JSON.
+//! Renders analysis results as terminal text, JSON, flame graphs and timelines.
 //!
-//! [`json`] is the promised machine-readable form, [`text`] the table a person reads. Neither
-//! computes: both show a [`RowSummary`](exitpath_analysis::table::RowSummary) as it is.
+//! [`json`] is the promised machine-readable form and [`text`] what a person reads, each of the
+//! table of exits ([`RowSummary`](exitpath_analysis::table::RowSummary)), of a traced path
+//! ([`RowPath`](exitpath_analysis::path::RowPath)) and of what differs between two traces
+//! ([`PathDiff`](exitpath_analysis::path::diff::PathDiff)). [`flame`] and [`perfetto`] draw a path,
+//! [`markdown`] is a difference for a pull request. None of them computes: all show what the
+//! analysis found, as it is.
 
 #![forbid(unsafe_code)]
 
+mod calls;
+mod error;
+pub mod flame;
+mod format;
 pub mod json;
+pub mod markdown;
+pub mod perfetto;
 pub mod text;
+
+pub use error::Error;

@@ -1,20 +1,28 @@
-//! The table of exits as terminal text.
+//! Terminal text: the table of exits, the views of a traced path, and what differs between two.
+
+mod annotate;
+pub(crate) mod diff;
+mod path;
+mod tree;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use exitpath_analysis::table::{RowSummary, Variant, Verdict};
 use exitpath_recording::{Machine, Manifest};
 
+pub use annotate::annotate;
+pub use diff::{commit, diff};
+pub use path::{Functions, path, seeds};
+pub use tree::tree;
+
+use crate::format::{count, machine, new_table, none, plain, push_wrapped, subject, trimmed};
 use crate::json;
 
 /// Columns for other values than the row's own; those that do not fit are counted.
 const VARIANTS_WIDTH: usize = 44;
 /// Seeds of such a value that a line shows; the rest are counted.
 const SEEDS_SHOWN: usize = 3;
-/// Columns after which a note goes on in the next line.
-const NOTE_WIDTH: usize = 120;
 
 /// The table, what its columns mean, the notes, what it was measured on, and the warnings.
 pub fn table(manifest: &Manifest, rows: &[RowSummary]) -> String {
@@ -30,55 +38,6 @@ pub fn table(manifest: &Manifest, rows: &[RowSummary]) -> String {
         push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
     }
     text
-}
-
-/// Without line breaks and what else moves a terminal's cursor: a recording may come from anybody.
-fn plain(text: &str) -> String {
-    let blank = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().map(blank).collect()
-}
-
-/// Breaks a line where it is too long, and indents what follows.
-fn push_wrapped(text: &mut String, line: &str) {
-    let mut column = 0;
-    for word in line.split_whitespace() {
-        let width = word.chars().count();
-        if column > 0 && column + 1 + width > NOTE_WIDTH {
-            text.push_str("\n ");
-            column = 1;
-        }
-        if column > 0 {
-            text.push(' ');
-            column += 1;
-        }
-        text.push_str(word);
-        column += width;
-    }
-    text.push('\n');
-}
-
-fn new_table(header: &[&str], left: &[usize]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header.iter().enumerate().map(|(i, title)| {
-        let alignment = if left.contains(&i) {
-            CellAlignment::Left
-        } else {
-            CellAlignment::Right
-        };
-        Cell::new(title).set_alignment(alignment)
-    }));
-    for (i, column) in table.column_iter_mut().enumerate() {
-        let alignment = if left.contains(&i) {
-            CellAlignment::Left
-        } else {
-            CellAlignment::Right
-        };
-        column.set_cell_alignment(alignment);
-    }
-    table
 }
 
 fn lab_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
@@ -173,18 +132,6 @@ fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
     text
 }
 
-fn trimmed(table: &Table) -> String {
-    let lines: Vec<_> = table
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect();
-    lines.join("\n")
-}
-
-fn none() -> String {
-    "–".to_owned()
-}
-
 fn handled(row: &RowSummary) -> String {
     row.handled_by
         .map_or_else(none, |by| json::handled_by(by).to_owned())
@@ -205,24 +152,6 @@ fn nanoseconds(value: f64) -> String {
     }
 }
 
-/// A whole number with separators.
-fn count(value: f64) -> String {
-    let rounded = value.round() as i64;
-    let digits = rounded.unsigned_abs().to_string();
-    let mut text = if rounded < 0 {
-        "-".to_owned()
-    } else {
-        String::new()
-    };
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// The values beside the row's own that were not interrupted. Seeds are named where a value did not
 /// occur under all.
 fn variants(row: &RowSummary, all: &[u64]) -> String {
@@ -235,7 +164,7 @@ fn variants(row: &RowSummary, all: &[u64]) -> String {
     let mut text = String::new();
     for (i, variant) in others.iter().enumerate() {
         let instructions = count(variant.instructions as f64);
-        let seeds = seeds(&variant.seeds, all);
+        let seeds = where_seen(&variant.seeds, all);
         let separator = if i == 0 { "" } else { ", " };
         let next = format!("{separator}{instructions} × {}{seeds}", variant.samples);
         let rest = match others.len() - i {
@@ -252,7 +181,7 @@ fn variants(row: &RowSummary, all: &[u64]) -> String {
 }
 
 /// Nothing where these are all.
-fn seeds(seeds: &[u64], all: &[u64]) -> String {
+fn where_seen(seeds: &[u64], all: &[u64]) -> String {
     if all.iter().all(|seed| seeds.contains(seed)) {
         return String::new();
     }
@@ -304,28 +233,6 @@ fn cpus(text: &mut String, rows: &[RowSummary]) {
 /// What the figures hold for: a line on the machine and one on its kernel.
 pub fn environment(manifest: &Manifest) -> String {
     let environment = &manifest.environment;
-    let [kernel, cmdline, cpu] =
-        [&environment.kernel, &environment.cmdline, &environment.cpu].map(|text| plain(text));
-    let cpus = match environment.cpus {
-        1 => "1 CPU".to_owned(),
-        cpus => format!("{cpus} CPUs"),
-    };
-    let machine = match manifest.machine {
-        Machine::Host => {
-            let khz = environment.tsc_khz.map_or_else(
-                || "unknown".to_owned(),
-                |khz| format!("{} kHz", count(khz as f64)),
-            );
-            format!("host: {cpu}, {cpus}, TSC {khz}")
-        }
-        Machine::Lab => {
-            let qemu = environment.qemu.as_deref().map_or_else(none, plain);
-            let seeds: Vec<String> = environment.seeds.iter().map(u64::to_string).collect();
-            format!(
-                "lab: QEMU {qemu}, -cpu {cpu}, {cpus}, seeds {}",
-                seeds.join(" ")
-            )
-        }
-    };
-    format!("{machine}\nLinux {kernel}, command line: {cmdline}")
+    let machine = machine(manifest, environment.cpus, &environment.seeds);
+    format!("{machine}\n{}", subject(manifest))
 }

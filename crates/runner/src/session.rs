@@ -14,6 +14,7 @@ use exitpath_vmm::kick::{self, Kickable};
 use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Stop, Vcpu, Vm};
 
 use crate::counters::Counters;
+use crate::marker;
 use crate::{Settings, batches_of, samples_of};
 
 /// Among the counters: the guest's TSC frequency in kHz, as KVM reports it.
@@ -360,6 +361,7 @@ impl Protocol {
         self.vm.memory().set_word(word::YIELD, yielding);
 
         self.until_ready()?;
+        marker::arm();
         // Nothing that is counted or timed may be the first touch of a page: results, stack, and
         // for rows about pages the scratch memory, of which KVM then has mapped every page once.
         let result_pages = samples.div_ceil(256).max(batches.div_ceil(128));
@@ -401,7 +403,9 @@ impl Protocol {
         };
         let machine_before = machine();
         let start = self.read()?;
+        marker::start();
         self.go(command::PAIRS, samples, 0)?;
+        marker::stop();
         let (mut counters, userspace_exits) = self.read()?.since(&start);
         counters.extend(noise_difference(&machine_before, &machine()));
         harvest.ops = u64::from(samples);

@@ -16,7 +16,7 @@ pub struct Count {
 }
 
 /// The path of one traced run (one row at one seed).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RowPath {
     /// The row.
     pub row: String,
@@ -42,6 +42,8 @@ pub struct RowPath {
     pub residual: i64,
     /// Rounds, of all, whose own residual is not 0.
     pub rounds_with_residual: usize,
+    /// Rounds, of all, in whose bracket without the operation something is not explained.
+    pub rounds_with_empty_residual: usize,
     /// VMRUNs in the round.
     pub exits: u64,
     /// Where the instructions are by purpose, in the order of the table of phases; those without
@@ -112,7 +114,7 @@ pub struct Variant {
     pub rounds: usize,
     /// Instructions of its most frequent path.
     pub total: u64,
-    /// Largest and smallest, where loops differ.
+    /// Smallest and largest, where loops differ.
     pub range: (u64, u64),
     /// What it has and the most frequent variant has not, in words; empty for the most frequent.
     pub differs_by: String,
@@ -159,7 +161,7 @@ pub enum Entered {
     Before,
     /// By a call.
     Call,
-    /// By a jump at the end of another function, or through a thunk.
+    /// By a jump at the end of another function. (A call through a thunk is a call.)
     TailCall,
     /// By an interrupt or an exception.
     Interrupt,

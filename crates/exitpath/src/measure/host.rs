@@ -12,7 +12,7 @@ use exitpath_vmm::{Kvm, kick};
 use super::{BATCH_LENGTH, BATCHES};
 use crate::cli::Measure;
 use crate::failure::Failure;
-use crate::{doctor, output};
+use crate::{doctor, output, provenance};
 
 /// Bracketed samples in a run unless the user says otherwise: enough for a 99th percentile.
 const SAMPLES: u32 = 1000;
@@ -29,8 +29,8 @@ pub(super) fn measure(
     let (cpus, shared_core) = exitpath_host::choose_cpus(&Root::default(), &allowed);
     let samples = args.samples.unwrap_or(SAMPLES);
     let settings = super::settings(args, samples, cpus.clone(), false);
-    let order_seed = args.order_seed.unwrap_or_else(super::unix_seconds);
-    let begun_unix_seconds = super::unix_seconds();
+    let order_seed = args.order_seed.unwrap_or_else(provenance::unix_seconds);
+    let begun_unix_seconds = provenance::unix_seconds();
 
     let order = random_order(rows, args.runs, order_seed);
     let bar = output::progress(order.len() as u64);
@@ -115,7 +115,7 @@ fn environment(
         qemu: None,
         seeds: Vec::new(),
         tsc_khz: tsc_khz.filter(|&khz| khz > 0),
-        exitpath: super::version(),
+        exitpath: provenance::version(),
         facts,
     }
 }

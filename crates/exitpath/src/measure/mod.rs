@@ -2,19 +2,16 @@
 
 mod host;
 mod lab;
-pub(crate) mod worker;
 
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use exitpath_analysis::table::{RowSummary, Verdict, summarise};
-use exitpath_exits::{Row, default_rows, find, nearest};
 use exitpath_host::GuestOutcome;
 use exitpath_runner::Settings;
 
 use crate::cli::{Measure, On};
 use crate::failure::Failure;
-use crate::{doctor, interrupt, output, show};
+use crate::{doctor, interrupt, output, rows, show};
 
 /// Repetitions of the batch estimator in a run.
 const BATCHES: u32 = 8;
@@ -25,10 +22,13 @@ const WARM_UP: u32 = 64;
 
 pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
     if args.list {
-        return output::print(&list());
+        return output::print(&rows::list());
     }
-    let rows = choose_rows(&args.rows)?;
-    let dir = args.out.clone().map_or_else(default_folder, Ok)?;
+    let rows = rows::choose(&args.rows)?;
+    let dir = args
+        .out
+        .clone()
+        .map_or_else(|| output::default_folder("measure"), Ok)?;
     // Before anything is measured, not after.
     exitpath_recording::check_writable(&dir).map_err(|error| Failure::Usage(error.to_string()))?;
     let interrupted = interrupt::flag();
@@ -65,37 +65,6 @@ fn check(rows: &[RowSummary]) -> Result<(), Failure> {
         )));
     }
     Ok(())
-}
-
-fn list() -> String {
-    let line = |row: &Row| format!("{:<30}{}", row.name, row.operation);
-    exitpath_exits::ROWS
-        .iter()
-        .map(line)
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-fn choose_rows(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
-    if names.is_empty() {
-        return Ok(default_rows().collect());
-    }
-    let mut rows: Vec<&'static Row> = Vec::new();
-    for name in names {
-        let row = find(name).ok_or_else(|| {
-            let near = match nearest(name).as_slice() {
-                [] => String::new(),
-                near => format!("; near it: {}", near.join(", ")),
-            };
-            Failure::Usage(format!(
-                "no row is called '{name}'{near}; `exitpath measure --list` names all"
-            ))
-        })?;
-        if !rows.iter().any(|known| known.name == row.name) {
-            rows.push(row);
-        }
-    }
-    Ok(rows)
 }
 
 /// Host where guests really run on the CPU, else lab; and the reason where nobody asked.
@@ -136,25 +105,6 @@ fn choose_machine(on: Option<On>) -> Result<(On, GuestOutcome, Option<String>), 
     }
 }
 
-/// A new folder in the user's data folder, named by the time.
-fn default_folder() -> Result<PathBuf, Failure> {
-    let base = std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_absolute())
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")))
-        .ok_or_else(|| {
-            Failure::Usage("no HOME to put the recording into: name a folder with --out".to_owned())
-        })?;
-    let name = format!("measure-{}-{}", unix_seconds(), std::process::id());
-    Ok(base.join("exitpath").join(name))
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
 fn settings(args: &Measure, samples: u32, cpus: Vec<usize>, yielding: bool) -> Settings {
     Settings {
         samples,
@@ -164,16 +114,5 @@ fn settings(args: &Measure, samples: u32, cpus: Vec<usize>, yielding: bool) -> S
         watchdog: Duration::from_secs(args.watchdog),
         cpus,
         yielding,
-    }
-}
-
-/// Version and build, for the manifest: the VMM is part of what is measured, so the very program
-/// is named.
-fn version() -> String {
-    let program = std::env::current_exe().ok();
-    let build = program.and_then(|path| exitpath_lab::bzimage::file_sha256(&path).ok());
-    match build {
-        Some(sum) => format!("exitpath {} (sha256 {sum})", env!("CARGO_PKG_VERSION")),
-        None => format!("exitpath {}", env!("CARGO_PKG_VERSION")),
     }
 }

@@ -8,6 +8,7 @@ use exitpath_lab::Error;
 use exitpath_lab::apt::Apt;
 use exitpath_lab::bzimage::file_sha256;
 use exitpath_lab::cache::Cache;
+use exitpath_lab::debug_files::DebugFiles;
 use exitpath_lab::kernels::{Flavour, Kernels, Listing};
 
 use crate::{forge, have};
@@ -28,6 +29,9 @@ impl Mirror {
         let debs = [
             image("6.1.0-9-amd64", "6.1.27-1"),
             image("6.1.0-56-amd64", "6.1.192-2"),
+            forge::debug_deb(&mirror.pool(), "6.1.0-56-amd64", "6.1.192-2"),
+            // Of another version than the kernel.
+            forge::debug_deb(&mirror.pool(), "6.1.0-9-amd64", "6.1.27-2"),
             image("6.1.0-56-cloud-amd64", "6.1.192-2"),
             mirror.meta("6.1.192-2", "6.1.0-56-amd64"),
         ];
@@ -351,6 +355,82 @@ fn packages_are_downloaded_whole_or_not_at_all() {
 
     let error = apt.download(&["no-such-package"], &into).unwrap_err();
     assert!(error.to_string().contains("no-such-package"), "{error}");
+}
+
+#[test]
+fn debug_symbols_are_fetched_for_the_very_version() {
+    if !can_run() {
+        return;
+    }
+    let mirror = Mirror::new();
+    let kernels = mirror.kernels();
+    let resolve = |spec: &str| kernels.resolve(Some(spec), None).unwrap();
+    let kernel = resolve("6.1.0-56");
+    assert_eq!(kernel.debug_files(), None);
+    let files = kernels.fetch_debug_files(&kernel).unwrap();
+    assert_eq!(fs::read(&files.vmlinux).unwrap(), b"6.1.192-2");
+    let modules: Vec<_> = files
+        .modules
+        .iter()
+        .map(|m| m.file_name().unwrap())
+        .collect();
+    assert_eq!(modules, ["kvm.ko", "kvm-amd.ko", "irqbypass.ko"]);
+    assert_eq!(fs::read(&files.modules[1]).unwrap(), b"kvm-amd");
+    let kernel_folder = kernel.bzimage.ancestors().nth(2).unwrap();
+    assert!(files.vmlinux.starts_with(kernel_folder));
+    assert!(!kernel_folder.join("usr/share").exists());
+    let of_release = files.modules[0].ancestors().nth(4).unwrap();
+    assert!(!of_release.join("kernel/drivers").exists());
+
+    // Found again, by any way to the kernel, and without the archive.
+    assert_eq!(kernel.debug_files().as_ref(), Some(&files));
+    assert_eq!(DebugFiles::of(&files.vmlinux).unwrap(), files);
+    let error = kernels.fetch_debug_files(&resolve("6.1.0-9")).unwrap_err();
+    assert!(matches!(error, Error::NoDebugPackage { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("6.1.0-9-amd64-dbg 6.1.27-1 (only 6.1.27-2)"),
+        "{error}"
+    );
+    let error = kernels.fetch_debug_files(&resolve("6.12")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("has no linux-image-6.12.43+deb12-amd64-dbg"),
+        "{error}"
+    );
+    mirror.break_it();
+    assert_eq!(kernels.fetch_debug_files(&kernel).unwrap(), files);
+    assert_eq!(resolve("6.1.0-56").debug_files(), Some(files));
+}
+
+#[test]
+fn debug_symbols_that_do_not_arrive_whole_leave_nothing() {
+    if !can_run() {
+        return;
+    }
+    let mirror = Mirror::new();
+    let kernels = mirror.kernels();
+    let kernel = kernels.resolve(Some("6.1.0-56"), None).unwrap();
+    let package = ("linux-image-6.1.0-56-amd64-dbg", "6.1.192-2", "");
+    // The archive's list is of the new one; so it is the package itself that is wrong.
+    let empty = forge::deb(&mirror.pool(), package, &[("usr/share/doc/x", b"x")]);
+    mirror.suite("bookworm", &[empty]);
+    age_lists(&mirror.cache());
+    let error = kernels.fetch_debug_files(&kernel).unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("boot/vmlinux"), "{error}");
+    assert_eq!(kernel.debug_files(), None);
+    assert!(
+        !kernel
+            .bzimage
+            .ancestors()
+            .nth(2)
+            .unwrap()
+            .join("usr")
+            .exists()
+    );
 }
 
 #[test]

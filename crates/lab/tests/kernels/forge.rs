@@ -198,3 +198,22 @@ pub(crate) fn kernel_deb(dir: &Path, release: &str, version: &str) -> PathBuf {
         ],
     )
 }
+
+/// A package of debug symbols, with more in it than is wanted. Its vmlinux says whose it is.
+pub(crate) fn debug_deb(dir: &Path, release: &str, version: &str) -> PathBuf {
+    let module = |path: &str| format!("usr/lib/debug/lib/modules/{release}/kernel/{path}");
+    let vmlinux = format!("usr/lib/debug/boot/vmlinux-{release}");
+    deb(
+        dir,
+        (&format!("linux-image-{release}-dbg"), version, ""),
+        &[
+            (&vmlinux, version.as_bytes()),
+            (&module("arch/x86/kvm/kvm.ko"), b"kvm"),
+            (&module("arch/x86/kvm/kvm-amd.ko"), b"kvm-amd"),
+            (&module("arch/x86/kvm/kvm-intel.ko"), b"kvm-intel"),
+            (&module("virt/lib/irqbypass.ko"), b"irqbypass"),
+            (&module("drivers/gpu/drm/drm.ko"), b"drm"),
+            ("usr/share/doc/linux/copyright", b"long"),
+        ],
+    )
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use exitpath_lab::Error;
 use exitpath_lab::cache::Cache;
 use exitpath_lab::deb;
+use exitpath_lab::debug_files::DebugFiles;
 use exitpath_lab::kernels::{Kernel, Kernels};
 
 use crate::forge::{self, Packing};
@@ -233,6 +234,44 @@ fn a_vmlinux_is_booted_as_it_is_if_it_can_be() {
     let path = lab.put("tree/other", &forge::vmlinux(RELEASE, false));
     let error = lab.resolve(&path, None).unwrap_err();
     assert!(error.to_string().contains("CONFIG_PVH"), "{error}");
+}
+
+#[test]
+fn debug_files_are_found_where_the_kernel_is() {
+    let lab = Lab::new();
+    let image = forge::bzimage(RELEASE, &forge::vmlinux(RELEASE, true), Packing::Gzip);
+
+    // Installed, with the package of debug symbols installed beside it.
+    let path = lab.put("root/boot/vmlinuz-x", &image);
+    let kernel = lab.resolve(&path, None).unwrap();
+    assert_eq!(kernel.debug_files(), None);
+    let debug = "root/usr/lib/debug";
+    let vmlinux = lab.put(&format!("{debug}/boot/vmlinux-{RELEASE}"), b"");
+    let modules = format!("{debug}/lib/modules/{RELEASE}/kernel");
+    let module = lab.put(&format!("{modules}/arch/x86/kvm/kvm.ko"), b"");
+    let files = kernel.debug_files().unwrap();
+    assert_eq!((files.vmlinux, files.modules), (vmlinux, vec![module]));
+
+    // In the tree it was built in; also if the tree's vmlinux is what was given.
+    let path = lab.put("tree/arch/x86/boot/bzImage", &image);
+    let vmlinux = lab.put("tree/vmlinux", &forge::vmlinux(RELEASE, true));
+    let module = lab.put("tree/drivers/crypto/ccp/ccp.ko", b"");
+    let files = lab.resolve(&path, None).unwrap().debug_files().unwrap();
+    assert_eq!(files.vmlinux, vmlinux);
+    assert_eq!(files.modules, [module]);
+    let given = lab.resolve(&vmlinux, None).unwrap();
+    assert_eq!(given.debug_files(), Some(files.clone()));
+    assert_eq!(DebugFiles::of(&vmlinux).unwrap(), files);
+
+    // No kernel of an archive: nothing to fetch.
+    let path = lab.put("other/bzImage", &image);
+    let kernel = lab.resolve(&path, None).unwrap();
+    let error = Kernels::new(lab.cache.clone()).fetch_debug_files(&kernel);
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::NotOfTheArchive { .. }), "{error}");
+    assert!(!error.to_string().contains('\n'));
+    let error = DebugFiles::of(&lab.path("no/vmlinux")).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
 }
 
 #[test]

@@ -7,19 +7,34 @@ use std::fs;
 use std::path::Path;
 
 use exitpath_recording::{
-    Batch, Bounds, Environment, Machine, Manifest, Outcome, Plan, Recording, RowInfo, Run, Sample,
+    Batch, Block, Bounds, Environment, Instruction, Location, Machine, Manifest, Outcome, Part,
+    Plan, Recording, RowInfo, Run, Sample, Segment, Space, Symbol, Trace, Window,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// The files of a recording, the manifest last.
+/// The files of a recording without a trace, the manifest last.
 pub(crate) const FILES: [&str; 5] = [
     "runs.parquet",
     "counters.parquet",
     "samples.parquet",
     "batches.parquet",
+    "manifest.json",
+];
+
+/// The files of a recording with a trace, the manifest last.
+pub(crate) const TRACED_FILES: [&str; 10] = [
+    "runs.parquet",
+    "counters.parquet",
+    "samples.parquet",
+    "batches.parquet",
+    "instructions.parquet",
+    "paths.parquet",
+    "windows.parquet",
+    "symbols.parquet",
+    "locations.parquet",
     "manifest.json",
 ];
 
@@ -122,6 +137,86 @@ pub(crate) fn small() -> Recording {
                 5,
             ),
         ],
+    }
+}
+
+/// The [`small`] recording with the trace of two of its runs.
+pub(crate) fn traced() -> Recording {
+    let block = |cpu, first, count| Block { cpu, first, count };
+    let path = |blocks: &[Block]| exitpath_recording::Path {
+        blocks: blocks.to_vec(),
+    };
+    let window = |run, segments: &[(Part, u32)]| Window {
+        run,
+        segments: segments
+            .iter()
+            .map(|&(part, path)| Segment { part, path })
+            .collect(),
+    };
+    let symbol = |space, address, size, name: &str, module: &str| Symbol {
+        space,
+        address,
+        size,
+        name: name.into(),
+        module: module.into(),
+    };
+    let location = |instruction, depth, function: &str, line| Location {
+        instruction,
+        depth,
+        function: function.into(),
+        file: "arch/x86/kvm/svm/svm.c".into(),
+        line,
+    };
+    let instruction = |address, bytes: &[u8]| Instruction {
+        address,
+        bytes: bytes.to_vec(),
+    };
+    Recording {
+        trace: Some(Trace {
+            instructions: vec![
+                instruction(0x1000, &[0x0f, 0x31]),
+                instruction(0x1002, &[0x0f, 0xa2]),
+                instruction(0xffff_ffff_8100_0000, &[0x90]),
+                instruction(0xffff_ffff_8100_0001, &[0x66; 15]),
+            ],
+            paths: vec![
+                path(&[block(0, 0, 1)]),
+                path(&[block(0, 0, 2), block(1, 2, 2), block(0, 3, 1)]),
+                path(&[block(0, 1, 3)]),
+            ],
+            windows: vec![
+                window(
+                    2,
+                    &[
+                        (Part::Between, 2),
+                        (Part::Empty, 0),
+                        (Part::Between, 2),
+                        (Part::Op, 1),
+                        (Part::Between, 0),
+                    ],
+                ),
+                window(0, &[(Part::Between, 1)]),
+            ],
+            symbols: vec![
+                symbol(Space::Guest, 0x1000, 2, "bracket", "guest"),
+                symbol(Space::Guest, 0x1002, 2, "operation", "guest"),
+                symbol(Space::User, 0x1000, 0x20, "main", "exitpath"),
+                symbol(
+                    Space::Kernel,
+                    0xffff_ffff_8100_0000,
+                    16,
+                    "_stext",
+                    "vmlinux",
+                ),
+                symbol(Space::Kernel, u64::MAX - 4095, 4096, "last", "kvm"),
+            ],
+            locations: vec![
+                location(2, 0, "svm_vcpu_run", 4177),
+                location(2, 1, "guest_state_enter_irqoff", 0),
+                location(3, 0, "svm_vcpu_run", 4178),
+            ],
+        }),
+        ..small()
     }
 }
 
@@ -306,14 +401,134 @@ fn run() -> impl Strategy<Value = (usize, Run)> {
         )
 }
 
+/// A range of positions in something that may have fewer: both are to be taken modulo what is left.
+type Range = [usize; 2];
+
+/// What a trace is made of, before references are made to refer to something.
+#[derive(Debug, Clone)]
+struct Parts {
+    instructions: Vec<Instruction>,
+    /// Of each path its blocks: CPU, and which instructions.
+    paths: Vec<Vec<(u32, Range)>>,
+    /// Of each run its segments: part, and which path. None for a run that is not traced.
+    windows: Vec<Option<Vec<(Part, usize)>>>,
+    backwards: bool,
+    /// Space and first address; name, module and the most bytes.
+    symbols: BTreeMap<(Space, u64), (String, String, u64)>,
+    /// Which instruction and at which depth; function, file and line.
+    locations: BTreeMap<(usize, u32), (String, String, u32)>,
+}
+
+fn parts() -> impl Strategy<Value = Parts> {
+    let instruction = (extreme(), vec(any::<u8>(), 1..=15))
+        .prop_map(|(address, bytes)| Instruction { address, bytes });
+    let block = (any::<u32>(), any::<Range>());
+    let part = prop_oneof![Just(Part::Between), Just(Part::Empty), Just(Part::Op)];
+    let space = prop_oneof![Just(Space::Guest), Just(Space::User), Just(Space::Kernel)];
+    let window = option::of(vec((part, any::<usize>()), 1..20));
+    (
+        vec(instruction, 0..20),
+        vec(vec(block, 1..20), 0..8),
+        (vec(window, 8), any::<bool>()),
+        btree_map((space, extreme()), (text(), text(), extreme()), 0..8),
+        btree_map(
+            (0..20_usize, any::<u32>()),
+            (text(), text(), any::<u32>()),
+            0..8,
+        ),
+    )
+        .prop_map(
+            |(instructions, paths, (windows, backwards), symbols, locations)| Parts {
+                instructions,
+                paths,
+                windows,
+                backwards,
+                symbols,
+                locations,
+            },
+        )
+}
+
+/// The trace of these runs that can be made of the parts.
+fn assemble(parts: Parts, runs: &[Run]) -> Trace {
+    let instructions = parts.instructions.len();
+    let block = |(cpu, [first, count]): (u32, Range)| {
+        let first = first % instructions;
+        let count = 1 + count % (instructions - first);
+        Block {
+            cpu,
+            first: first as u32,
+            count: count as u32,
+        }
+    };
+    let paths = parts.paths.into_iter().filter(|_| instructions > 0);
+    let paths = paths.map(|blocks| exitpath_recording::Path {
+        blocks: blocks.into_iter().map(block).collect(),
+    });
+    let paths: Vec<_> = paths.collect();
+    let segment = |(part, path): (Part, usize)| Segment {
+        part,
+        path: (path % paths.len()) as u32,
+    };
+    let windows = runs.iter().zip(parts.windows);
+    let mut windows: Vec<Window> = windows
+        .filter_map(|(run, segments)| Some((run.id, segments?)))
+        .filter(|_| !paths.is_empty())
+        .map(|(run, segments)| Window {
+            run,
+            segments: segments.into_iter().map(segment).collect(),
+        })
+        .collect();
+    // The order is the trace's, not that of the runs.
+    if parts.backwards {
+        windows.reverse();
+    }
+    let next = parts.symbols.keys().copied().skip(1).map(Some);
+    let next: Vec<_> = next.chain([None]).collect();
+    let symbols = parts.symbols.into_iter().zip(next);
+    let symbols = symbols.map(|(((space, address), (name, module, size)), next)| {
+        let room = match next {
+            Some((same, next)) if same == space => next - address,
+            // As far as the last address; the one symbol at 0 cannot have that size.
+            _ => (u64::MAX - address).saturating_add(1),
+        };
+        Symbol {
+            space,
+            address,
+            size: size.min(room),
+            name,
+            module,
+        }
+    });
+    let symbols = symbols.collect();
+    let locations = parts.locations.into_iter();
+    let locations = locations
+        .filter(|((instruction, _), _)| *instruction < instructions)
+        .map(|((instruction, depth), (function, file, line))| Location {
+            instruction: instruction as u32,
+            depth,
+            function,
+            file,
+            line,
+        });
+    Trace {
+        locations: locations.collect(),
+        instructions: parts.instructions,
+        paths,
+        windows,
+        symbols,
+    }
+}
+
 /// Any recording that does not contradict itself.
 pub(crate) fn recordings() -> impl Strategy<Value = Recording> {
     (
         manifest(),
         btree_map(any::<u32>(), run(), 0..8),
         any::<bool>(),
+        option::of(parts()),
     )
-        .prop_map(|(manifest, runs, backwards)| {
+        .prop_map(|(manifest, runs, backwards, parts)| {
             let mut runs: Vec<Run> = runs
                 .into_iter()
                 .map(|(id, (row, run))| {
@@ -325,10 +540,11 @@ pub(crate) fn recordings() -> impl Strategy<Value = Recording> {
             if backwards {
                 runs.reverse();
             }
+            let trace = parts.map(|parts| assemble(parts, &runs));
             Recording {
                 manifest,
                 runs,
-                trace: None,
+                trace,
             }
         })
 }

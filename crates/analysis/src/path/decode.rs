@@ -1,0 +1,291 @@
+//! Machine code, decoded once: where control may go from an instruction, and what the guest's
+//! clock makes of it.
+
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, Formatter, GasFormatter, Instruction as Iced,
+    Mnemonic as M, OpKind,
+};
+
+use exitpath_recording::Instruction;
+
+/// Where control may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// To the next instruction only; with a REP prefix, to itself too.
+    Next,
+    /// To the target or to the next instruction.
+    Branch,
+    /// To the target.
+    Jump,
+    /// Anywhere, by a jump.
+    IndirectJump,
+    /// To the target, by a call.
+    Call,
+    /// Anywhere, by a call.
+    IndirectCall,
+    /// Anywhere, by a return.
+    Return,
+    /// Into the kernel, by a system call.
+    SystemCall,
+    /// From there into user space.
+    SystemReturn,
+    /// Back from an interrupt or an exception (IRET).
+    InterruptReturn,
+    /// Into the guest and, some time later, to the next instruction.
+    Vmrun,
+}
+
+/// Whether an instruction of the guest that was the last one before an exit has been intercepted,
+/// so that it was begun and not completed, and the guest's clock does not have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Interception {
+    /// It has: KVM always intercepts it, and it does not run in the guest.
+    Always,
+    /// It has, unless the exit was one for an interrupt: KVM may intercept it or let it run.
+    UnlessInterrupt,
+    /// It has, if the exit was one for a fault of a memory access or an exception.
+    IfMemoryFault,
+    /// It has, if the exit was one for an exception: it does not access memory.
+    IfException,
+}
+
+/// An instruction, decoded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Decoded {
+    pub(super) address: u64,
+    /// Address behind it.
+    pub(super) next: u64,
+    /// Where it goes, of direct branches; else 0.
+    pub(super) target: u64,
+    pub(super) flow: Flow,
+    pub(super) interception: Interception,
+    /// Whether it has a REP prefix, so that it is begun anew for each repetition.
+    pub(super) repeats: bool,
+    /// Bits of [`super::classes::CLASSES`].
+    pub(super) classes: u32,
+}
+
+impl Decoded {
+    pub(super) fn new(instruction: &Instruction) -> Decoded {
+        let decoded = decode(instruction);
+        let flow = flow(&decoded);
+        let target = match flow {
+            Flow::Branch | Flow::Jump | Flow::Call => decoded.near_branch_target(),
+            _ => 0,
+        };
+        Decoded {
+            address: instruction.address,
+            // Not the decoder's length: it has none for what it cannot decode.
+            next: instruction
+                .address
+                .wrapping_add(instruction.bytes.len() as u64),
+            target,
+            flow,
+            interception: interception(&decoded),
+            repeats: decoded.is_string_instruction()
+                && (decoded.has_rep_prefix() || decoded.has_repne_prefix()),
+            classes: super::classes::classify(&decoded),
+        }
+    }
+
+    /// Whether it runs in the kernel's half of the addresses.
+    pub(super) fn in_kernel(&self) -> bool {
+        self.address >> 63 == 1
+    }
+
+    /// Whether it may be followed by itself without having been interrupted.
+    pub(super) fn loops(&self) -> bool {
+        let jumps = matches!(self.flow, Flow::Branch | Flow::Jump);
+        self.repeats || (jumps && self.target == self.address)
+    }
+
+    /// Whether a direct step (not a call, a return or an indirect jump) leads to an address.
+    pub(super) fn steps_to(&self, address: u64) -> bool {
+        match self.flow {
+            Flow::Next => address == self.next || (self.repeats && address == self.address),
+            Flow::Branch => address == self.next || address == self.target,
+            Flow::Jump => address == self.target,
+            Flow::Vmrun => address == self.next,
+            _ => false,
+        }
+    }
+}
+
+fn decode(instruction: &Instruction) -> Iced {
+    let options = DecoderOptions::NONE;
+    Decoder::with_ip(64, &instruction.bytes, instruction.address, options).decode()
+}
+
+/// Text of an instruction in AT&T syntax; `(bad)` for what is none, as objdump has it.
+pub(super) fn text(instruction: &Instruction) -> String {
+    let decoded = decode(instruction);
+    if decoded.is_invalid() {
+        return "(bad)".to_owned();
+    }
+    let mut formatter = GasFormatter::new();
+    let options = formatter.options_mut();
+    options.set_uppercase_hex(false);
+    options.set_branch_leading_zeros(false);
+    options.set_rip_relative_addresses(false);
+    let mut text = String::new();
+    formatter.format(&decoded, &mut text);
+    text
+}
+
+fn flow(instruction: &Iced) -> Flow {
+    match instruction.mnemonic() {
+        M::Vmrun => return Flow::Vmrun,
+        M::Syscall | M::Sysenter => return Flow::SystemCall,
+        M::Sysret | M::Sysretq | M::Sysexit | M::Sysexitq => return Flow::SystemReturn,
+        M::Iret | M::Iretd | M::Iretq => return Flow::InterruptReturn,
+        M::Vmmcall | M::Vmcall | M::Vmlaunch | M::Vmresume => return Flow::Next,
+        _ => {}
+    }
+    let near = matches!(
+        instruction.op0_kind(),
+        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
+    );
+    match instruction.flow_control() {
+        FlowControl::UnconditionalBranch if near => Flow::Jump,
+        FlowControl::ConditionalBranch if near => Flow::Branch,
+        FlowControl::XbeginXabortXend if near => Flow::Branch,
+        FlowControl::Call if near => Flow::Call,
+        FlowControl::UnconditionalBranch | FlowControl::IndirectBranch => Flow::IndirectJump,
+        FlowControl::Call | FlowControl::IndirectCall => Flow::IndirectCall,
+        FlowControl::Return => Flow::Return,
+        // What raises an exception goes nowhere by itself: its handler is entered as any
+        // exception's is.
+        _ => Flow::Next,
+    }
+}
+
+/// What KVM's SVM code intercepts: `init_vmcb` in arch/x86/kvm/svm/svm.c.
+fn interception(instruction: &Iced) -> Interception {
+    match instruction.mnemonic() {
+        M::Cpuid | M::Vmmcall | M::Vmcall | M::Hlt | M::Wbinvd | M::Wbnoinvd | M::Invd => {
+            Interception::Always
+        }
+        M::In | M::Out | M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd => {
+            Interception::Always
+        }
+        M::Vmrun | M::Vmload | M::Vmsave | M::Stgi | M::Clgi | M::Skinit | M::Invlpga => {
+            Interception::Always
+        }
+        M::Monitor | M::Mwait | M::Rsm | M::Xsetbv | M::Rdpru => Interception::Always,
+        // Which of the registers is told by bitmaps, and PAUSE by a counter.
+        M::Rdmsr | M::Wrmsr | M::Rdpmc | M::Pause | M::Invlpg | M::Invpcid => {
+            Interception::UnlessInterrupt
+        }
+        M::Clts | M::Lmsw | M::Smsw => Interception::UnlessInterrupt,
+        M::Mov if moves_control_register(instruction) => Interception::UnlessInterrupt,
+        _ if accesses_memory(instruction) => Interception::IfMemoryFault,
+        _ => Interception::IfException,
+    }
+}
+
+fn moves_control_register(instruction: &Iced) -> bool {
+    let registers = [instruction.op0_register(), instruction.op1_register()];
+    registers.iter().any(|r| r.is_cr() || r.is_dr())
+}
+
+fn accesses_memory(instruction: &Iced) -> bool {
+    if matches!(instruction.mnemonic(), M::Lea | M::Nop) {
+        return false;
+    }
+    let register_or_number = |operand: u32| {
+        matches!(
+            instruction.op_kind(operand),
+            OpKind::Register
+                | OpKind::NearBranch16
+                | OpKind::NearBranch32
+                | OpKind::NearBranch64
+                | OpKind::FarBranch16
+                | OpKind::FarBranch32
+                | OpKind::Immediate8
+                | OpKind::Immediate8_2nd
+                | OpKind::Immediate16
+                | OpKind::Immediate32
+                | OpKind::Immediate64
+                | OpKind::Immediate8to16
+                | OpKind::Immediate8to32
+                | OpKind::Immediate8to64
+                | OpKind::Immediate32to64
+        )
+    };
+    instruction.is_stack_instruction() || !(0..instruction.op_count()).all(register_or_number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instruction(bytes: &[u8]) -> Instruction {
+        Instruction {
+            address: 0x1000,
+            bytes: bytes.to_vec(),
+        }
+    }
+
+    fn decoded(bytes: &[u8]) -> Decoded {
+        Decoded::new(&instruction(bytes))
+    }
+
+    #[test]
+    fn flow_is_told_by_the_bytes() {
+        for (bytes, flow) in [
+            (&[0x90][..], Flow::Next),
+            (&[0xf3, 0xa4], Flow::Next),
+            (&[0xeb, 0x00], Flow::Jump),
+            (&[0x74, 0x00], Flow::Branch),
+            (&[0xe2, 0xfe], Flow::Branch),
+            (&[0xe8, 0, 0, 0, 0], Flow::Call),
+            (&[0xff, 0xd0], Flow::IndirectCall),
+            (&[0xff, 0xe0], Flow::IndirectJump),
+            (&[0xc3], Flow::Return),
+            (&[0xf3, 0xc3], Flow::Return),
+            (&[0x0f, 0x05], Flow::SystemCall),
+            (&[0x48, 0x0f, 0x07], Flow::SystemReturn),
+            (&[0x48, 0xcf], Flow::InterruptReturn),
+            (&[0x0f, 0x01, 0xd8], Flow::Vmrun),
+            (&[0x0f, 0x0b], Flow::Next),
+            (&[0x06], Flow::Next),
+            (&[], Flow::Next),
+        ] {
+            assert_eq!(decoded(bytes).flow, flow, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_intercepted_is_told_by_the_bytes() {
+        for (bytes, interception) in [
+            (&[0x0f, 0xa2][..], Interception::Always),
+            (&[0xed], Interception::Always),
+            (&[0xf4], Interception::Always),
+            (&[0x0f, 0x30], Interception::UnlessInterrupt),
+            (&[0x0f, 0x22, 0xc0], Interception::UnlessInterrupt),
+            (&[0x8a, 0x07], Interception::IfMemoryFault),
+            (&[0x50], Interception::IfMemoryFault),
+            (&[0xa4], Interception::IfMemoryFault),
+            (&[0x90], Interception::IfException),
+            (&[0xfb], Interception::IfException),
+            (&[0x48, 0x8d, 0x07], Interception::IfException),
+            (&[0x48, 0x01, 0xc3], Interception::IfException),
+            (&[0xeb, 0x00], Interception::IfException),
+        ] {
+            assert_eq!(decoded(bytes).interception, interception, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn text_is_as_in_the_kernels_disassemblies() {
+        for (bytes, expected) in [
+            (&[0x48, 0x89, 0xe5][..], "mov %rsp,%rbp"),
+            (&[0xe8, 0xfb, 0, 0, 0], "call 0x1100"),
+            (&[0x48, 0x8b, 0x05, 0xf9, 0, 0, 0], "mov 0xf9(%rip),%rax"),
+            (&[0x06], "(bad)"),
+        ] {
+            let text = text(&instruction(bytes));
+            assert_eq!(text.replace("callq", "call"), expected);
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Which function an instruction belongs to, and what is special about some functions.
+
+use std::collections::{HashMap, HashSet};
+
+use exitpath_recording::{Space, Symbol, Trace, trace};
+
+use super::PhaseTable;
+use super::decode::{Decoded, Flow};
+
+/// Position of a function among [`Functions`].
+pub(super) type FunctionId = u32;
+
+/// The guest, as what VMRUN enters.
+pub(super) const GUEST: FunctionId = 0;
+/// Whatever the guest runs at addresses of the kernel's half without a name.
+const GUEST_KERNEL: FunctionId = 1;
+
+/// Unnamed instructions further apart than this, in bytes, are different functions: what was not
+/// executed leaves gaps.
+const GAP: u64 = 256;
+
+/// What is special about a function: a set of these.
+pub(super) mod traits {
+    /// Passes control on and is no function of its own: a retpoline or a static call's trampoline.
+    pub(crate) const THUNK: u32 = 1 << 0;
+    /// Entered by an interrupt or an exception, through the IDT.
+    pub(crate) const IDT: u32 = 1 << 1;
+    /// Entered by an exception.
+    pub(crate) const EXCEPTION: u32 = 1 << 2;
+    /// Holds many entries of the IDT, one every few bytes.
+    pub(crate) const STUBS: u32 = 1 << 3;
+    /// Changes the kernel stack for another thread's.
+    pub(crate) const SWITCH: u32 = 1 << 4;
+    /// Moves the guest behind an instruction by emulating it, for lack of NRIPS.
+    pub(crate) const SKIPS: u32 = 1 << 5;
+    /// The instruction emulator.
+    pub(crate) const EMULATES: u32 = 1 << 6;
+    /// Handles an exit that came between two instructions.
+    pub(crate) const INTERRUPT_EXIT: u32 = 1 << 7;
+    /// Handles an exit for a nested page fault.
+    pub(crate) const MEMORY_EXIT: u32 = 1 << 8;
+    /// Handles an exit for an exception of the guest.
+    pub(crate) const EXCEPTION_EXIT: u32 = 1 << 9;
+    /// An exit handler by the table of phases.
+    pub(crate) const HANDLER: u32 = 1 << 10;
+    /// The guest's bracket.
+    pub(crate) const BRACKET: u32 = 1 << 11;
+    /// Has no name.
+    pub(crate) const UNNAMED: u32 = 1 << 12;
+    /// Hands over to the emulator what hardware with decode assists would have decoded.
+    pub(crate) const DECODE_ASSISTS: u32 = 1 << 13;
+    /// Fetches the guest's instruction from its memory.
+    pub(crate) const FETCHES: u32 = 1 << 14;
+    /// What functions jump to instead of returning, and the pieces of it.
+    pub(crate) const RETURN_THUNK: u32 = 1 << 15;
+    /// Any of those that decide something when they are entered.
+    pub(crate) const ON_ENTRY: u32 = INTERRUPT_EXIT | MEMORY_EXIT | EXCEPTION_EXIT | HANDLER;
+}
+
+/// A function, whatever it is named by.
+#[derive(Debug, Clone)]
+pub(super) struct FunctionInfo {
+    pub(super) name: String,
+    pub(super) module: String,
+    pub(super) space: Space,
+    pub(super) traits: u32,
+    /// Its phase by the table: usually, and between an exit and its handler.
+    pub(super) phase: [Option<usize>; 2],
+}
+
+impl FunctionInfo {
+    pub(super) fn is(&self, traits: u32) -> bool {
+        self.traits & traits != 0
+    }
+}
+
+/// Where an instruction belongs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Its function if the host executes it.
+    pub(super) host: FunctionId,
+    /// Its function if the guest does.
+    pub(super) guest: FunctionId,
+    /// Whether it is its host function's first instruction.
+    pub(super) starts: bool,
+}
+
+/// All functions of a trace.
+pub(super) struct Functions {
+    pub(super) infos: Vec<FunctionInfo>,
+    /// By name, so that parts of one function (`foo` and `foo.cold`) are one.
+    ids: HashMap<(Space, String, String), FunctionId>,
+}
+
+impl Functions {
+    /// The functions of a trace, and of each instruction the ones it belongs to.
+    pub(super) fn new(
+        trace: &Trace,
+        decoded: &[Decoded],
+        phases: &PhaseTable,
+    ) -> (Functions, Vec<Place>) {
+        let mut functions = Functions {
+            infos: Vec::new(),
+            ids: HashMap::new(),
+        };
+        functions.id(Space::Guest, trace::GUEST, trace::GUEST, 0);
+        functions.id(
+            Space::Guest,
+            trace::GUEST,
+            "0x8000000000000000",
+            traits::UNNAMED,
+        );
+        let nowhere = Place {
+            host: GUEST,
+            guest: GUEST_KERNEL,
+            starts: false,
+        };
+        let mut places = vec![nowhere; decoded.len()];
+        functions.place_host(trace, decoded, &mut places);
+        functions.place_guest(trace, decoded, &mut places);
+        for info in &mut functions.infos {
+            let phase = |exited| {
+                phases.of(
+                    named(&info.name, info.traits),
+                    &info.module,
+                    info.space,
+                    exited,
+                )
+            };
+            info.phase = [phase(false), phase(true)];
+            if info.phase[0].is_some_and(|phase| phases.is_handler(phase)) {
+                info.traits |= traits::HANDLER;
+            }
+        }
+        (functions, places)
+    }
+
+    fn id(&mut self, space: Space, module: &str, name: &str, special: u32) -> FunctionId {
+        let key = (space, module.to_owned(), name.to_owned());
+        let infos = &mut self.infos;
+        *self.ids.entry(key).or_insert_with(|| {
+            infos.push(FunctionInfo {
+                name: name.to_owned(),
+                module: module.to_owned(),
+                space,
+                traits: special | traits_of(name, space),
+                phase: [None; 2],
+            });
+            infos.len() as FunctionId - 1
+        })
+    }
+
+    fn place_host(&mut self, trace: &Trace, decoded: &[Decoded], places: &mut [Place]) {
+        let spaces = [Space::User, Space::Kernel].map(|space| Symbols::new(trace, space));
+        let mut unnamed = Vec::new();
+        let mut of_symbol = HashMap::new();
+        for (id, instruction) in decoded.iter().enumerate() {
+            let kernel = instruction.in_kernel();
+            match spaces[usize::from(kernel)].find(instruction.address) {
+                Ok(symbol) => {
+                    let name = base_name(&symbol.name);
+                    let function = *of_symbol
+                        .entry(std::ptr::from_ref(symbol))
+                        .or_insert_with(|| self.id(symbol.space, &symbol.module, name, 0));
+                    let first = symbol.address == instruction.address;
+                    places[id].host = function;
+                    places[id].starts = first && name == symbol.name;
+                }
+                Err(behind) => unnamed.push((instruction.address, kernel, behind, id)),
+            }
+        }
+        for (id, first, start) in regions(unnamed, decoded) {
+            let space = if start >> 63 == 1 {
+                Space::Kernel
+            } else {
+                Space::User
+            };
+            places[id].host = self.id(space, "", &format!("{start:#x}"), traits::UNNAMED);
+            places[id].starts = first;
+        }
+    }
+
+    fn place_guest(&mut self, trace: &Trace, decoded: &[Decoded], places: &mut [Place]) {
+        let symbols = Symbols::new(trace, Space::Guest);
+        let mut unnamed = Vec::new();
+        for (id, instruction) in decoded.iter().enumerate() {
+            match symbols.find(instruction.address) {
+                Ok(symbol) => {
+                    places[id].guest = self.id(Space::Guest, &symbol.module, &symbol.name, 0);
+                }
+                Err(_) if instruction.in_kernel() => places[id].guest = GUEST_KERNEL,
+                Err(behind) => unnamed.push((instruction.address, false, behind, id)),
+            }
+        }
+        for (id, _, start) in regions(unnamed, decoded) {
+            let name = format!("{start:#x}");
+            places[id].guest = self.id(Space::Guest, trace::GUEST, &name, traits::UNNAMED);
+        }
+    }
+}
+
+/// The symbols of one space, by address.
+struct Symbols<'a> {
+    sorted: Vec<&'a Symbol>,
+}
+
+impl<'a> Symbols<'a> {
+    fn new(trace: &'a Trace, space: Space) -> Symbols<'a> {
+        let mut sorted: Vec<&Symbol> = trace.symbols.iter().filter(|s| s.space == space).collect();
+        sorted.sort_by_key(|symbol| symbol.address);
+        Symbols { sorted }
+    }
+
+    /// The symbol an address is in, or else the number of symbols before it.
+    fn find(&self, address: u64) -> Result<&'a Symbol, usize> {
+        let behind = self
+            .sorted
+            .partition_point(|symbol| symbol.address <= address);
+        match behind.checked_sub(1).map(|last| self.sorted[last]) {
+            Some(symbol) if address - symbol.address < symbol.size => Ok(symbol),
+            _ => Err(behind),
+        }
+    }
+}
+
+/// Makes functions of instructions without a name, each given as address, whether in the kernel,
+/// symbols before it, and id: those close together with no symbol between and none of them the
+/// target of a call. Gives id, whether it is the first one, and the first one's address.
+fn regions(
+    mut unnamed: Vec<(u64, bool, usize, usize)>,
+    decoded: &[Decoded],
+) -> Vec<(usize, bool, u64)> {
+    unnamed.sort_unstable();
+    let calls = decoded.iter().filter(|d| d.flow == Flow::Call);
+    let called: HashSet<u64> = if unnamed.is_empty() {
+        HashSet::new()
+    } else {
+        calls.map(|call| call.target).collect()
+    };
+    let mut start = 0;
+    let mut last: Option<(u64, bool, usize)> = None;
+    let place = |(address, kernel, behind, id): (u64, bool, usize, usize)| {
+        let goes_on = last.is_some_and(|(end, in_kernel, symbols)| {
+            let near = address < end || address - end < GAP;
+            near && in_kernel == kernel && symbols == behind && !called.contains(&address)
+        });
+        // Two instructions may be at one address: code that was changed, or guest and host.
+        if !goes_on && address != start {
+            start = address;
+        }
+        last = Some((decoded[id].next, kernel, behind));
+        (id, address == start, start)
+    };
+    unnamed.into_iter().map(place).collect()
+}
+
+/// The function a symbol is part of: compilers move what is seldom executed out of `foo` into
+/// `foo.cold`.
+fn base_name(name: &str) -> &str {
+    let mut base = name;
+    while let Some(at) = base.rfind(".cold") {
+        let rest = &base[at + ".cold".len()..];
+        let number = rest.strip_prefix('.').unwrap_or(rest);
+        if at == 0 || !number.bytes().all(|c| c.is_ascii_digit()) {
+            break;
+        }
+        base = &base[..at];
+    }
+    base
+}
+
+/// What the table of phases is asked with: an address is no name.
+fn named(name: &str, special: u32) -> &str {
+    if special & traits::UNNAMED != 0 {
+        "0x"
+    } else {
+        name
+    }
+}
+
+fn traits_of(name: &str, space: Space) -> u32 {
+    match space {
+        Space::Guest if name == trace::BRACKET => traits::BRACKET,
+        Space::Guest => 0,
+        Space::User if name.ends_with("@plt") => traits::THUNK,
+        Space::User => 0,
+        Space::Kernel => kernel_traits(name),
+    }
+}
+
+/// Names as of Linux 6.1 to 6.12.
+fn kernel_traits(name: &str) -> u32 {
+    let begins = |with: &[&str]| with.iter().any(|prefix| name.starts_with(prefix));
+    let mut set = match name {
+        "irq_entries_start" | "spurious_entries_start" => traits::IDT | traits::STUBS,
+        "asm_common_interrupt" | "asm_spurious_interrupt" | "asm_int80_emulation" => traits::IDT,
+        "__switch_to_asm" => traits::SWITCH,
+        "kvm_emulate_instruction" | "x86_emulate_instruction" => traits::EMULATES,
+        "intr_interception" | "interrupt_window_interception" => traits::INTERRUPT_EXIT,
+        "nmi_interception" | "smi_interception" => traits::INTERRUPT_EXIT,
+        "npf_interception" | "kvm_mmu_page_fault" | "kvm_handle_page_fault" => traits::MEMORY_EXIT,
+        "handle_mmio_page_fault" => traits::MEMORY_EXIT,
+        "ud_interception" | "gp_interception" | "ac_interception" => traits::EXCEPTION_EXIT,
+        "pf_interception" | "iret_interception" => traits::EXCEPTION_EXIT,
+        "emulate_on_interception" | "cr_interception" | "dr_interception" => traits::DECODE_ASSISTS,
+        "invlpg_interception" | "cr8_write_interception" => traits::DECODE_ASSISTS,
+        "__do_insn_fetch_bytes" => traits::FETCHES,
+        _ => 0,
+    };
+    if begins(&["asm_exc_"]) {
+        set |= traits::IDT | traits::EXCEPTION;
+    }
+    if begins(&["asm_sysvec_"]) {
+        set |= traits::IDT;
+    }
+    if begins(&["__x86_indirect_", "__indirect_thunk_start", "__SCT__"]) {
+        set |= traits::THUNK;
+    }
+    if begins(&[
+        "srso_",
+        "retbleed_",
+        "zen_untrain_ret",
+        "call_depth_return_thunk",
+    ]) || name.ends_with("_return_thunk")
+    {
+        set |= traits::RETURN_THUNK;
+    }
+    if name.ends_with("svm_skip_emulated_instruction") {
+        set |= traits::SKIPS;
+    }
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cold_parts_belong_to_their_function() {
+        for (name, base) in [
+            ("foo", "foo"),
+            ("foo.cold", "foo"),
+            ("foo.cold.12", "foo"),
+            ("foo.part.0.cold", "foo.part.0"),
+            ("foo.constprop.0", "foo.constprop.0"),
+            ("foo.colder", "foo.colder"),
+            (".cold", ".cold"),
+        ] {
+            assert_eq!(base_name(name), base);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Cuts a window into rounds and counts each: the first of two walks.
+//!
+//! The whole window is walked in order, because what a round returns to was called before it. A
+//! path walked before from the same state is not walked again: 2,000 rounds are about ten walks.
+
+use std::collections::HashMap;
+
+use exitpath_recording::{Part, Run, Sample, Window};
+
+use super::PathError;
+use super::code::Code;
+use super::functions::FunctionId;
+use super::stack::Frame;
+use super::walk::{Cpu, Observer, State, Tally, Walker};
+
+/// One round: the operation's bracket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Round {
+    /// The path of the operation's bracket.
+    pub(super) path: u32,
+    /// Position among [`Rounds::states`]: how it was entered.
+    pub(super) entry: u32,
+    /// What the operation's bracket was.
+    pub(super) op: Walked,
+    /// What the bracket without the operation was.
+    pub(super) empty: Option<Walked>,
+    /// What the guest's clock said.
+    pub(super) sample: Sample,
+}
+
+/// What a path was, entered from a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Walked {
+    /// Position of the state it led to.
+    end: u32,
+    pub(super) tally: Tally,
+    /// Stands for the sequence of functions entered and left.
+    pub(super) sequence: u64,
+}
+
+/// All rounds of a window.
+pub(super) struct Rounds {
+    pub(super) rounds: Vec<Round>,
+    pub(super) states: Vec<State>,
+}
+
+impl Round {
+    /// Instructions of the round: all but those of the bracket.
+    pub(super) fn total(&self) -> u64 {
+        self.op.tally.begun - self.op.tally.bracket
+    }
+
+    /// What of the operation's bracket is not explained, in instructions.
+    pub(super) fn residual(&self) -> i64 {
+        self.op.residual(self.sample.op)
+    }
+
+    /// The same of the bracket without the operation.
+    pub(super) fn empty_residual(&self) -> i64 {
+        self.empty
+            .map_or(0, |empty| empty.residual(self.sample.empty))
+    }
+
+    /// What the guest's clock says of the operation.
+    pub(super) fn guest_timed(&self) -> u64 {
+        let bare = self.empty.is_some_and(|empty| empty.tally.exits == 0);
+        let bracket = if bare {
+            self.sample.empty
+        } else {
+            self.op.tally.bracket
+        };
+        self.sample.op.saturating_sub(bracket)
+    }
+}
+
+impl Walked {
+    fn residual(&self, ticks: u64) -> i64 {
+        let explained = self.tally.begun - self.tally.intercepted.min(self.tally.begun);
+        (i128::from(explained) - i128::from(ticks)).clamp(i64::MIN.into(), i64::MAX.into()) as i64
+    }
+}
+
+impl Rounds {
+    /// Walks a window.
+    pub(super) fn new(code: &Code<'_>, window: &Window, run: &Run) -> Result<Rounds, PathError> {
+        let ops = window.segments.iter().filter(|s| s.part == Part::Op);
+        let brackets = ops.count();
+        if brackets != run.samples.len() {
+            return Err(PathError::Samples {
+                run: run.id,
+                brackets,
+                samples: run.samples.len(),
+            });
+        }
+        let mut memory = Memory::new();
+        let mut rounds = Vec::with_capacity(brackets);
+        let mut state = 0;
+        let mut empty = None;
+        let mut samples = run.samples.iter();
+        for segment in &window.segments {
+            let entry = state;
+            let walked = memory.walk(code, segment.path, entry);
+            state = walked.end;
+            match segment.part {
+                Part::Between => {}
+                Part::Empty => empty = Some(walked),
+                Part::Op => rounds.extend(samples.next().map(|&sample| Round {
+                    path: segment.path,
+                    entry,
+                    op: walked,
+                    empty: empty.take(),
+                    sample,
+                })),
+            }
+        }
+        Ok(Rounds {
+            rounds,
+            states: memory.states,
+        })
+    }
+}
+
+/// What was walked before.
+struct Memory {
+    states: Vec<State>,
+    known: HashMap<State, u32>,
+    walks: HashMap<(u32, u32), Walked>,
+}
+
+impl Memory {
+    fn new() -> Memory {
+        Memory {
+            states: vec![State::default()],
+            known: HashMap::from([(State::default(), 0)]),
+            walks: HashMap::new(),
+        }
+    }
+
+    fn walk(&mut self, code: &Code<'_>, path: u32, entry: u32) -> Walked {
+        if let Some(&walked) = self.walks.get(&(path, entry)) {
+            return walked;
+        }
+        let state = self.states[entry as usize].clone();
+        let mut walker = Walker::new(code, state, Sequence::default());
+        if let Some(path) = code.path(path) {
+            walker.walk(path);
+        }
+        let walked = Walked {
+            tally: walker.tally,
+            sequence: walker.observer.sum(),
+            end: self.intern(walker.state),
+        };
+        self.walks.insert((path, entry), walked);
+        walked
+    }
+
+    fn intern(&mut self, state: State) -> u32 {
+        if let Some(&known) = self.known.get(&state) {
+            return known;
+        }
+        let position = self.states.len() as u32;
+        self.states.push(state.clone());
+        self.known.insert(state, position);
+        position
+    }
+}
+
+/// A number for the sequence of functions entered and left, on each CPU by itself: in which order
+/// an emulator lets CPUs run does not make another path.
+#[derive(Debug, Default)]
+struct Sequence {
+    cpus: Vec<u64>,
+}
+
+impl Sequence {
+    fn add(&mut self, cpu: usize, event: u64) {
+        if self.cpus.len() <= cpu {
+            self.cpus.resize(cpu + 1, 0);
+        }
+        self.cpus[cpu] = mix(self.cpus[cpu] ^ event);
+    }
+
+    fn sum(&self) -> u64 {
+        self.cpus.iter().fold(0, |sum, &cpu| mix(sum ^ cpu))
+    }
+}
+
+impl Observer for Sequence {
+    fn enter(&mut self, cpu: usize, _: Option<&Frame>, frame: &Frame) -> u32 {
+        self.add(cpu, u64::from(frame.function) + 1);
+        0
+    }
+
+    fn leave(&mut self, cpu: usize, _: &Frame) {
+        self.add(cpu, 0);
+    }
+
+    fn before(&mut self, _: usize, _: Option<&Frame>, _: &Frame) -> u32 {
+        0
+    }
+
+    fn run(&mut self, _: usize, _: &Cpu, _: FunctionId, _: u32, _: u32) {}
+
+    fn same(&mut self, _: u32, _: u32) {}
+}
+
+/// SplitMix64's step (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+/// OOPSLA 2014): a bijection, so sequences differ unless 64 bits collide.
+fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,199 @@
+//! One row's path, put together.
+
+use std::collections::HashMap;
+
+use exitpath_recording::{Run, Space, Window};
+
+use super::classes::CLASSES;
+use super::code::Code;
+use super::functions::FunctionId;
+use super::model::{ClassCount, Executed, Function, Phase, RowPath};
+use super::nodes::{Nodes, finish};
+use super::rounds::{Round, Rounds};
+use super::tree::{OfFunction, Split, Tree, most};
+use super::variants::variants;
+use super::walk::Walker;
+use super::{PathError, PhaseTable, decode};
+
+/// The path of one window.
+pub(super) fn row(
+    code: &Code<'_>,
+    table: &PhaseTable,
+    window: &Window,
+    run: &Run,
+) -> Result<RowPath, PathError> {
+    let rounds = Rounds::new(code, window, run)?;
+    let (variants, usual) = variants(code, &rounds);
+    let mut row = RowPath {
+        row: run.row.clone(),
+        run: run.id,
+        seed: run.seed,
+        cpus: run.cpus,
+        rounds: rounds.rounds.len(),
+        variants,
+        ..RowPath::default()
+    };
+    let with = |residual: fn(&Round) -> i64| {
+        let rounds = rounds.rounds.iter();
+        rounds.filter(|round| residual(round) != 0).count()
+    };
+    row.rounds_with_residual = with(Round::residual);
+    row.rounds_with_empty_residual = with(Round::empty_residual);
+    if let Some(usual) = usual {
+        row.guest_timed = usual.guest_timed();
+        row.intercepted = usual.op.tally.intercepted;
+        row.residual = usual.residual();
+        row.exits = usual.op.tally.exits;
+        grow(code, table, &rounds, &usual, &mut row);
+    }
+    Ok(row)
+}
+
+/// Walks the round once more and tells all there is.
+fn grow(code: &Code<'_>, table: &PhaseTable, rounds: &Rounds, usual: &Round, row: &mut RowPath) {
+    let entry = rounds.states.get(usual.entry as usize);
+    let entry = entry.cloned().unwrap_or_default();
+    let mut walker = Walker::new(code, entry, Tree::new(code, table));
+    walker.announce();
+    if let Some(path) = code.path(usual.path) {
+        walker.walk(path);
+    }
+    let cpus: Vec<u32> = walker.state.cpus.iter().map(|cpu| cpu.number()).collect();
+    let mut tree = walker.observer;
+    let nodes = finish(code, table, &mut tree, &cpus);
+
+    let names = table.names();
+    let total = tree
+        .phases
+        .iter()
+        .fold(Split::default(), |mut sum, &phase| {
+            sum.plus(phase);
+            sum
+        });
+    row.total = total.count();
+    let phases = std::iter::zip(&names, &tree.phases);
+    let phases = phases.filter(|(_, instructions)| instructions.all > 0);
+    row.phases = phases
+        .map(|(name, instructions)| Phase {
+            name: (*name).to_owned(),
+            instructions: instructions.count(),
+        })
+        .collect();
+    let (functions, positions) = functions(code, &names, &tree.functions, &nodes);
+    row.functions = functions;
+    row.classes = classes(code, &names, &tree);
+    row.instructions = instructions(code, &tree, &positions);
+    row.artefacts = nodes.artefacts;
+    row.tree = nodes.nodes;
+    row.steps = nodes.steps;
+}
+
+/// All functions of the round, and where each is among them.
+fn functions(
+    code: &Code<'_>,
+    phases: &[&str],
+    counted: &HashMap<FunctionId, OfFunction>,
+    nodes: &Nodes,
+) -> (Vec<Function>, HashMap<FunctionId, usize>) {
+    // The guest as VMRUN enters it is a node, and its functions are what it runs.
+    let guest = |f: FunctionId| code.function(f).space == Space::Guest;
+    let in_tree = nodes.functions.keys().copied().filter(|&f| !guest(f));
+    let in_guest = counted.keys().copied().filter(|&f| guest(f));
+    let none = OfFunction::default();
+    let function = |id: FunctionId| {
+        let info = code.function(id);
+        let counted = counted.get(&id).unwrap_or(&none);
+        let (total, calls) = match nodes.functions.get(&id) {
+            Some(&of_tree) if info.space != Space::Guest => of_tree,
+            _ => {
+                let mut calls = Split::default();
+                calls.add(counted.guest_calls, false);
+                (counted.own, calls)
+            }
+        };
+        let phase = most(counted.phases.iter().map(|(&phase, &count)| (phase, count)))
+            .or_else(|| nodes.phases.get(&id).copied());
+        let phase = phase.and_then(|phase| phases.get(phase));
+        Function {
+            name: info.name.clone(),
+            module: info.module.clone(),
+            space: info.space,
+            phase: phase.copied().unwrap_or_default().to_owned(),
+            own: counted.own.count(),
+            total: total.count(),
+            calls: calls.count(),
+        }
+    };
+    let mut functions: Vec<(FunctionId, Function)> = in_tree
+        .chain(in_guest)
+        .map(|id| (id, function(id)))
+        .filter(|(_, function)| function.total.all > 0 || function.calls.all > 0)
+        .collect();
+    functions.sort_by(|(_, a), (_, b)| {
+        let size = |f: &Function| std::cmp::Reverse((f.own.all, f.total.all));
+        let name = |f: &Function| (f.space, f.module.clone(), f.name.clone());
+        size(a).cmp(&size(b)).then_with(|| name(a).cmp(&name(b)))
+    });
+    let ids = functions.iter().enumerate();
+    let positions = ids.map(|(position, (id, _))| (*id, position)).collect();
+    let functions = functions.into_iter().map(|(_, function)| function);
+    (functions.collect(), positions)
+}
+
+fn classes(code: &Code<'_>, phases: &[&str], tree: &Tree<'_>) -> Vec<ClassCount> {
+    let of_class = std::iter::zip(CLASSES, &tree.classes);
+    let told = of_class.map(|(class, counts)| {
+        let mut count = Split::default();
+        let mut by_phase = vec![0; phases.len()];
+        let mut by_function: HashMap<FunctionId, u64> = HashMap::new();
+        for (&(phase, function), &instructions) in counts {
+            count.plus(instructions);
+            by_phase[phase] += instructions.all;
+            *by_function.entry(function).or_default() += instructions.all;
+        }
+        let named = std::iter::zip(phases, by_phase).filter(|&(_, count)| count > 0);
+        let named = named.map(|(phase, count)| ((*phase).to_owned(), count));
+        let mut functions: Vec<(String, u64)> = by_function
+            .into_iter()
+            .map(|(function, count)| (code.function(function).name.clone(), count))
+            .collect();
+        functions.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        ClassCount {
+            class: class.name,
+            count: count.count(),
+            phases: named.collect(),
+            functions,
+        }
+    });
+    told.collect()
+}
+
+fn instructions(
+    code: &Code<'_>,
+    tree: &Tree<'_>,
+    positions: &HashMap<FunctionId, usize>,
+) -> Vec<Executed> {
+    let guest = tree
+        .guest_times
+        .iter()
+        .map(|(&id, &times)| (id, times, true));
+    let host = tree
+        .host_times
+        .iter()
+        .map(|(&id, &times)| (id, times, false));
+    let told = guest.chain(host).filter_map(|(id, times, in_guest)| {
+        let place = code.place(id);
+        let function = if in_guest { place.guest } else { place.host };
+        Some(Executed {
+            id,
+            space: code.function(function).space,
+            address: code.decoded(id).address,
+            times: times.count(),
+            function: *positions.get(&function)?,
+            text: decode::text(code.trace.instructions.get(id as usize)?),
+        })
+    });
+    let mut told: Vec<Executed> = told.collect();
+    told.sort_by_key(|executed| (executed.space, executed.address, executed.id));
+    told
+}

@@ -1,0 +1,114 @@
+//! `exitpath diff`: what two traces differ in.
+
+use std::path::{Path, PathBuf};
+
+use exitpath_analysis::path::diff::{self, PathDiff};
+use exitpath_exits::Row;
+use exitpath_lab::plugin::Plugin;
+use exitpath_recording::Recording;
+use exitpath_report::{json, markdown, text};
+
+use crate::cli::{Diff, LabOptions, TraceOptions};
+use crate::failure::Failure;
+use crate::lab::Prepared;
+use crate::trace::{self, Job};
+use crate::{interrupt, output, rows};
+
+/// Seconds a traced guest may go without progress.
+const WATCHDOG: u64 = 20;
+
+pub(crate) fn run(args: &Diff) -> Result<(), Failure> {
+    let phases = trace::phases(args.phases.as_deref())?;
+    let [a, b] = recordings(args)?;
+    let (of_a, of_b) = (&a.manifest, &b.manifest);
+    let diff = match diff::diff(&a, &b, &phases) {
+        Ok(diff) => diff,
+        Err(why) => {
+            if args.json {
+                output::print(&json::incomparable(of_a, of_b, &why).render())?;
+            }
+            return Err(Failure::Usage(why.to_string()));
+        }
+    };
+    let shown = if args.all {
+        text::Functions::All
+    } else {
+        text::Functions::default()
+    };
+    let rendered = if args.json {
+        json::diff(of_a, of_b, &diff).render()
+    } else if args.markdown {
+        markdown::diff(of_a, of_b, &diff, shown)
+    } else {
+        text::diff(of_a, of_b, &diff, shown)
+    };
+    output::print(&rendered)?;
+    match args.gate {
+        Some(allowed) if grew(&diff, allowed) => Err(Failure::Check),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a row takes more instructions than before by more than is allowed.
+pub(crate) fn grew(diff: &PathDiff, allowed: u64) -> bool {
+    diff.rows
+        .iter()
+        .any(|row| u64::try_from(row.delta).is_ok_and(|growth| growth > allowed))
+}
+
+/// The two sides: read, or traced now.
+fn recordings(args: &Diff) -> Result<[Recording; 2], Failure> {
+    let (kernels, cmdlines) = (args.kernel.len(), args.cmdline.len());
+    if kernels == 0 && cmdlines == 0 {
+        let [a, b] = args.names.as_slice() else {
+            return Err(Failure::Usage(
+                "name two recordings, or rows and two --kernel or two --cmdline".to_owned(),
+            ));
+        };
+        return Ok([trace::open(Path::new(a))?, trace::open(Path::new(b))?]);
+    }
+    if kernels > 2 || cmdlines > 2 || kernels.max(cmdlines) < 2 || args.modules.len() > kernels {
+        return Err(Failure::Usage(
+            "give two --kernel or two --cmdline (and a --modules for each kernel that needs one)"
+                .to_owned(),
+        ));
+    }
+    let rows = rows::choose(&args.names)?;
+    trace::exiting(&rows)?;
+    let side = |at: usize| {
+        let kernel = args.kernel.get(at).or(args.kernel.first()).cloned();
+        let modules: Option<PathBuf> = if kernels == 1 {
+            args.modules.first().cloned()
+        } else {
+            args.modules.get(at).cloned()
+        };
+        let cmdline = args.cmdline.get(at).or(args.cmdline.first());
+        args.trace
+            .lab(kernel, modules, cmdline.cloned().unwrap_or_default())
+    };
+    Ok([
+        record("diff", &rows, &side(0), &args.trace)?,
+        record("diff", &rows, &side(1), &args.trace)?,
+    ])
+}
+
+/// Traces one side.
+pub(crate) fn record(
+    command: &'static str,
+    rows: &[&'static Row],
+    options: &LabOptions,
+    trace: &TraceOptions,
+) -> Result<Recording, Failure> {
+    let interrupted = interrupt::flag();
+    let prepared = Prepared::new(options, &interrupted)?;
+    let job = Job {
+        rows,
+        rounds: trace.rounds,
+        seeds: options.seeds(&[1, 2, 3]),
+        watchdog: WATCHDOG,
+        plugin: Some(Plugin::Records),
+        patches: None,
+        vmlinux: None,
+    };
+    job.record(command, options, &prepared, &interrupted)
+}

@@ -1,0 +1,92 @@
+//! `exitpath gate`: holds a kernel to a base.
+//!
+//! Made for `git bisect run` and CI: whatever is no verdict on this kernel is status 125, so that
+//! a bisection skips the commit instead of calling it bad.
+
+use std::path::Path;
+
+use exitpath_analysis::path::{PhaseTable, diff};
+use exitpath_recording::Recording;
+use exitpath_report::text;
+
+use crate::cli::Gate;
+use crate::diff::{grew, record};
+use crate::failure::Failure;
+use crate::{output, rows, trace};
+
+/// Rows to judge by where neither the user nor the base names any: an exit that the kernel
+/// handles, and one that the VMM does.
+const ROWS: [&str; 2] = ["cpuid", "inl_from_qemu"];
+
+pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
+    let judged = judge(args).map_err(|failure| match failure {
+        Failure::Interrupted => Failure::Interrupted,
+        failure => Failure::Unjudged(failure.message()),
+    })?;
+    if judged { Ok(()) } else { Err(Failure::Check) }
+}
+
+/// Whether the kernel is within what is allowed.
+fn judge(args: &Gate) -> Result<bool, Failure> {
+    let path = Path::new(&args.base);
+    let base = if path.is_dir() {
+        Some(trace::open(path)?)
+    } else {
+        None
+    };
+    let names = match (&base, args.rows.as_slice()) {
+        (Some(base), []) => base
+            .manifest
+            .rows
+            .iter()
+            .map(|row| row.name.clone())
+            .collect(),
+        (None, []) => ROWS.map(str::to_owned).to_vec(),
+        (_, named) => named.to_vec(),
+    };
+    let rows = rows::choose(&names)?;
+    trace::exiting(&rows)?;
+    let mut options = args.trace.lab(
+        Some(args.kernel.clone()),
+        args.modules.clone(),
+        args.cmdline.clone(),
+    );
+    if let Some(base) = &base {
+        missing(base, &names)?;
+        let environment = &base.manifest.environment;
+        if args.trace.cpu.is_none() {
+            options.cpu.clone_from(&environment.cpu);
+        }
+        if args.trace.seeds.is_empty() {
+            options.seeds.clone_from(&environment.seeds);
+        }
+    }
+    let kernel = record("gate", &rows, &options, &args.trace)?;
+    let base = match base {
+        Some(base) => base,
+        None => {
+            options.kernel = Some(args.base.clone());
+            options.modules.clone_from(&args.base_modules);
+            record("gate", &rows, &options, &args.trace)?
+        }
+    };
+    let diff = diff::diff(&base, &kernel, &PhaseTable::default())
+        .map_err(|error| Failure::Cannot(error.to_string()))?;
+    if let Some(dir) = &args.out {
+        exitpath_recording::write(dir, &kernel)
+            .map_err(|error| Failure::Cannot(error.to_string()))?;
+    }
+    output::print(&text::commit(&diff))?;
+    Ok(!grew(&diff, args.max_growth))
+}
+
+/// Refuses a base that lacks a row.
+fn missing(base: &Recording, names: &[String]) -> Result<(), Failure> {
+    let has = |name: &String| base.manifest.rows.iter().any(|row| row.name == *name);
+    match names.iter().find(|name| !has(name)) {
+        Some(name) => Err(Failure::Cannot(format!(
+            "the base has no trace of {name}: record it with `exitpath trace`"
+        ))),
+        None => Ok(()),
+    }
+}

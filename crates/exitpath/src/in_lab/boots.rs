@@ -1,0 +1,282 @@
+//! The boots of a plan: which there are, running them, and what each brings out.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use exitpath_exits::Row;
+use exitpath_exits::layout::CODE;
+use exitpath_lab::Error as LabError;
+use exitpath_lab::boot::Sink;
+use exitpath_lab::initramfs::Initramfs;
+use exitpath_lab::job::Job;
+use exitpath_lab::plugin::Plugin;
+use exitpath_lab::windows::{Collector, Expected};
+use exitpath_lab::wire::Hello;
+use exitpath_recording::{Outcome, Run, Trace};
+use exitpath_runner::{Settings, random_order, samples_of};
+use indicatif::ProgressBar;
+
+use super::Plan;
+use super::worker::{self, PLAN_FILE, RESULT_FILE, Report, WorkerPlan};
+use crate::failure::Failure;
+use crate::lab::Prepared;
+
+/// Samples of rows whose two vCPUs share the lab's only CPU, at most.
+const SHARED_CPU_SAMPLES: u32 = 5;
+/// Real time a boot may take, in seconds, unless the user says otherwise. It takes 20.
+const BOOT_SECONDS: u64 = 600;
+/// Most boots at a time, whatever the machine has: each takes a gigabyte.
+const MOST_AT_A_TIME: usize = 8;
+
+/// One boot: its seed, its CPUs, and the rows it measures.
+#[derive(Clone)]
+pub(super) struct Boot {
+    pub(super) seed: u64,
+    pub(super) cpus: u32,
+    pub(super) rows: Vec<&'static Row>,
+    pub(super) settings: Settings,
+}
+
+/// What a boot brought out.
+pub(super) struct Booted {
+    pub(super) hello: Hello,
+    pub(super) report: Report,
+    /// Windows are of runs counted from this boot's first.
+    pub(super) trace: Option<Trace>,
+}
+
+/// Rows of one vCPU are measured on one CPU, whatever else is in the table, so that a row's value
+/// does not depend on its company. Rows of two vCPUs get a boot with two CPUs where QEMU can.
+pub(super) fn plan(plan: &Plan<'_>, seeds: &[u64], two_cpus: bool) -> Vec<Boot> {
+    let (pairs, singles): (Vec<_>, Vec<_>) =
+        plan.rows.iter().copied().partition(|row| row.vcpus > 1);
+    let mut boots = Vec::new();
+    for &seed in seeds {
+        let one = plan.settings.clone();
+        if !singles.is_empty() {
+            boots.push(Boot {
+                seed,
+                cpus: 1,
+                rows: singles.clone(),
+                settings: one.clone(),
+            });
+        }
+        if pairs.is_empty() {
+            continue;
+        }
+        let (cpus, settings) = if two_cpus {
+            // Values differ with the emulator's turns between the CPUs; more do not help.
+            (
+                2,
+                Settings {
+                    batches: one.batches.min(2),
+                    batch_length: 4,
+                    cpus: vec![0, 1],
+                    ..one
+                },
+            )
+        } else {
+            // Every hand-over between two vCPUs that share a CPU takes a time slice of millions
+            // of instructions, and pausing does not make it shorter.
+            let settings = Settings {
+                samples: one.samples.min(SHARED_CPU_SAMPLES),
+                warm_up: 1,
+                batches: 0,
+                yielding: false,
+                ..one
+            };
+            (1, settings)
+        };
+        boots.push(Boot {
+            seed,
+            cpus,
+            rows: pairs.clone(),
+            settings,
+        });
+    }
+    boots
+}
+
+/// Runs the boots, as many at a time as this machine has CPUs; results in the order of `boots`.
+pub(super) fn run_all(
+    plan: &Plan<'_>,
+    prepared: &Prepared,
+    boots: &[Boot],
+    bar: &ProgressBar,
+    interrupted: &Arc<AtomicBool>,
+) -> Result<Vec<Booted>, Failure> {
+    let queue: Mutex<VecDeque<usize>> = Mutex::new((0..boots.len()).collect());
+    let results: Mutex<Vec<Option<Result<Booted, Failure>>>> =
+        Mutex::new(boots.iter().map(|_| None).collect());
+    let lock = "no boot panics while it holds a lock";
+    let at_a_time = thread::available_parallelism()
+        .map_or(1, |n| n.get())
+        .min(MOST_AT_A_TIME)
+        .min(boots.len());
+    let failed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..at_a_time {
+            scope.spawn(|| {
+                loop {
+                    if failed.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let Some(index) = queue.lock().expect(lock).pop_front() else {
+                        return;
+                    };
+                    let result = boot_one(plan, prepared, &boots[index], bar);
+                    if result.is_err() && !failed.swap(true, Ordering::Relaxed) {
+                        // The others' results will not be used: let them end now.
+                        interrupted.store(true, Ordering::Relaxed);
+                    }
+                    results.lock().expect(lock)[index] = Some(result);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().expect(lock);
+    let mut booted = Vec::new();
+    let mut first = None;
+    for result in results.into_iter().flatten() {
+        match result {
+            Ok(result) => booted.push(result),
+            // What made the others stop, rather than that they were stopped.
+            Err(Failure::Interrupted) if first.is_some() => {}
+            Err(error) if matches!(first, None | Some(Failure::Interrupted)) => first = Some(error),
+            Err(_) => {}
+        }
+    }
+    match first {
+        Some(error) => Err(error),
+        None => Ok(booted),
+    }
+}
+
+fn no_kvm(hello: Hello) -> LabError {
+    LabError::NoKvm {
+        release: hello.release,
+        refused: hello.refused,
+    }
+}
+
+/// Shows how far a boot is, and collects its instructions.
+struct Follow<'a> {
+    bar: &'a ProgressBar,
+    collector: Option<Collector>,
+    /// What was wrong with the stream first. The boot goes on: its report may say why.
+    broken: Option<String>,
+}
+
+impl Sink for Follow<'_> {
+    /// The worker prints a row's name when it begins it.
+    fn stdout(&mut self, bytes: &[u8]) {
+        for name in String::from_utf8_lossy(bytes).lines() {
+            self.bar.set_message(name.to_owned());
+            self.bar.inc(1);
+        }
+    }
+
+    fn stderr(&mut self, _: &[u8]) {}
+
+    fn instructions(&mut self, bytes: &[u8]) -> Result<(), String> {
+        if let (Some(collector), None) = (&mut self.collector, &self.broken) {
+            self.broken = collector.push(bytes).err();
+        }
+        Ok(())
+    }
+}
+
+fn boot_one(
+    plan: &Plan<'_>,
+    prepared: &Prepared,
+    boot: &Boot,
+    bar: &ProgressBar,
+) -> Result<Booted, Failure> {
+    let order: Vec<&'static Row> = random_order(&boot.rows, 1, plan.order_seed)
+        .into_iter()
+        .map(|(_, row)| row)
+        .collect();
+    let work = WorkerPlan {
+        order: order.iter().map(|row| row.name.to_owned()).collect(),
+        settings: boot.settings.clone(),
+        names: plan.traced,
+    };
+    let mut files = Initramfs::new();
+    let json = serde_json::to_vec(&work).expect("plain data always serialises");
+    files.file(PLAN_FILE, 0o644, json)?;
+    if let (Some(config), Some(release)) = (&prepared.kernel.config, &prepared.kernel.release) {
+        // So that the examination inside finds the configuration where it always is.
+        files.file_from(format!("/boot/config-{release}"), config)?;
+    }
+    let mut lab = prepared.lab(boot.seed, boot.cpus);
+    lab.plugin = plan.plugin;
+    lab.patches = plan.patches.clone();
+    let mut follow = Follow {
+        bar,
+        collector: (plan.plugin == Some(Plugin::Records))
+            .then(|| Collector::new(expected(&order, &boot.settings))),
+        broken: None,
+    };
+    lab.limit
+        .get_or_insert(std::time::Duration::from_secs(BOOT_SECONDS));
+    let job = Job {
+        argv: vec!["/init".to_owned(), worker::NAME.to_owned()],
+        cwd: "/".to_owned(),
+        output: Some(RESULT_FILE.to_owned()),
+        ..Job::default()
+    };
+    let outcome = lab.run(files, job, &mut follow)?;
+    if !outcome.hello.kvm {
+        return Err(no_kvm(outcome.hello).into());
+    }
+    if outcome.status != 0 {
+        let said = outcome.stderr.trim();
+        return Err(Failure::Cannot(format!(
+            "measuring in the lab failed: {said}"
+        )));
+    }
+    let report = worker::read(&outcome.output).map_err(|error| {
+        Failure::Cannot(format!(
+            "the lab's result cannot be read ({error}): report this as a bug"
+        ))
+    })?;
+    let trace = match follow.collector {
+        None => None,
+        Some(collector) => {
+            // A row that did not end as it should has no whole window, and is the better reason.
+            if let Some(run) = report.runs.iter().find(|run| run.outcome != Outcome::Done) {
+                return Err(not_done(run));
+            }
+            let trace = follow.broken.map_or_else(|| collector.finish(), Err);
+            Some(trace.map_err(|what| LabError::Stream { what })?)
+        }
+    };
+    Ok(Booted {
+        hello: outcome.hello,
+        report,
+        trace,
+    })
+}
+
+/// The windows that a boot should send: one for each row, in their order.
+fn expected(order: &[&'static Row], settings: &Settings) -> Vec<Expected> {
+    let window = |(run, row): (u32, &&'static Row)| Expected {
+        run,
+        // The lab's CPU is an AMD one; rows with two programs differ in the operation only.
+        clocks: row.program(true).clocks.map(|offset| CODE + offset as u64),
+        samples: samples_of(row, settings),
+    };
+    (0..).zip(order).map(window).collect()
+}
+
+fn not_done(run: &Run) -> Failure {
+    let why = match &run.outcome {
+        Outcome::Done => "done",
+        Outcome::Skipped { reason } | Outcome::Fault { reason } | Outcome::Hung { reason } => {
+            reason
+        }
+    };
+    Failure::Cannot(format!("{} could not be traced: {why}", run.row))
+}

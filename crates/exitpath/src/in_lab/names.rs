@@ -1,0 +1,75 @@
+//! Names for the addresses of a trace: the kernel's from its own list, the VMM's from this very
+//! program, the guest's from the catalogue.
+
+use std::path::Path;
+
+use exitpath_exits::find;
+use exitpath_exits::layout::{CODE, STUBS};
+use exitpath_lab::debug_files::DebugFiles;
+use exitpath_lab::kernels::Kernel;
+use exitpath_recording::trace::{BRACKET, GUEST, HANDLER, OPERATION};
+use exitpath_recording::{Run, Space, Symbol, Trace};
+
+use crate::failure::Failure;
+
+/// Adds symbols to a trace.
+pub(super) fn add(trace: &mut Trace, kallsyms: &str, runs: &[Run]) -> Result<(), Failure> {
+    let mut symbols = exitpath_names::kallsyms(kallsyms)?;
+    let program = std::env::current_exe()
+        .and_then(std::fs::read)
+        .map_err(|error| Failure::Cannot(format!("cannot read this program: {error}")))?;
+    // It is linked to its address, and the lab runs this very file.
+    symbols.extend(exitpath_names::elf(&program, env!("CARGO_BIN_NAME"), 0)?);
+    for run in runs {
+        symbols.extend(guest(&run.row));
+    }
+    trace.symbols = exitpath_names::cover(symbols, &trace.instructions);
+    Ok(())
+}
+
+/// Adds source lines and inlined functions, where there is debug information of the kernel.
+pub(super) fn add_lines(
+    trace: &mut Trace,
+    kernel: &Kernel,
+    vmlinux: Option<&Path>,
+) -> Result<(), Failure> {
+    let files = match vmlinux {
+        Some(vmlinux) => Some(DebugFiles::of(vmlinux)?),
+        None => kernel.debug_files(),
+    };
+    let Some(files) = files else {
+        return Ok(());
+    };
+    let lines = exitpath_names::kernel_lines(&files.vmlinux, &files.modules, &trace.symbols)?;
+    trace.locations = exitpath_names::locations(&trace.instructions, &trace.symbols, &lines)?;
+    Ok(())
+}
+
+/// What a row's program consists of.
+fn guest(row: &str) -> Vec<Symbol> {
+    let Some(row) = find(row) else {
+        return Vec::new();
+    };
+    // The lab's CPU is an AMD one.
+    let program = row.program(true);
+    let (op, op_end, handler) = (program.op, program.op_end, program.handler);
+    [
+        (STUBS, CODE - STUBS, HANDLER),
+        (CODE, op as u64, BRACKET),
+        (CODE + op as u64, (op_end - op) as u64, OPERATION),
+        (CODE + op_end as u64, (handler - op_end) as u64, BRACKET),
+        (
+            CODE + handler as u64,
+            (program.code.len() - handler) as u64,
+            HANDLER,
+        ),
+    ]
+    .map(|(address, size, name)| Symbol {
+        space: Space::Guest,
+        address,
+        size,
+        name: name.to_owned(),
+        module: GUEST.to_owned(),
+    })
+    .to_vec()
+}

@@ -1,0 +1,108 @@
+//! The part of `measure` and `trace` that runs inside the lab: reads a plan, writes the runs.
+
+use std::collections::BTreeMap;
+use std::io::{BufReader, BufWriter};
+
+use exitpath_exits::find;
+use exitpath_host::Root;
+use exitpath_recording::Run;
+use exitpath_runner::{Place, Settings, run_row};
+use exitpath_vmm::Kvm;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::output;
+
+/// The hidden command's name.
+pub(crate) const NAME: &str = "measure-in-lab";
+/// The plan, in the initramfs.
+pub(crate) const PLAN_FILE: &str = "/plan.json";
+/// The kernel's symbols.
+const KALLSYMS: &str = "/proc/kallsyms";
+/// The report, in a tmpfs.
+pub(crate) const RESULT_FILE: &str = "/run/report.json.gz";
+
+/// What one boot measures.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WorkerPlan {
+    /// Names of rows in the order to measure them.
+    pub(crate) order: Vec<String>,
+    /// How much of each.
+    pub(crate) settings: Settings,
+    /// Whether the kernel's symbols are wanted.
+    pub(crate) names: bool,
+}
+
+/// What one boot brings out.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// The runs in the order made.
+    pub(crate) runs: Vec<Run>,
+    /// What the examination of the lab's machine found.
+    pub(crate) facts: BTreeMap<String, serde_json::Value>,
+    /// Code's symbols of `/proc/kallsyms`, where they were wanted.
+    pub(crate) kallsyms: Option<String>,
+}
+
+pub(crate) fn run() -> Result<(), Failure> {
+    let broken = |error: &dyn std::fmt::Display| {
+        Failure::Usage(format!(
+            "{NAME} is for the lab's own use ({PLAN_FILE}: {error})"
+        ))
+    };
+    let plan = std::fs::read(PLAN_FILE).map_err(|error| broken(&error))?;
+    let plan: WorkerPlan = serde_json::from_slice(&plan).map_err(|error| broken(&error))?;
+    let kvm = Kvm::open()?;
+    let mut runs = Vec::new();
+    for (id, name) in (0..).zip(&plan.order) {
+        output::print(name)?;
+        let row = find(name).ok_or_else(|| broken(&format!("no row {name}")))?;
+        // Seed and CPUs are known outside.
+        let place = Place {
+            id,
+            block: 0,
+            seed: None,
+            cpus: 0,
+        };
+        runs.push(run_row(&kvm, row, &plan.settings, &place)?);
+    }
+    let facts = exitpath_host::examine(&Root::default(), None).facts;
+    let kallsyms = if plan.names {
+        let text = std::fs::read_to_string(KALLSYMS)
+            .map_err(|error| Failure::Cannot(format!("cannot read {KALLSYMS}: {error}")))?;
+        Some(code_symbols(&text))
+    } else {
+        None
+    };
+    let report = Report {
+        runs,
+        facts,
+        kallsyms,
+    };
+    let cannot = |error: &dyn std::fmt::Display| {
+        Failure::Cannot(format!("cannot write {RESULT_FILE}: {error}"))
+    };
+    // Each byte of it costs an exit of the emulator on its way out.
+    let file = std::fs::File::create(RESULT_FILE).map_err(|error| cannot(&error))?;
+    let mut packed = GzEncoder::new(file, Compression::fast());
+    serde_json::to_writer(BufWriter::new(&mut packed), &report).map_err(|error| cannot(&error))?;
+    packed.finish().map_err(|error| cannot(&error))?;
+    Ok(())
+}
+
+/// What a worker wrote, read outside.
+pub(super) fn read(result: &[u8]) -> Result<Report, serde_json::Error> {
+    serde_json::from_reader(BufReader::new(GzDecoder::new(result)))
+}
+
+/// The lines of `/proc/kallsyms` that name code: types t, T, w and W (nm(1)).
+fn code_symbols(kallsyms: &str) -> String {
+    let is_code = |line: &&str| {
+        let kind = line.split(' ').nth(1);
+        kind.is_some_and(|kind| kind.eq_ignore_ascii_case("t") || kind.eq_ignore_ascii_case("w"))
+    };
+    kallsyms.split_inclusive('\n').filter(is_code).collect()
+}

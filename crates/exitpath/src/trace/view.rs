@@ -1,0 +1,158 @@
+//! What is shown of a trace.
+
+use std::path::Path;
+
+use exitpath_analysis::path::{PhaseTable, RowPath, trace_rows};
+use exitpath_recording::Recording;
+use exitpath_report::{flame, json, perfetto, text};
+
+use crate::cli::TraceView;
+use crate::failure::Failure;
+use crate::output;
+
+/// The built-in table of phases, as text.
+pub(super) fn built_in() -> &'static str {
+    PhaseTable::built_in()
+}
+
+/// The table of phases: the user's before the built-in one.
+pub(crate) fn phases(path: Option<&Path>) -> Result<PhaseTable, Failure> {
+    let Some(path) = path else {
+        return Ok(PhaseTable::default());
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
+    PhaseTable::default()
+        .and(&text)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+}
+
+/// Finds out early that a file could not be written later.
+pub(super) fn check_files(view: &TraceView) -> Result<(), Failure> {
+    for path in [&view.flamegraph, &view.perfetto].into_iter().flatten() {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = dir.unwrap_or(Path::new("."));
+        if path.is_dir() || !dir.is_dir() {
+            return Err(Failure::Usage(format!(
+                "cannot write {}: name a file in a folder that exists",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Shows the rows of these names, or all.
+pub(super) fn show(
+    recording: &Recording,
+    names: &[String],
+    dir: &Path,
+    phases: &PhaseTable,
+    view: &TraceView,
+) -> Result<(), Failure> {
+    let paths =
+        trace_rows(recording, phases).map_err(|error| Failure::Cannot(error.to_string()))?;
+    for name in names {
+        if !paths.iter().any(|path| path.row == *name) {
+            return Err(Failure::Usage(format!(
+                "{} has no trace of {name}",
+                dir.display()
+            )));
+        }
+    }
+    let mut shown: Vec<&RowPath> = Vec::new();
+    for path in &paths {
+        // The first seed stands for all; how far the others agree is said.
+        let wanted = names.is_empty() || names.contains(&path.row);
+        if wanted && !shown.iter().any(|known| known.row == path.row) {
+            shown.push(path);
+        }
+    }
+    if let Some(path) = shown.iter().find(|path| path.exits == 0) {
+        return Err(Failure::Cannot(format!(
+            "{} made no exit here, so there is no path to show",
+            path.row
+        )));
+    }
+    files(recording, &shown, view)?;
+    if view.json {
+        return print_json(recording, &shown, dir);
+    }
+    let manifest = &recording.manifest;
+    let place = dir.display();
+    for path in shown {
+        let mut printed = false;
+        if view.folded {
+            output::print(&flame::folded(path, flame::Which::All))?;
+            printed = true;
+        }
+        if let Some(function) = &view.annotate {
+            let trace = recording.trace.as_ref().expect("a trace was analysed");
+            let text = text::annotate(manifest, path, trace, function)
+                .map_err(|error| Failure::Usage(error.to_string()))?;
+            output::print(&text)?;
+            printed = true;
+        }
+        if view.tree {
+            output::print(&text::tree(manifest, path, view.min))?;
+            printed = true;
+        }
+        if !printed {
+            let functions = if view.all {
+                text::Functions::All
+            } else {
+                text::Functions::default()
+            };
+            let of_row: Vec<RowPath> = paths
+                .iter()
+                .filter(|other| other.row == path.row)
+                .cloned()
+                .collect();
+            let seeds = if of_row.len() > 1 {
+                text::seeds(&of_row)
+            } else {
+                String::new()
+            };
+            let text = text::path(manifest, path, functions);
+            output::print(&format!("{text}{seeds}recording: {place}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn print_json(recording: &Recording, shown: &[&RowPath], dir: &Path) -> Result<(), Failure> {
+    let place = dir.display().to_string();
+    let objects: Vec<String> = shown
+        .iter()
+        .map(|path| json::path(&recording.manifest, path, Some(place.clone())).render())
+        .collect();
+    match objects.as_slice() {
+        [object] => output::print(object),
+        objects => output::print(&format!("[{}]", objects.join(","))),
+    }
+}
+
+/// Writes the files that are asked for, of the first row.
+fn files(recording: &Recording, shown: &[&RowPath], view: &TraceView) -> Result<(), Failure> {
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text)
+            .map_err(|error| Failure::Cannot(format!("cannot write {}: {error}", path.display())))
+    };
+    let (Some(first), manifest) = (shown.first(), &recording.manifest) else {
+        return Ok(());
+    };
+    if shown.len() > 1 && (view.flamegraph.is_some() || view.perfetto.is_some()) {
+        return Err(Failure::Usage(
+            "a flame graph or a timeline is of one row: name one".to_owned(),
+        ));
+    }
+    if let Some(path) = &view.flamegraph {
+        let svg =
+            flame::svg(manifest, first).map_err(|error| Failure::Cannot(error.to_string()))?;
+        write(path, svg)?;
+    }
+    if let Some(path) = &view.perfetto {
+        write(path, perfetto::trace(manifest, first))?;
+    }
+    Ok(())
+}

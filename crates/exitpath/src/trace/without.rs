@@ -1,0 +1,190 @@
+//! `exitpath trace --without FUNCTION`: the same trace with functions that return at once, held
+//! against the one with them.
+//!
+//! What patching a function out should save is what its calls took, less what is left of them: a
+//! return (and `endbr64` before it, `xor eax, eax` where it returns 0).
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use exitpath_analysis::path::{PhaseTable, RowPath, trace_rows};
+use exitpath_lab::gdb::{Patch, Patches};
+use exitpath_recording::{Recording, Space, Symbol, Trace as Instructions};
+
+use super::Job;
+use crate::cli::Trace;
+use crate::failure::Failure;
+use crate::lab::Prepared;
+use crate::output;
+
+/// What the compiler leaves at the beginning of a traceable function, and ftrace makes of it: a
+/// NOP of five bytes.
+const FTRACE_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+/// Before it where the kernel has indirect branch tracking.
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+/// `ret`.
+const RETURN: [u8; 5] = [0xc3, 0xcc, 0xcc, 0xcc, 0xcc];
+/// `xor eax, eax; ret`.
+const RETURN_0: [u8; 5] = [0x31, 0xc0, 0xc3, 0xcc, 0xcc];
+
+/// A function to be patched out.
+struct Stub {
+    name: String,
+    patch: Patch,
+    /// Instructions left of a call.
+    instructions: u64,
+}
+
+pub(super) fn run(
+    args: &Trace,
+    job: &Job<'_>,
+    before: &Recording,
+    phases: &PhaseTable,
+    prepared: &Prepared,
+    interrupted: &Arc<AtomicBool>,
+) -> Result<(), Failure> {
+    let trace = before
+        .trace
+        .as_ref()
+        .expect("it was recorded with the plugin");
+    let stubs: Vec<Stub> = args
+        .without
+        .iter()
+        .map(|name| stub(trace, name))
+        .collect::<Result<_, _>>()?;
+    let patched = Job {
+        patches: Some(Patches {
+            breakpoint: exitpath_runner::ready_address(),
+            patches: stubs.iter().map(|stub| stub.patch.clone()).collect(),
+        }),
+        seeds: job.seeds.clone(),
+        ..*job
+    };
+    let after = patched.record("trace", &args.lab, prepared, interrupted)?;
+    let analyse = |recording| {
+        trace_rows(recording, phases).map_err(|error| Failure::Cannot(error.to_string()))
+    };
+    let (before, after) = (analyse(before)?, analyse(&after)?);
+    for (before, after) in before.iter().zip(&after) {
+        output::print(&compare(&stubs, before, after))?;
+    }
+    Ok(())
+}
+
+/// What was to be expected of a row, and what came of it.
+fn compare(stubs: &[Stub], before: &RowPath, after: &RowPath) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    let mut expected = 0;
+    for stub in stubs {
+        let function = before.functions.iter().find(|f| f.name == stub.name);
+        let (calls, total) = function.map_or((0, 0), |f| (f.calls.all, f.total.all));
+        // A function that is patched out within another one that is, is saved once.
+        let saved = total.saturating_sub(calls * stub.instructions);
+        expected += saved;
+        let _ = writeln!(
+            text,
+            "{}: {} calls {calls} × (inclusive {} - stub {}) = {saved}",
+            before.row,
+            stub.name,
+            total.checked_div(calls).unwrap_or(0),
+            stub.instructions
+        );
+    }
+    let seed = before
+        .seed
+        .map_or_else(String::new, |seed| format!(" [seed {seed}]"));
+    let saved = before.guest_timed as i64 - after.guest_timed as i64;
+    let _ = writeln!(
+        text,
+        "{}: {} -> {}: saved {saved}, expected {expected}, the rest of the path changed by {}{seed}",
+        before.row,
+        before.guest_timed,
+        after.guest_timed,
+        expected as i64 - saved
+    );
+    for (name, change) in others(stubs, before, after) {
+        let _ = writeln!(text, "  {name} {change:+}");
+    }
+    text
+}
+
+/// Own instructions of functions that changed although neither they nor what they are called by
+/// were patched out: how the rest of the path reacts.
+fn others(stubs: &[Stub], before: &RowPath, after: &RowPath) -> Vec<(String, i64)> {
+    let outside = |path: &RowPath| {
+        let mut own: std::collections::BTreeMap<String, i64> = std::collections::BTreeMap::new();
+        for node in &path.tree {
+            let mut at = node;
+            let mut inside = false;
+            loop {
+                inside |= stubs.iter().any(|stub| stub.name == at.name);
+                let parent = &path.tree[at.parent];
+                if std::ptr::eq(parent, at) {
+                    break;
+                }
+                at = parent;
+            }
+            if !inside {
+                *own.entry(node.name.clone()).or_default() += node.own.all as i64;
+            }
+        }
+        own
+    };
+    let (before, after) = (outside(before), outside(after));
+    let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
+    names.sort();
+    names.dedup();
+    let of =
+        |own: &std::collections::BTreeMap<String, i64>, name| own.get(name).copied().unwrap_or(0);
+    let mut changes: Vec<(String, i64)> = names
+        .into_iter()
+        .map(|name| (name.clone(), of(&after, name) - of(&before, name)))
+        .filter(|(_, change)| *change != 0)
+        .collect();
+    changes.sort_by_key(|(_, change)| -change.abs());
+    changes
+}
+
+/// How to patch a function out: its nop has to have been executed, and so is known.
+fn stub(trace: &Instructions, wanted: &str) -> Result<Stub, Failure> {
+    let (name, new) = match wanted.strip_suffix("=0") {
+        Some(name) => (name, RETURN_0),
+        None => (wanted, RETURN),
+    };
+    let symbol: &Symbol = trace
+        .symbols
+        .iter()
+        .find(|symbol| symbol.space == Space::Kernel && symbol.name == name)
+        .ok_or_else(|| Failure::Usage(format!("no kernel function {name} is on the path")))?;
+    let bytes_at = |address: u64| {
+        trace
+            .instructions
+            .iter()
+            .find(|instruction| instruction.address == address)
+            .map(|instruction| instruction.bytes.as_slice())
+    };
+    let first = bytes_at(symbol.address);
+    let (offset, before) = if first == Some(&ENDBR64) {
+        (ENDBR64.len() as u64, 1)
+    } else {
+        (0, 0)
+    };
+    if bytes_at(symbol.address + offset) != Some(&FTRACE_NOP) {
+        return Err(Failure::Usage(format!(
+            "{name} does not begin with ftrace's nop, so it cannot be patched out (noinstr, or \
+             assembly)"
+        )));
+    }
+    let instructions = before + if new == RETURN_0 { 2 } else { 1 };
+    Ok(Stub {
+        name: name.to_owned(),
+        patch: Patch {
+            name: name.to_owned(),
+            address: symbol.address + offset,
+            old: FTRACE_NOP.to_vec(),
+            new: new.to_vec(),
+        },
+        instructions,
+    })
+}

@@ -1,0 +1,37 @@
+//! Compiles the plugin, once for each family of QEMU's plugin API.
+//!
+//! By calling the compiler, because Cargo has no way yet to depend on a shared object for a
+//! target other than the one being built for: exitpath is linked statically, which a shared
+//! object cannot be. The plugin has no dependencies for this reason.
+
+use std::path::Path;
+use std::process::Command;
+
+const SOURCE: &str = "../lab-plugin/src";
+
+fn main() {
+    println!("cargo::rerun-if-changed={SOURCE}");
+    let variable = |name: &str| std::env::var(name).expect("Cargo sets it for build scripts");
+    let out = variable("OUT_DIR");
+    for family in ["v1", "v3"] {
+        let status = Command::new(variable("RUSTC"))
+            .args(["--crate-name", "exitpath_lab_plugin"])
+            .args(["--crate-type", "cdylib", "--edition", "2024"])
+            .args(["--target", &variable("TARGET")])
+            .args([
+                "-C",
+                "opt-level=3",
+                "-C",
+                "panic=abort",
+                "-C",
+                "strip=symbols",
+            ])
+            .args(["--cfg", &format!("feature=\"{family}\"")])
+            .arg("-o")
+            .arg(Path::new(&out).join(format!("plugin-{family}.so")))
+            .arg(Path::new(SOURCE).join("lib.rs"))
+            .status()
+            .expect("the compiler that compiles this can be started");
+        assert!(status.success(), "the plugin does not compile");
+    }
+}

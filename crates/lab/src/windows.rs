@@ -1,0 +1,298 @@
+//! From the stream of instructions to windows, segments and paths, as a recording has them.
+
+use std::collections::HashMap;
+
+use exitpath_recording::{Block, Instruction, Part, Path, Segment, Trace, Window};
+
+use crate::stream::{Decoder, Record};
+
+const VMRUN: [u8; 3] = [0x0f, 0x01, 0xd8];
+const RDTSC: [u8; 2] = [0x0f, 0x31];
+/// Guests live below this address, and user space of the lab above it.
+const GUEST_END: u64 = exitpath_exits::layout::RAM_SIZE;
+
+/// What a window is expected to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// The run it is of.
+    pub run: u32,
+    /// Addresses of the guest's clock reads: begin and end of the bracket without the operation,
+    /// begin and end of the one with it.
+    pub clocks: [u64; 4],
+    /// Samples in it.
+    pub samples: u32,
+}
+
+/// Collects the windows of one boot.
+#[derive(Debug)]
+pub struct Collector {
+    decoder: Decoder,
+    windows: Builder,
+}
+
+#[derive(Debug)]
+struct Builder {
+    expected: Vec<Expected>,
+    /// Windows begun.
+    begun: usize,
+    trace: Trace,
+    /// Ids of VMRUN instructions.
+    vmruns: Vec<u32>,
+    /// Whether each CPU is in a guest; `None` before its first instruction.
+    in_guest: Vec<Option<bool>>,
+    /// The segment in progress.
+    blocks: Vec<Block>,
+    /// The clock read that comes next.
+    clock: usize,
+    known: HashMap<Path, u32>,
+}
+
+impl Collector {
+    /// A collector for a boot that will have these windows in this order.
+    pub fn new(expected: Vec<Expected>) -> Collector {
+        Collector {
+            decoder: Decoder::default(),
+            windows: Builder {
+                expected,
+                begun: 0,
+                trace: Trace::default(),
+                vmruns: Vec::new(),
+                in_guest: Vec::new(),
+                blocks: Vec::new(),
+                clock: 0,
+                known: HashMap::new(),
+            },
+        }
+    }
+
+    /// Takes bytes of the stream as they come.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let windows = &mut self.windows;
+        self.decoder.push(bytes, |record| windows.record(record))
+    }
+
+    /// The windows, if all of them are there and whole. Names and locations are not.
+    ///
+    /// # Errors
+    /// What is missing, in words.
+    pub fn finish(self) -> Result<Trace, String> {
+        let (begun, whole) = self.decoder.windows();
+        let wanted = self.windows.expected.len();
+        if begun == 0 && wanted > 0 {
+            return Err("nothing arrived: the plugin was never armed".to_owned());
+        }
+        if begun != wanted as u64 || !whole {
+            return Err(format!(
+                "it ends in window {begun} of {wanted}: the stream was cut short"
+            ));
+        }
+        Ok(self.windows.trace)
+    }
+}
+
+impl Builder {
+    fn record(&mut self, record: Record<'_>) -> Result<(), String> {
+        match record {
+            Record::Define { address, bytes } => {
+                if bytes == VMRUN {
+                    self.vmruns.push(self.trace.instructions.len() as u32);
+                }
+                self.trace.instructions.push(Instruction {
+                    address,
+                    bytes: bytes.to_vec(),
+                });
+            }
+            Record::Run { cpu, first, count } => self.run(cpu, first, count)?,
+            Record::Start => {
+                let Some(expected) = self.expected.get(self.begun) else {
+                    return Err(format!("more than {} windows", self.expected.len()));
+                };
+                self.begun += 1;
+                self.in_guest.clear();
+                self.clock = 0;
+                self.trace.windows.push(Window {
+                    run: expected.run,
+                    segments: Vec::new(),
+                });
+            }
+            Record::Stop => {
+                self.end_segment(Part::Between);
+                let segments = self.trace.windows.last().map_or(0, |w| w.segments.len());
+                let wanted = self.expected[self.begun - 1].samples as usize * 4 + 1;
+                if segments != wanted {
+                    return Err(format!(
+                        "a window of {segments} segments where the guest makes {wanted}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a run to the segment in progress, which ends where the guest reads its clock.
+    fn run(&mut self, cpu: u32, first: u32, count: u32) -> Result<(), String> {
+        let clocks = self.expected[self.begun - 1].clocks;
+        let end = first + count;
+        let mut at = first;
+        while at < end {
+            if self.is_in_guest(cpu, at) {
+                let instruction = &self.trace.instructions[at as usize];
+                let clock = clocks
+                    .iter()
+                    .position(|&clock| clock == instruction.address)
+                    .filter(|_| instruction.bytes == RDTSC);
+                self.add(cpu, at, 1);
+                if let Some(clock) = clock {
+                    if clock != self.clock {
+                        return Err("the guest read its clock out of turn".to_owned());
+                    }
+                    self.clock = (clock + 1) % clocks.len();
+                    self.end_segment(match clock {
+                        1 => Part::Empty,
+                        3 => Part::Op,
+                        _ => Part::Between,
+                    });
+                }
+                at += 1;
+            } else {
+                // In the host all is the same up to a VMRUN.
+                let vmrun = self
+                    .vmruns
+                    .iter()
+                    .copied()
+                    .find(|id| (at..end).contains(id));
+                let until = vmrun.map_or(end, |vmrun| vmrun + 1);
+                self.add(cpu, at, until - at);
+                if vmrun.is_some() {
+                    self.in_guest[cpu as usize] = Some(true);
+                }
+                at = until;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an instruction is the guest's. A CPU gets into its guest by VMRUN and is out of it
+    /// at the first address of the kernel; one that was in its guest when the window began shows
+    /// that by where it goes on.
+    fn is_in_guest(&mut self, cpu: u32, id: u32) -> bool {
+        let address = self.trace.instructions[id as usize].address;
+        let cpu = cpu as usize;
+        if self.in_guest.len() <= cpu {
+            self.in_guest.resize(cpu + 1, None);
+        }
+        let state = &mut self.in_guest[cpu];
+        let is_in_guest = match *state {
+            None => address < GUEST_END,
+            Some(in_guest) => in_guest && address >> 63 == 0,
+        };
+        *state = Some(is_in_guest);
+        is_in_guest
+    }
+
+    fn add(&mut self, cpu: u32, first: u32, count: u32) {
+        if let Some(last) = self.blocks.last_mut()
+            && last.cpu == cpu
+            && last.first + last.count == first
+        {
+            last.count += count;
+        } else {
+            self.blocks.push(Block { cpu, first, count });
+        }
+    }
+
+    fn end_segment(&mut self, part: Part) {
+        let path = Path {
+            blocks: std::mem::take(&mut self.blocks),
+        };
+        let next = self.trace.paths.len() as u32;
+        let id = *self.known.entry(path).or_insert_with_key(|path| {
+            self.trace.paths.push(path.clone());
+            next
+        });
+        if let Some(window) = self.trace.windows.last_mut() {
+            window.segments.push(Segment { part, path: id });
+        }
+    }
+}
+
+/// Makes one trace of those of several boots. Ids become those of the instructions in the order of
+/// their addresses, so that they do not depend on the order in which QEMU translated code.
+pub fn merge(traces: Vec<Trace>) -> Trace {
+    let mut instructions: Vec<Instruction> = traces.iter().flat_map(executed).collect();
+    instructions.sort_unstable();
+    instructions.dedup();
+    let mut merged = Trace::default();
+    let mut known: HashMap<Path, u32> = HashMap::new();
+    for trace in traces {
+        let new_ids: Vec<u32> = trace
+            .instructions
+            .iter()
+            .map(|instruction| instructions.partition_point(|known| known < instruction) as u32)
+            .collect();
+        let new_paths: Vec<u32> = trace
+            .paths
+            .iter()
+            .map(|path| {
+                let path = renumbered(path, &new_ids);
+                *known.entry(path).or_insert_with_key(|path| {
+                    merged.paths.push(path.clone());
+                    merged.paths.len() as u32 - 1
+                })
+            })
+            .collect();
+        merged
+            .windows
+            .extend(trace.windows.into_iter().map(|window| {
+                Window {
+                    run: window.run,
+                    segments: window
+                        .segments
+                        .into_iter()
+                        .map(|segment| Segment {
+                            part: segment.part,
+                            path: new_paths[segment.path as usize],
+                        })
+                        .collect(),
+                }
+            }));
+    }
+    merged.instructions = instructions;
+    merged
+}
+
+/// The instructions on some path: code is also translated where it is not reached in a window.
+fn executed(trace: &Trace) -> Vec<Instruction> {
+    let mut used = vec![false; trace.instructions.len()];
+    for block in trace.paths.iter().flat_map(|path| &path.blocks) {
+        used[block.first as usize..][..block.count as usize].fill(true);
+    }
+    let with_use = trace.instructions.iter().zip(used);
+    with_use
+        .filter(|(_, used)| *used)
+        .map(|(instruction, _)| instruction.clone())
+        .collect()
+}
+
+fn renumbered(path: &Path, new_ids: &[u32]) -> Path {
+    let mut blocks: Vec<Block> = Vec::new();
+    for block in &path.blocks {
+        for id in block.first..block.first + block.count {
+            let id = new_ids[id as usize];
+            match blocks.last_mut() {
+                Some(last) if last.cpu == block.cpu && last.first + last.count == id => {
+                    last.count += 1;
+                }
+                _ => blocks.push(Block {
+                    cpu: block.cpu,
+                    first: id,
+                    count: 1,
+                }),
+            }
+        }
+    }
+    Path { blocks }
+}

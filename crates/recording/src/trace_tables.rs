@@ -1,0 +1,437 @@
+//! The tables of a trace: which columns they have, and how a trace becomes rows and rows a trace.
+
+use crate::table::{Encoded, Problem, Table, encode_table, read_table};
+use crate::tables::numbered;
+use crate::trace::{
+    Block, Instruction, Location, Part, Path, Segment, Space, Symbol, Trace, Window,
+};
+
+/// One row per instruction.
+pub(crate) const INSTRUCTIONS: Table = Table {
+    name: "instructions.parquet",
+    schema: "message instructions {
+        REQUIRED INT32 id (INTEGER(32,false));
+        REQUIRED INT64 address (INTEGER(64,false));
+        REQUIRED BINARY bytes;
+    }",
+    counting: &["id", "address"],
+    rows_max: 1 << 24,
+};
+
+/// One row per block of a path.
+pub(crate) const PATHS: Table = Table {
+    name: "paths.parquet",
+    schema: "message paths {
+        REQUIRED INT32 path (INTEGER(32,false));
+        REQUIRED INT32 index (INTEGER(32,false));
+        REQUIRED INT32 cpu (INTEGER(32,false));
+        REQUIRED INT32 first (INTEGER(32,false));
+        REQUIRED INT32 count (INTEGER(32,false));
+    }",
+    counting: &["path", "index"],
+    rows_max: 1 << 27,
+};
+
+/// Most paths there may be. A path of one block takes the memory of seven blocks.
+pub(crate) const PATHS_MAX: usize = 1 << 22;
+
+/// One row per segment of a window.
+pub(crate) const WINDOWS: Table = Table {
+    name: "windows.parquet",
+    schema: "message windows {
+        REQUIRED INT32 run (INTEGER(32,false));
+        REQUIRED INT32 index (INTEGER(32,false));
+        REQUIRED BINARY part (STRING);
+        REQUIRED INT32 path (INTEGER(32,false));
+    }",
+    counting: &["index"],
+    rows_max: 1 << 26,
+};
+
+/// Most windows there may be: as many as runs.
+const WINDOWS_MAX: usize = 1 << 20;
+
+/// One row per symbol.
+pub(crate) const SYMBOLS: Table = Table {
+    name: "symbols.parquet",
+    schema: "message symbols {
+        REQUIRED BINARY space (STRING);
+        REQUIRED INT64 address (INTEGER(64,false));
+        REQUIRED INT64 size (INTEGER(64,false));
+        REQUIRED BINARY name (STRING);
+        REQUIRED BINARY module (STRING);
+    }",
+    counting: &["address"],
+    rows_max: 1 << 22,
+};
+
+/// One row per source line of an instruction.
+pub(crate) const LOCATIONS: Table = Table {
+    name: "locations.parquet",
+    schema: "message locations {
+        REQUIRED INT32 instruction (INTEGER(32,false));
+        REQUIRED INT32 depth (INTEGER(32,false));
+        REQUIRED BINARY function (STRING);
+        REQUIRED BINARY file (STRING);
+        REQUIRED INT32 line (INTEGER(32,false));
+    }",
+    counting: &["instruction"],
+    rows_max: 1 << 23,
+};
+
+/// The tables of a trace, in the order in which they are written and read.
+pub(crate) const TRACE_TABLES: [&Table; 5] =
+    [&INSTRUCTIONS, &PATHS, &WINDOWS, &SYMBOLS, &LOCATIONS];
+
+/// A trace as [`TRACE_TABLES`], in that order. A path without blocks and a window without segments
+/// have no rows, which [`crate::trace_check`] is to see before.
+pub(crate) fn encode(trace: &Trace) -> Result<[Encoded; TRACE_TABLES.len()], Problem> {
+    let paths = (0..).zip(&trace.paths);
+    let blocks = paths.flat_map(|(path, it): (u32, _)| numbered(path, &it.blocks));
+    let windows = trace.windows.iter();
+    let segments = windows.flat_map(|window| numbered(window.run, &window.segments));
+    Ok([
+        encode_table(
+            &INSTRUCTIONS,
+            (0..).zip(&trace.instructions),
+            |rows, group| {
+                group.u32s(rows.iter().map(|row| row.0))?;
+                group.u64s(rows.iter().map(|row| row.1.address))?;
+                group.byte_strings(rows.iter().map(|row| row.1.bytes.as_slice()))
+            },
+        )?,
+        encode_table(&PATHS, blocks, |rows, group| {
+            group.u32s(rows.iter().map(|row| row.0))?;
+            group.u32s(rows.iter().map(|row| row.1))?;
+            group.u32s(rows.iter().map(|row| row.2.cpu))?;
+            group.u32s(rows.iter().map(|row| row.2.first))?;
+            group.u32s(rows.iter().map(|row| row.2.count))
+        })?,
+        encode_table(&WINDOWS, segments, |rows, group| {
+            group.u32s(rows.iter().map(|row| row.0))?;
+            group.u32s(rows.iter().map(|row| row.1))?;
+            group.texts(rows.iter().map(|row| part_name(row.2.part)))?;
+            group.u32s(rows.iter().map(|row| row.2.path))
+        })?,
+        encode_table(&SYMBOLS, trace.symbols.iter(), |rows, group| {
+            group.texts(rows.iter().map(|symbol| space_name(symbol.space)))?;
+            group.u64s(rows.iter().map(|symbol| symbol.address))?;
+            group.u64s(rows.iter().map(|symbol| symbol.size))?;
+            group.texts(rows.iter().map(|symbol| symbol.name.as_str()))?;
+            group.texts(rows.iter().map(|symbol| symbol.module.as_str()))
+        })?,
+        encode_table(&LOCATIONS, trace.locations.iter(), |rows, group| {
+            group.u32s(rows.iter().map(|location| location.instruction))?;
+            group.u32s(rows.iter().map(|location| location.depth))?;
+            group.texts(rows.iter().map(|location| location.function.as_str()))?;
+            group.texts(rows.iter().map(|location| location.file.as_str()))?;
+            group.u32s(rows.iter().map(|location| location.line))
+        })?,
+    ])
+}
+
+fn part_name(part: Part) -> &'static str {
+    match part {
+        Part::Between => "between",
+        Part::Empty => "empty",
+        Part::Op => "op",
+    }
+}
+
+fn part(name: &str) -> Result<Part, Problem> {
+    match name {
+        "between" => Ok(Part::Between),
+        "empty" => Ok(Part::Empty),
+        "op" => Ok(Part::Op),
+        _ => Err(format!("a segment is of the unknown part {name:?}")),
+    }
+}
+
+pub(crate) fn space_name(space: Space) -> &'static str {
+    match space {
+        Space::Guest => "guest",
+        Space::User => "user",
+        Space::Kernel => "kernel",
+    }
+}
+
+fn space(name: &str) -> Result<Space, Problem> {
+    match name {
+        "guest" => Ok(Space::Guest),
+        "user" => Ok(Space::User),
+        "kernel" => Ok(Space::Kernel),
+        _ => Err(format!("a symbol is in the unknown space {name:?}")),
+    }
+}
+
+/// Undoes [`encode`]. An error comes with the name of the table it was found in. What the rows
+/// say is for [`crate::trace_check`] to see.
+pub(crate) fn decode(
+    [instructions, paths, windows, symbols, locations]: [Encoded; TRACE_TABLES.len()],
+) -> Result<Trace, (&'static str, Problem)> {
+    let of = |table: &Table| {
+        let name = table.name;
+        move |problem| (name, problem)
+    };
+    Ok(Trace {
+        instructions: decode_instructions(instructions).map_err(of(&INSTRUCTIONS))?,
+        paths: decode_paths(paths).map_err(of(&PATHS))?,
+        windows: decode_windows(windows).map_err(of(&WINDOWS))?,
+        symbols: decode_symbols(symbols).map_err(of(&SYMBOLS))?,
+        locations: decode_locations(locations).map_err(of(&LOCATIONS))?,
+    })
+}
+
+fn decode_instructions(file: Encoded) -> Result<Vec<Instruction>, Problem> {
+    let mut instructions = Vec::new();
+    read_table(&INSTRUCTIONS, file, |group| {
+        let rows = group.u64s("address")?.into_iter();
+        let rows = rows.zip(group.byte_strings("bytes")?);
+        for (id, (address, bytes)) in group.u32s("id")?.into_iter().zip(rows) {
+            if id as usize != instructions.len() {
+                let due = instructions.len();
+                return Err(format!("instruction {id} stands where {due} was due"));
+            }
+            instructions.push(Instruction { address, bytes });
+        }
+        Ok(())
+    })?;
+    Ok(instructions)
+}
+
+fn decode_paths(file: Encoded) -> Result<Vec<Path>, Problem> {
+    let mut paths = Lists::new("path", PATHS_MAX);
+    read_table(&PATHS, file, |group| {
+        let blocks = group.u32s("first")?.into_iter().zip(group.u32s("count")?);
+        let blocks = group.u32s("cpu")?.into_iter().zip(blocks);
+        let blocks = blocks.map(|(cpu, (first, count))| Block { cpu, first, count });
+        paths.add(group.u32s("path")?, group.u32s("index")?, blocks)
+    })?;
+    let paths = paths.finish().into_iter().enumerate();
+    paths
+        .map(|(due, (id, blocks))| match id as usize == due {
+            true => Ok(Path { blocks }),
+            false => Err(format!("path {id} stands where {due} was due")),
+        })
+        .collect()
+}
+
+fn decode_windows(file: Encoded) -> Result<Vec<Window>, Problem> {
+    let mut windows = Lists::new("run", WINDOWS_MAX);
+    read_table(&WINDOWS, file, |group| {
+        let parts = group.texts("part")?;
+        let parts = parts.iter().map(|name| part(name));
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        let segments = parts.into_iter().zip(group.u32s("path")?);
+        let segments = segments.map(|(part, path)| Segment { part, path });
+        windows.add(group.u32s("run")?, group.u32s("index")?, segments)
+    })?;
+    let windows = windows.finish().into_iter();
+    Ok(windows
+        .map(|(run, segments)| Window { run, segments })
+        .collect())
+}
+
+fn decode_symbols(file: Encoded) -> Result<Vec<Symbol>, Problem> {
+    let mut symbols = Vec::new();
+    read_table(&SYMBOLS, file, |group| {
+        let spaces = group.texts("space")?;
+        let ranges = group.u64s("address")?.into_iter().zip(group.u64s("size")?);
+        let names = group.texts("name")?.into_iter().zip(group.texts("module")?);
+        for ((at, (address, size)), (name, module)) in spaces.iter().zip(ranges).zip(names) {
+            symbols.push(Symbol {
+                space: space(at)?,
+                address,
+                size,
+                name,
+                module,
+            });
+        }
+        Ok(())
+    })?;
+    Ok(symbols)
+}
+
+fn decode_locations(file: Encoded) -> Result<Vec<Location>, Problem> {
+    let mut locations = Vec::new();
+    read_table(&LOCATIONS, file, |group| {
+        let places = group.u32s("instruction")?.into_iter();
+        let places = places.zip(group.u32s("depth")?);
+        let sources = group.texts("file")?.into_iter().zip(group.u32s("line")?);
+        let sources = group.texts("function")?.into_iter().zip(sources);
+        let rows = places.zip(sources);
+        locations.extend(rows.map(
+            |((instruction, depth), (function, (file, line)))| Location {
+                instruction,
+                depth,
+                function,
+                file,
+                line,
+            },
+        ));
+        Ok(())
+    })?;
+    Ok(locations)
+}
+
+pub(crate) fn too_many(what: &str, max: usize) -> Problem {
+    format!("there are more than {max} {what}")
+}
+
+/// Lists that are put together from the rows of their items: one list after the other, each from
+/// its index 0 up, so that no item is missing, double or out of order.
+struct Lists<T> {
+    /// What has the lists, for a reader.
+    what: &'static str,
+    /// Most lists there may be.
+    max: usize,
+    /// Each with its id.
+    lists: Vec<(u32, Vec<T>)>,
+}
+
+impl<T> Lists<T> {
+    fn new(what: &'static str, max: usize) -> Self {
+        Self {
+            what,
+            max,
+            lists: Vec::new(),
+        }
+    }
+
+    fn add(
+        &mut self,
+        ids: Vec<u32>,
+        indexes: Vec<u32>,
+        items: impl Iterator<Item = T>,
+    ) -> Result<(), Problem> {
+        for ((id, index), item) in ids.into_iter().zip(indexes).zip(items) {
+            if index == 0 {
+                if self.lists.len() == self.max {
+                    return Err(too_many(&format!("{}s", self.what), self.max));
+                }
+                self.shrink();
+                self.lists.push((id, Vec::new()));
+            }
+            match self.lists.last_mut() {
+                Some((last, list)) if *last == id && list.len() == index as usize => {
+                    list.push(item);
+                }
+                _ => {
+                    let what = self.what;
+                    return Err(format!("index {index} of {what} {id} is out of order"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Many lists are short, and growing leaves room for more.
+    fn shrink(&mut self) {
+        if let Some((_, list)) = self.lists.last_mut() {
+            list.shrink_to_fit();
+        }
+    }
+
+    fn finish(mut self) -> Vec<(u32, Vec<T>)> {
+        self.shrink();
+        self.lists
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks of one instruction each, by path and index.
+    fn paths(rows: &[(u32, u32)]) -> Result<Vec<usize>, Problem> {
+        let file = encode_table(&PATHS, rows.iter(), |rows, group| {
+            group.u32s(rows.iter().map(|row| row.0))?;
+            group.u32s(rows.iter().map(|row| row.1))?;
+            group.u32s(rows.iter().map(|_| 0))?;
+            group.u32s(rows.iter().map(|_| 0))?;
+            group.u32s(rows.iter().map(|_| 1))
+        });
+        let paths = decode_paths(file.unwrap())?;
+        Ok(paths.iter().map(|path| path.blocks.len()).collect())
+    }
+
+    fn windows(rows: &[(u32, u32)], part: &str) -> Result<Vec<u32>, Problem> {
+        let file = encode_table(&WINDOWS, rows.iter(), |rows, group| {
+            group.u32s(rows.iter().map(|row| row.0))?;
+            group.u32s(rows.iter().map(|row| row.1))?;
+            group.texts(rows.iter().map(|_| part))?;
+            group.u32s(rows.iter().map(|_| 0))
+        });
+        let windows = decode_windows(file.unwrap())?;
+        Ok(windows.iter().map(|window| window.run).collect())
+    }
+
+    #[test]
+    fn blocks_missing_double_or_out_of_order_are_problems() {
+        assert_eq!(paths(&[(0, 0), (0, 1), (1, 0)]), Ok(vec![2, 1]));
+        assert_eq!(paths(&[]), Ok(vec![]));
+        for rows in [
+            [(0, 0), (0, 2), (1, 0)],
+            [(0, 1), (1, 0), (1, 1)],
+            [(0, 0), (1, 1), (1, 2)],
+            [(0, 0), (0, 0), (0, 1)],
+            [(0, 0), (1, 0), (0, 1)],
+            [(0, 0), (0, u32::MAX), (1, 0)],
+            [(0, 0), (2, 0), (3, 0)],
+            [(1, 0), (2, 0), (3, 0)],
+            [(1, 0), (0, 0), (2, 0)],
+        ] {
+            let problem = paths(&rows).unwrap_err();
+            let said = ["is out of order", "was due"];
+            assert!(said.iter().any(|it| problem.ends_with(it)), "{problem}");
+        }
+    }
+
+    #[test]
+    fn windows_keep_their_order_and_do_not_alternate() {
+        let rows = [(7, 0), (7, 1), (3, 0)];
+        assert_eq!(windows(&rows, "op"), Ok(vec![7, 3]));
+        let problem = windows(&[(7, 0), (3, 0), (7, 1)], "op").unwrap_err();
+        assert_eq!(problem, "index 1 of run 7 is out of order");
+        let problem = windows(&rows, "Op").unwrap_err();
+        assert_eq!(problem, "a segment is of the unknown part \"Op\"");
+    }
+
+    #[test]
+    fn names_are_read_as_written_and_nothing_else_is() {
+        for it in [Part::Between, Part::Empty, Part::Op] {
+            assert_eq!(part(part_name(it)), Ok(it));
+        }
+        for it in [Space::Guest, Space::User, Space::Kernel] {
+            assert_eq!(space(space_name(it)), Ok(it));
+        }
+        assert!(part("").is_err() && space("").is_err());
+    }
+
+    #[test]
+    fn instructions_missing_double_or_out_of_order_are_problems() {
+        let instructions = |ids: &[u32]| {
+            let file = encode_table(&INSTRUCTIONS, ids.iter(), |ids, group| {
+                group.u32s(ids.iter().map(|id| **id))?;
+                group.u64s(ids.iter().map(|_| 0))?;
+                group.byte_strings(ids.iter().map(|_| &[0x90][..]))
+            });
+            decode_instructions(file.unwrap())
+        };
+        assert_eq!(instructions(&[0, 1]).unwrap().len(), 2);
+        for ids in [[1, 2], [0, 0], [1, 0], [0, u32::MAX]] {
+            let problem = instructions(&ids).unwrap_err();
+            assert!(problem.ends_with("was due"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn lists_too_many_are_refused_as_they_are_read() {
+        let mut lists = Lists::new("path", 2);
+        lists
+            .add(vec![0, 1], vec![0, 0], [(), ()].into_iter())
+            .unwrap();
+        let problem = lists.add(vec![2], vec![0], [()].into_iter()).unwrap_err();
+        assert_eq!(problem, "there are more than 2 paths");
+    }
+}

@@ -1,0 +1,165 @@
+//! What all texts have in common: numbers, tables, wrapped lines, the machine's description.
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use exitpath_recording::{Machine, Manifest, Space};
+
+/// Columns after which a note goes on in the next line.
+const NOTE_WIDTH: usize = 120;
+
+/// Without line breaks and what else moves a terminal's cursor: a recording may come from anybody.
+pub(crate) fn plain(text: &str) -> String {
+    let blank = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(blank).collect()
+}
+
+/// [`plain`], with the middle of a long text left out.
+pub(crate) fn short(text: &str, width: usize) -> String {
+    let characters: Vec<char> = plain(text).chars().collect();
+    if characters.len() <= width {
+        return characters.into_iter().collect();
+    }
+    let kept = width.saturating_sub(1);
+    // A name's end tells more than its beginning, which is often a path of modules.
+    let (head, tail) = (kept / 3, kept - kept / 3);
+    let head = characters.iter().take(head);
+    let tail = characters.iter().skip(characters.len() - tail);
+    head.chain(std::iter::once(&'…')).chain(tail).collect()
+}
+
+/// Breaks a line where it is too long, and indents what follows.
+pub(crate) fn push_wrapped(text: &mut String, line: &str) {
+    let mut column = 0;
+    for word in line.split_whitespace() {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > NOTE_WIDTH {
+            text.push_str("\n ");
+            column = 1;
+        }
+        if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += width;
+    }
+    text.push('\n');
+}
+
+/// A table without lines; the columns at the positions `left` are aligned to the left.
+pub(crate) fn new_table(header: &[&str], left: &[usize]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().enumerate().map(|(i, title)| {
+        let alignment = if left.contains(&i) {
+            CellAlignment::Left
+        } else {
+            CellAlignment::Right
+        };
+        Cell::new(title).set_alignment(alignment)
+    }));
+    for (i, column) in table.column_iter_mut().enumerate() {
+        let alignment = if left.contains(&i) {
+            CellAlignment::Left
+        } else {
+            CellAlignment::Right
+        };
+        column.set_cell_alignment(alignment);
+    }
+    table
+}
+
+/// The table's lines without blanks at their ends, and without a line break after the last.
+pub(crate) fn trimmed(table: &Table) -> String {
+    let lines: Vec<_> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    lines.join("\n")
+}
+
+/// What stands where there is no figure.
+pub(crate) fn none() -> String {
+    "–".to_owned()
+}
+
+/// A whole number with separators.
+pub(crate) fn count(value: f64) -> String {
+    let rounded = value.round() as i64;
+    let sign = if rounded < 0 { "-" } else { "" };
+    format!("{sign}{}", thousands(rounded.unsigned_abs()))
+}
+
+/// A number with separators.
+pub(crate) fn thousands(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number with separators and, where it is negative, a minus sign.
+pub(crate) fn signed(value: i64) -> String {
+    let sign = if value < 0 { "−" } else { "" };
+    format!("{sign}{}", thousands(value.unsigned_abs()))
+}
+
+/// A difference with separators and its sign.
+pub(crate) fn change(delta: i64) -> String {
+    let plus = if delta > 0 { "+" } else { "" };
+    format!("{plus}{}", signed(delta))
+}
+
+/// Something counted, in the singular or in the plural.
+pub(crate) fn of(number: u64, one: &str, many: &str) -> String {
+    format!(
+        "{} {}",
+        thousands(number),
+        if number == 1 { one } else { many }
+    )
+}
+
+/// The word for a space.
+pub(crate) fn space(space: Space) -> &'static str {
+    match space {
+        Space::Guest => "guest",
+        Space::User => "user space",
+        Space::Kernel => "kernel",
+    }
+}
+
+/// The machine.
+pub(crate) fn machine(manifest: &Manifest, cpus: u32, seeds: &[u64]) -> String {
+    let environment = &manifest.environment;
+    let cpu = plain(&environment.cpu);
+    let cpus = of(cpus.into(), "CPU", "CPUs");
+    match manifest.machine {
+        Machine::Host => {
+            let khz = environment.tsc_khz.map_or_else(
+                || "unknown".to_owned(),
+                |khz| format!("{} kHz", thousands(khz)),
+            );
+            format!("host: {cpu}, {cpus}, TSC {khz}")
+        }
+        Machine::Lab => {
+            let qemu = environment.qemu.as_deref().map_or_else(none, plain);
+            let word = if seeds.len() == 1 { "seed" } else { "seeds" };
+            let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+            let seeds = seeds.join(" ");
+            format!("lab: QEMU {qemu}, -cpu {cpu}, {cpus}, {word} {seeds}")
+        }
+    }
+}
+
+/// The kernel, which is what is looked at.
+pub(crate) fn subject(manifest: &Manifest) -> String {
+    let environment = &manifest.environment;
+    let [kernel, cmdline] = [&environment.kernel, &environment.cmdline].map(|text| plain(text));
+    format!("Linux {kernel}, command line: {cmdline}")
+}

@@ -1,0 +1,254 @@
+//! A traced path as one JSON object.
+
+use std::collections::BTreeMap;
+
+use exitpath_analysis::path as model;
+use exitpath_recording::{Environment, Machine, Manifest, Space};
+use serde::Serialize;
+
+/// The whole object. Figures are instructions of one round, unless they say otherwise; those
+/// called `without_skip_emulation` leave out what KVM does only because the lab's CPU lacks NRIPS.
+#[derive(Debug, Serialize)]
+pub struct Path<'a> {
+    /// The row's name.
+    pub row: &'a str,
+    /// What one operation is; null if the recording does not say.
+    pub operation: Option<&'a str>,
+    /// Always `lab`.
+    pub machine: Machine,
+    /// Always `instructions`.
+    pub unit: &'static str,
+    /// Rounds recorded.
+    pub rounds: usize,
+    /// The lab's seed.
+    pub seed: Option<u64>,
+    /// CPUs of the lab.
+    pub cpus: u32,
+    /// What it was traced on.
+    pub environment: &'a Environment,
+    /// Of the most frequent path, as is all below but for `variants`.
+    pub total: u64,
+    /// The part of it that the guest's clock has.
+    pub guest_timed: u64,
+    /// The part of it that was begun and not completed: the guest's clock does not have it.
+    pub intercepted: u64,
+    /// `total` less `guest_timed` and `intercepted`: what is not explained.
+    pub residual: i64,
+    /// Rounds whose own residual is not 0.
+    pub rounds_with_residual: usize,
+    /// Rounds in whose bracket without the operation something is not explained.
+    pub rounds_with_empty_residual: usize,
+    /// `total` without skip-emulation.
+    pub total_without_skip_emulation: u64,
+    /// VMRUNs in the round.
+    pub exits: u64,
+    /// By purpose.
+    pub phases: Vec<Phase<'a>>,
+    /// By function, most of its own first.
+    pub functions: Vec<Function<'a>>,
+    /// By class.
+    pub classes: Vec<Class<'a>>,
+    /// Groups of rounds that took the same functions in the same order, most frequent first.
+    pub variants: Vec<Variant<'a>>,
+    /// What exists only because the CPU is emulated.
+    pub emulated_cpu_artefacts: Vec<Artefact<'a>>,
+    /// The recording's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recording: Option<String>,
+}
+
+/// Instructions of one purpose.
+#[derive(Debug, Serialize)]
+pub struct Phase<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// How many.
+    pub instructions: u64,
+    /// Of these, not skip-emulation.
+    pub without_skip_emulation: u64,
+}
+
+/// A function.
+#[derive(Debug, Serialize)]
+pub struct Function<'a> {
+    /// Its symbol, or `0x…`.
+    pub name: &'a str,
+    /// `vmlinux`, a module, a program or library, `guest`, or empty.
+    pub module: &'a str,
+    /// `guest`, `user` or `kernel`.
+    pub space: Space,
+    /// The phase that most of its own instructions count for.
+    pub phase: &'a str,
+    #[serde(flatten)]
+    figures: Figures,
+    /// The same without skip-emulation.
+    without_skip_emulation: Figures,
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    /// Instructions of its own.
+    #[serde(rename = "self")]
+    own: u64,
+    /// With everything it calls.
+    total: u64,
+    /// Times entered.
+    calls: u64,
+}
+
+/// Instructions of one class.
+#[derive(Debug, Serialize)]
+pub struct Class<'a> {
+    /// Its name.
+    pub class: &'a str,
+    /// How many.
+    pub count: u64,
+    /// Of these, not skip-emulation.
+    pub without_skip_emulation: u64,
+    /// How many by phase.
+    pub phases: BTreeMap<&'a str, u64>,
+    /// How many by function, most first.
+    pub functions: Vec<Share<'a>>,
+}
+
+/// A function's part.
+#[derive(Debug, Serialize)]
+pub struct Share<'a> {
+    /// The function.
+    pub name: &'a str,
+    /// Its part.
+    pub count: u64,
+}
+
+/// Rounds that took the same functions in the same order.
+#[derive(Debug, Serialize)]
+pub struct Variant<'a> {
+    /// How many rounds.
+    pub rounds: usize,
+    /// Instructions of the most frequent path among them.
+    pub total: u64,
+    /// Smallest and largest number of instructions among them.
+    pub range: [u64; 2],
+    /// What it has and the most frequent variant has not; empty for that one.
+    pub differs_by: &'a str,
+}
+
+/// Work that exists only because the CPU is emulated.
+#[derive(Debug, Serialize)]
+pub struct Artefact<'a> {
+    /// What it is.
+    pub what: &'a str,
+    /// How many.
+    pub instructions: u64,
+}
+
+/// A traced path.
+pub fn path<'a>(
+    manifest: &'a Manifest,
+    path: &'a model::RowPath,
+    recording: Option<String>,
+) -> Path<'a> {
+    let info = manifest.rows.iter().find(|row| row.name == path.row);
+    Path {
+        row: &path.row,
+        operation: info.map(|row| row.operation.as_str()),
+        machine: manifest.machine,
+        unit: "instructions",
+        rounds: path.rounds,
+        seed: path.seed,
+        cpus: path.cpus,
+        environment: &manifest.environment,
+        total: path.total.all,
+        guest_timed: path.guest_timed,
+        intercepted: path.intercepted,
+        residual: path.residual,
+        rounds_with_residual: path.rounds_with_residual,
+        rounds_with_empty_residual: path.rounds_with_empty_residual,
+        total_without_skip_emulation: path.total.lean,
+        exits: path.exits,
+        phases: path.phases.iter().map(Phase::from).collect(),
+        functions: path.functions.iter().map(Function::from).collect(),
+        classes: path.classes.iter().map(Class::from).collect(),
+        variants: path.variants.iter().map(Variant::from).collect(),
+        emulated_cpu_artefacts: path.artefacts.iter().map(Artefact::from).collect(),
+        recording,
+    }
+}
+
+impl Path<'_> {
+    /// The object as text, one line per field.
+    pub fn render(&self) -> String {
+        super::render(self)
+    }
+}
+
+impl<'a> From<&'a model::Phase> for Phase<'a> {
+    fn from(phase: &'a model::Phase) -> Self {
+        Phase {
+            name: &phase.name,
+            instructions: phase.instructions.all,
+            without_skip_emulation: phase.instructions.lean,
+        }
+    }
+}
+
+impl<'a> From<&'a model::Function> for Function<'a> {
+    fn from(function: &'a model::Function) -> Self {
+        Function {
+            name: &function.name,
+            module: &function.module,
+            space: function.space,
+            phase: &function.phase,
+            figures: Figures {
+                own: function.own.all,
+                total: function.total.all,
+                calls: function.calls.all,
+            },
+            without_skip_emulation: Figures {
+                own: function.own.lean,
+                total: function.total.lean,
+                calls: function.calls.lean,
+            },
+        }
+    }
+}
+
+impl<'a> From<&'a model::ClassCount> for Class<'a> {
+    fn from(class: &'a model::ClassCount) -> Self {
+        let share = |(name, count): &'a (String, u64)| Share {
+            name,
+            count: *count,
+        };
+        Class {
+            class: class.class,
+            count: class.count.all,
+            without_skip_emulation: class.count.lean,
+            phases: class
+                .phases
+                .iter()
+                .map(|(name, count)| (&**name, *count))
+                .collect(),
+            functions: class.functions.iter().map(share).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a model::Variant> for Variant<'a> {
+    fn from(variant: &'a model::Variant) -> Self {
+        Variant {
+            rounds: variant.rounds,
+            total: variant.total,
+            range: variant.range.into(),
+            differs_by: &variant.differs_by,
+        }
+    }
+}
+
+impl<'a> From<&'a model::Artefact> for Artefact<'a> {
+    fn from(artefact: &'a model::Artefact) -> Self {
+        Artefact {
+            what: &artefact.what,
+            instructions: artefact.instructions,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What differs between two traces as Markdown, for a pull request.
+
+use std::fmt::Write;
+
+use exitpath_analysis::path::diff::{PathDiff, RowDiff};
+use exitpath_recording::Manifest;
+
+use crate::format::{change, machine, plain, subject, thousands};
+use crate::text::Functions;
+use crate::text::diff::{largest, notes, other_seeds, presence, sum};
+
+/// A table of the rows, and below it, folded, the phases and functions of those that differ. `a` and
+/// `b` are the manifests of the first and the second recording.
+///
+/// All figures are instructions per round.
+pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -> String {
+    let differ = diff.rows.iter().filter(|row| row.different).count();
+    let mut text = match differ {
+        0 => "### exitpath: the same\n\n".to_owned(),
+        _ => format!(
+            "### exitpath: {differ} of {} rows differ\n\n",
+            diff.rows.len()
+        ),
+    };
+    text.push_str("| row | a | b | delta | seeds | mostly |\n|---|--:|--:|--:|:-:|---|\n");
+    for row in &diff.rows {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {}/{} | {} |",
+            code(&row.name),
+            thousands(row.a),
+            thousands(row.b),
+            change(row.delta),
+            row.seeds_agreeing,
+            row.seeds.len(),
+            largest(&row.functions, code)
+        );
+    }
+    text.push('\n');
+    for row in diff.rows.iter().filter(|row| row.different) {
+        details(&mut text, row, functions);
+    }
+
+    text.push_str(
+        "Instructions, not time; a row's by the guest's clock, of the most frequent path.\n\n",
+    );
+    let lab = machine(a, a.environment.cpus, &a.environment.seeds);
+    let _ = writeln!(text, "- {}", code(&lab));
+    let _ = writeln!(text, "- a: {}", code(&subject(a)));
+    let _ = writeln!(text, "- b: {}", code(&subject(b)));
+    for note in notes(a, b, diff) {
+        let _ = writeln!(text, "- {}", code(&note));
+    }
+    text
+}
+
+fn details(text: &mut String, row: &RowDiff, functions: Functions) {
+    let name = plain(&row.name).replace('&', "&amp;").replace('<', "&lt;");
+    let _ = writeln!(text, "<details><summary>{name}</summary>\n");
+    if let Some(others) = other_seeds(row) {
+        let (delta, agreeing, all) = (change(row.delta), row.seeds_agreeing, row.seeds.len());
+        let _ = writeln!(text, "{delta} at {agreeing} of {all} seeds, {others}.\n");
+    }
+    if !row.phases.is_empty() {
+        text.push_str("| phase | a | b | delta |\n|---|--:|--:|--:|\n");
+        for phase in &row.phases {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} |",
+                code(&phase.name),
+                thousands(phase.a),
+                thousands(phase.b),
+                change(phase.delta)
+            );
+        }
+        text.push('\n');
+    }
+    if !row.functions.is_empty() {
+        text.push_str(
+            "| function | module | own a | own b | delta | calls a | calls b | |\n\
+             |---|---|--:|--:|--:|--:|--:|---|\n",
+        );
+        let (top, rest) = row.functions.split_at(functions.shown(row.functions.len()));
+        for function in top {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                code(&function.name),
+                code(&function.module),
+                thousands(function.a),
+                thousands(function.b),
+                change(function.delta),
+                thousands(function.calls.0),
+                thousands(function.calls.1),
+                presence(function.presence)
+            );
+        }
+        if !rest.is_empty() {
+            let number = thousands(rest.len() as u64);
+            let _ = writeln!(
+                text,
+                "| … and {number} more | | | | {} | | | |",
+                change(sum(rest))
+            );
+        }
+        text.push('\n');
+    }
+    text.push_str("</details>\n\n");
+}
+
+/// Text that is taken as it is, inside a table too. Nothing stays nothing.
+fn code(text: &str) -> String {
+    let text = plain(text).replace('`', "'").replace('|', "\\|");
+    match text.trim() {
+        "" => String::new(),
+        text => format!("`{text}`"),
+    }
+}

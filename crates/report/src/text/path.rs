@@ -1,0 +1,297 @@
+//! A traced path on about one screen.
+
+use std::fmt::Write;
+
+use comfy_table::Table;
+use exitpath_analysis::path::{Count, Function, RowPath, Variant};
+use exitpath_recording::Manifest;
+
+use crate::format::{
+    machine, new_table, none, of, plain, push_wrapped, short, signed, subject, thousands, trimmed,
+};
+
+/// Columns for a function's name.
+const NAME_WIDTH: usize = 44;
+/// Columns for the name of a module.
+const MODULE_WIDTH: usize = 20;
+/// Functions named beside a class of instructions; the rest are counted.
+const CLASS_FUNCTIONS: usize = 3;
+/// Variants that are described; the rest are counted.
+const VARIANTS: usize = 8;
+
+/// How many functions are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Functions {
+    /// Those with most instructions of their own, and one line on the rest.
+    Top(usize),
+    /// All.
+    All,
+}
+
+impl Functions {
+    /// How many of so many.
+    pub(crate) fn shown(self, all: usize) -> usize {
+        match self {
+            // A line that says there is one more takes as much room as that one.
+            Functions::Top(number) if number + 1 < all => number,
+            _ => all,
+        }
+    }
+}
+
+impl Default for Functions {
+    fn default() -> Self {
+        Functions::Top(25)
+    }
+}
+
+/// The path: what was traced on what, then where the instructions are by purpose, by function and
+/// by class, and what other paths the row took.
+///
+/// All figures are instructions per round.
+pub fn path(manifest: &Manifest, path: &RowPath, functions: Functions) -> String {
+    let mut text = header(manifest, path);
+    let _ = write!(text, "\n{}\n", trimmed(&phases(path)));
+    let rounds = thousands(path.rounds as u64);
+    if path.rounds_with_residual > 0 {
+        let with = thousands(path.rounds_with_residual as u64);
+        push_wrapped(
+            &mut text,
+            &format!(
+                "{with} of {rounds} rounds have a residual: instructions that nothing explains"
+            ),
+        );
+    }
+    if path.rounds_with_empty_residual > 0 {
+        let with = thousands(path.rounds_with_empty_residual as u64);
+        push_wrapped(
+            &mut text,
+            &format!("{with} of {rounds} rounds have one in the bracket without the operation"),
+        );
+    }
+    if !path.functions.is_empty() {
+        let _ = write!(text, "\n{}\n", trimmed(&self::functions(path, functions)));
+        if path
+            .functions
+            .iter()
+            .any(|function| function.calls.all == 0)
+        {
+            text.push_str("0 calls: it was entered before the round, and waited for the guest\n");
+        }
+    }
+    if !path.classes.is_empty() {
+        let _ = write!(text, "\n{}\n", trimmed(&classes(path)));
+        let unused = path.classes.iter().filter(|class| class.count.all == 0);
+        let unused: Vec<&str> = unused.map(|class| class.class).collect();
+        if !unused.is_empty() {
+            push_wrapped(&mut text, &format!(" none: {}", unused.join(", ")));
+        }
+    }
+    text.push('\n');
+    push_wrapped(&mut text, &variants(path));
+    let artefacts: Vec<String> = path
+        .artefacts
+        .iter()
+        .map(|artefact| {
+            let instructions = thousands(artefact.instructions);
+            format!("{} {instructions}", plain(&artefact.what))
+        })
+        .collect();
+    if !artefacts.is_empty() {
+        let artefacts = artefacts.join("; ");
+        push_wrapped(
+            &mut text,
+            &format!("only because the CPU is emulated: {artefacts}"),
+        );
+    }
+    text
+}
+
+/// Which values the row's paths had: a path for each seed, of the same recording.
+///
+/// A line for each distinct value, with its seeds; nothing is averaged.
+pub fn seeds(paths: &[RowPath]) -> String {
+    let mut values: Vec<(Count, Vec<String>)> = Vec::new();
+    for path in paths {
+        let seed = seed(path);
+        match values.iter_mut().find(|(total, _)| *total == path.total) {
+            Some((_, seeds)) => seeds.push(seed),
+            None => values.push((path.total, vec![seed])),
+        }
+    }
+    let mut text = String::new();
+    for (total, seeds) in values {
+        let word = if seeds.len() == 1 { "seed" } else { "seeds" };
+        let _ = writeln!(
+            text,
+            "{word} {}: {} ({} lean)",
+            seeds.join(" "),
+            thousands(total.all),
+            thousands(total.lean)
+        );
+    }
+    text
+}
+
+fn seed(path: &RowPath) -> String {
+    path.seed.map_or_else(none, |seed| seed.to_string())
+}
+
+/// What every view begins with: what was traced, on what, and what the figures are.
+pub(super) fn header(manifest: &Manifest, path: &RowPath) -> String {
+    let row = plain(&path.row);
+    let operation = manifest.rows.iter().find(|row| row.name == path.row);
+    let mut text = match operation {
+        Some(info) => format!("{row}: {}\n", plain(&info.operation)),
+        None => format!("{row}\n"),
+    };
+    let seeds: Vec<u64> = path.seed.into_iter().collect();
+    let _ = writeln!(text, "{}", machine(manifest, path.cpus, &seeds));
+    let _ = writeln!(text, "{}", subject(manifest));
+    push_wrapped(
+        &mut text,
+        &format!(
+            "figures: instructions of one round, not time; of the most frequent path in {}, with {}",
+            of(path.rounds as u64, "round", "rounds"),
+            of(path.exits, "exit", "exits"),
+        ),
+    );
+    text.push_str(
+        "lean: without skip-emulation, which KVM needs only because the lab's CPU has no NRIPS\n",
+    );
+    text
+}
+
+/// Both figures.
+pub(super) fn both(count: Count) -> [String; 2] {
+    [thousands(count.all), thousands(count.lean)]
+}
+
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return none();
+    }
+    format!("{:.1} %", 100.0 * part as f64 / whole as f64)
+}
+
+fn phases(path: &RowPath) -> Table {
+    let header = ["phase", "instructions", "share", "lean", "share"];
+    let mut table = new_table(&header, &[0]);
+    let total = path.total;
+    let mut add = |name: String, count: Count| {
+        let [all, lean] = both(count);
+        table.add_row([
+            name,
+            all,
+            share(count.all, total.all),
+            lean,
+            share(count.lean, total.lean),
+        ]);
+    };
+    for phase in &path.phases {
+        add(plain(&phase.name), phase.instructions);
+    }
+    add("total".to_owned(), total);
+    let mut add = |name: &str, value: String| {
+        table.add_row([name, &value]);
+    };
+    add("- by the guest's clock", thousands(path.guest_timed));
+    add(
+        "- intercepted, not in its clock",
+        thousands(path.intercepted),
+    );
+    add("= residual", signed(path.residual));
+    table
+}
+
+fn functions(path: &RowPath, shown: Functions) -> Table {
+    let header = [
+        "function", "module", "own", "lean", "total", "lean", "calls", "lean", "phase",
+    ];
+    let mut table = new_table(&header, &[0, 1, 8]);
+    let (top, rest) = path.functions.split_at(shown.shown(path.functions.len()));
+    for function in top {
+        let [own, own_lean] = both(function.own);
+        let [total, total_lean] = both(function.total);
+        let [calls, calls_lean] = both(function.calls);
+        table.add_row([
+            short(&function.name, NAME_WIDTH),
+            short(&function.module, MODULE_WIDTH),
+            own,
+            own_lean,
+            total,
+            total_lean,
+            calls,
+            calls_lean,
+            plain(&function.phase),
+        ]);
+    }
+    if !rest.is_empty() {
+        let [own, lean] = both(sum(rest));
+        let more = format!("… and {} more", thousands(rest.len() as u64));
+        table.add_row([more, String::new(), own, lean]);
+    }
+    table
+}
+
+fn sum(functions: &[Function]) -> Count {
+    Count {
+        all: functions.iter().map(|function| function.own.all).sum(),
+        lean: functions.iter().map(|function| function.own.lean).sum(),
+    }
+}
+
+fn classes(path: &RowPath) -> Table {
+    let mut table = new_table(&["class", "number", "lean", "in"], &[0, 3]);
+    for class in path.classes.iter().filter(|class| class.count.all > 0) {
+        let [all, lean] = both(class.count);
+        let mut functions: Vec<String> = class
+            .functions
+            .iter()
+            .take(CLASS_FUNCTIONS)
+            .map(|(name, number)| format!("{} {}", short(name, NAME_WIDTH), thousands(*number)))
+            .collect();
+        if class.functions.len() > CLASS_FUNCTIONS {
+            let more = class.functions.len() - CLASS_FUNCTIONS;
+            functions.push(format!("{} more", thousands(more as u64)));
+        }
+        table.add_row([class.class.to_owned(), all, lean, functions.join(", ")]);
+    }
+    table
+}
+
+/// The groups of rounds in one line. The first is A; what the others have beyond it is named.
+fn variants(path: &RowPath) -> String {
+    let mut described: Vec<String> = path.variants.iter().take(VARIANTS).map(variant).collect();
+    if let Some(rest) = path
+        .variants
+        .get(VARIANTS..)
+        .filter(|rest| !rest.is_empty())
+    {
+        let rounds: usize = rest.iter().map(|variant| variant.rounds).sum();
+        described.push(format!(
+            "{} more of {}",
+            thousands(rest.len() as u64),
+            of(rounds as u64, "round", "rounds")
+        ));
+    }
+    format!("rounds × variant instructions: {}", described.join("; "))
+}
+
+fn variant(variant: &Variant) -> String {
+    let difference = match plain(&variant.differs_by) {
+        difference if difference.is_empty() => difference,
+        difference if difference.starts_with(['+', '-']) => format!(" {difference} ="),
+        difference => format!(", {difference} ="),
+    };
+    let mut text = format!(
+        "{} × A{difference} {}",
+        thousands(variant.rounds as u64),
+        thousands(variant.total)
+    );
+    let (least, most) = variant.range;
+    if least != most {
+        let _ = write!(text, " ({} … {})", thousands(least), thousands(most));
+    }
+    text
+}

@@ -1,0 +1,253 @@
+use exitpath_analysis::path::diff::{
+    FunctionDelta, Incomparable, PathDiff, PhaseDelta, Presence, RowDiff,
+};
+use exitpath_recording::Manifest;
+use exitpath_report::text::Functions;
+use exitpath_report::{json, markdown, text};
+
+use crate::build;
+
+fn function(name: &str, a: u64, b: u64, presence: Presence) -> FunctionDelta {
+    FunctionDelta {
+        name: name.to_owned(),
+        module: "kvm".to_owned(),
+        a,
+        b,
+        delta: b as i64 - a as i64,
+        total: (a + 10, b + 10),
+        calls: (a.min(1), b.min(1)),
+        presence,
+    }
+}
+
+fn phase(name: &str, a: u64, b: u64) -> PhaseDelta {
+    PhaseDelta {
+        name: name.to_owned(),
+        a,
+        b,
+        delta: b as i64 - a as i64,
+    }
+}
+
+fn row(name: &str, a: u64, b: u64, functions: Vec<FunctionDelta>) -> RowDiff {
+    let delta = b as i64 - a as i64;
+    RowDiff {
+        name: name.to_owned(),
+        a,
+        b,
+        delta,
+        seeds_agreeing: 3,
+        seeds: vec![(1, delta), (2, delta), (3, delta)],
+        different: delta != 0 || !functions.is_empty(),
+        phases: Vec::new(),
+        functions,
+    }
+}
+
+/// One row by one function, one by many, one whose functions make up for each other, one the same.
+fn diff() -> PathDiff {
+    use Presence::{Both, Gone, New};
+    let mut cpuid = row(
+        "cpuid",
+        2_812,
+        2_615,
+        vec![function("kvm_pmu_trigger_event", 197, 0, Gone)],
+    );
+    cpuid.phases = vec![
+        phase("PMU emulation", 198, 0),
+        phase("exit handler", 400, 401),
+    ];
+    let mut inl = row(
+        "inl_from_qemu",
+        3_538,
+        4_000,
+        vec![
+            function("kvm_vcpu_ioctl", 1_000, 1_600, Both),
+            function("vcpu_load", 100, 0, Gone),
+            function("rcu_note", 0, 33, New),
+            function("do_syscall_64", 60, 20, Both),
+            function("fput", 60, 29, Both),
+        ],
+    );
+    inl.seeds_agreeing = 2;
+    inl.seeds[1].1 = 461;
+    PathDiff {
+        different: true,
+        rows: vec![
+            cpuid,
+            inl,
+            row(
+                "vmcall",
+                900,
+                900,
+                vec![function("a", 5, 9, Both), function("b", 9, 5, Both)],
+            ),
+            row("nop", 1, 1, Vec::new()),
+        ],
+        notes: vec![
+            "kernel: 6.1.0-55-amd64 → 6.1.0-56-amd64".to_owned(),
+            "VMM: exitpath 0.1.0 → exitpath 0.2.0".to_owned(),
+        ],
+    }
+}
+
+fn manifests() -> (Manifest, Manifest) {
+    let (mut a, b) = (build::manifest(), build::manifest());
+    a.environment.kernel = "6.1.0-55-amd64".to_owned();
+    (a, b)
+}
+
+#[test]
+fn the_text() {
+    let (a, b) = manifests();
+    insta::assert_snapshot!(text::diff(&a, &b, &diff(), Functions::Top(3)));
+}
+
+#[test]
+fn the_markdown() {
+    let (a, b) = manifests();
+    insta::assert_snapshot!(markdown::diff(&a, &b, &diff(), Functions::Top(3)));
+}
+
+#[test]
+fn the_json() {
+    let (a, b) = manifests();
+    let mut diff = diff();
+    diff.rows.truncate(1);
+    insta::assert_snapshot!(json::diff(&a, &b, &diff).render());
+}
+
+#[test]
+fn the_block_for_a_commit_message() {
+    assert_eq!(
+        text::commit(&diff()),
+        "cpuid 2,812 → 2,615 (−197): kvm_pmu_trigger_event −197 [seeds 3/3]\n\
+         inl_from_qemu 3,538 → 4,000 (+462): kvm_vcpu_ioctl +600, vcpu_load −100, rcu_note +33, \
+         and 2 more −71 [seeds 2/3]\n\
+         vmcall 900 → 900 (0): a +4, b −4 [seeds 3/3]\n\
+         nop 1 unchanged [seeds 3/3]\n"
+    );
+}
+
+#[test]
+fn the_same_is_said_to_be_the_same() {
+    let (a, b) = manifests();
+    let mut diff = diff();
+    diff.rows.drain(..3);
+    diff.different = false;
+    let object: serde_json::Value =
+        serde_json::from_str(&json::diff(&a, &b, &diff).render()).unwrap();
+    assert_eq!(object["verdict"], "same");
+    assert_eq!(object["comparable"], true);
+    let markdown = markdown::diff(&a, &b, &diff, Functions::All);
+    assert!(
+        markdown.starts_with("### exitpath: the same\n"),
+        "{markdown}"
+    );
+    assert!(!markdown.contains("<details>"), "{markdown}");
+    let text = text::diff(&a, &b, &diff, Functions::All);
+    assert!(text.ends_with("\nnop: 1, the same, seeds 3/3\n"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_no_verdict() {
+    let (a, b) = manifests();
+    let why = Incomparable::Differ {
+        what: "QEMU",
+        a: "7.2".to_owned(),
+        b: "10.0".to_owned(),
+    };
+    let object: serde_json::Value =
+        serde_json::from_str(&json::incomparable(&a, &b, &why).render()).unwrap();
+    assert_eq!(object["comparable"], false);
+    assert!(object["verdict"].is_null());
+    assert!(object["reason"].as_str().unwrap().contains("QEMU"));
+    assert_eq!(object["rows"], serde_json::json!([]));
+}
+
+#[test]
+fn every_view_has_every_row_and_the_json_every_field_that_was_promised() {
+    let (a, b) = manifests();
+    let diff = diff();
+    let object: serde_json::Value =
+        serde_json::from_str(&json::diff(&a, &b, &diff).render()).unwrap();
+    let rows = object["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), diff.rows.len());
+    for row in rows {
+        assert!(
+            row["name"].is_string() && row["seeds_agreeing"].is_u64(),
+            "{row}"
+        );
+        let parts = ["phases", "functions"].map(|list| row[list].as_array().unwrap());
+        for figures in parts.into_iter().flatten().chain([row]) {
+            assert!(figures["name"].is_string(), "{figures}");
+            let number = |key: &str| figures[key].as_i64().unwrap();
+            assert_eq!(number("b") - number("a"), number("delta"), "{figures}");
+        }
+        for function in row["functions"].as_array().unwrap() {
+            assert!(function["module"].is_string(), "{function}");
+        }
+    }
+    for view in [
+        text::diff(&a, &b, &diff, Functions::All),
+        markdown::diff(&a, &b, &diff, Functions::All),
+    ] {
+        for row in &diff.rows {
+            assert!(view.contains(&row.name), "{view}");
+            for function in &row.functions {
+                assert!(view.contains(&function.name), "{view}");
+            }
+        }
+        for fact in [
+            "6.1.0-55-amd64",
+            "nokaslr",
+            "EPYC-Milan",
+            "7.2.22",
+            "seeds 1 2 3",
+        ] {
+            assert!(view.contains(fact), "{fact}: {view}");
+        }
+    }
+}
+
+#[test]
+fn a_name_breaks_neither_a_line_nor_a_table() {
+    let (a, b) = manifests();
+    let mut diff = diff();
+    let evil = "a|b`c\n| d\u{1b}[2J<script>";
+    diff.notes.push(evil.to_owned());
+    for row in &mut diff.rows {
+        row.name = evil.to_owned();
+        for phase in &mut row.phases {
+            phase.name = evil.to_owned();
+        }
+        for function in &mut row.functions {
+            (function.name, function.module) = (evil.to_owned(), evil.to_owned());
+        }
+    }
+    let markdown = markdown::diff(&a, &b, &diff, Functions::All);
+    for view in [
+        &text::diff(&a, &b, &diff, Functions::All),
+        &text::commit(&diff),
+        &markdown,
+    ] {
+        assert!(
+            view.chars().all(|c| c == '\n' || !c.is_control()),
+            "{view:?}"
+        );
+        assert!(!view.lines().any(|line| line.starts_with("| d")), "{view}");
+    }
+    // Each line of a table has as many cells as its header.
+    let cells = |line: &str| line.replace("\\|", "").matches('|').count();
+    let mut columns = None;
+    for line in markdown.lines() {
+        match line.starts_with('|') {
+            true => assert_eq!(*columns.get_or_insert(cells(line)), cells(line), "{line}"),
+            false => columns = None,
+        }
+    }
+    assert!(
+        !markdown.contains("<summary>a|b`c | d [2J<script>"),
+        "{markdown}"
+    );
+}

@@ -1,0 +1,271 @@
+use exitpath_analysis::path::{Count, Function, RowPath};
+use exitpath_recording::Trace;
+use exitpath_report::text::Functions;
+use exitpath_report::{Error, flame, json, text};
+
+use crate::build::{cpuid, inl_from_qemu, manifest, with_instructions};
+
+#[test]
+fn a_path_that_the_kernel_answers() {
+    let manifest = manifest();
+    insta::assert_snapshot!(text::path(&manifest, &cpuid(), Functions::default()));
+}
+
+#[test]
+fn a_path_that_user_space_answers_with_a_residual() {
+    let manifest = manifest();
+    insta::assert_snapshot!(text::path(&manifest, &inl_from_qemu(), Functions::All));
+}
+
+/// Numbers of a line, without separators.
+fn numbers(line: &str) -> Vec<u64> {
+    line.split_whitespace()
+        .filter_map(|word| word.replace(',', "").parse().ok())
+        .collect()
+}
+
+#[test]
+fn functions_left_out_are_summed() {
+    let path = cpuid();
+    let shown = text::path(&manifest(), &path, Functions::Top(3));
+    let rest = shown.lines().find(|line| line.contains("… and")).unwrap();
+    let left_out: u64 = path.functions[3..].iter().map(|f| f.own.all).sum();
+    let lean: u64 = path.functions[3..].iter().map(|f| f.own.lean).sum();
+    let number = path.functions.len() as u64 - 3;
+    assert_eq!(numbers(rest), [number, left_out, lean], "{rest}");
+
+    let all = text::path(&manifest(), &path, Functions::All);
+    assert!(!all.contains("… and"), "{all}");
+    for function in &path.functions {
+        assert!(all.contains(&function.name), "{all}");
+    }
+    // One more fits where the line on it would be.
+    let one_less = Functions::Top(path.functions.len() - 1);
+    assert_eq!(text::path(&manifest(), &path, one_less), all);
+}
+
+#[test]
+fn a_path_with_many_functions_and_variants_fits_in_a_screens_width() {
+    let mut path = cpuid();
+    let function = Function {
+        name: format!("<alloc::vec::Vec<{}> as Drop>::drop", "x".repeat(200)),
+        module: "virtualization_module".to_owned(),
+        own: Count {
+            all: 2_800_133,
+            lean: 2_800_000,
+        },
+        total: Count {
+            all: 2_800_133,
+            lean: 2_800_000,
+        },
+        calls: Count {
+            all: 100_000,
+            lean: 100_000,
+        },
+        ..path.functions[0].clone()
+    };
+    path.functions = vec![function; 500];
+    path.variants = (0..400).flat_map(|_| cpuid().variants).collect();
+    let text = text::path(&manifest(), &path, Functions::default());
+    assert!(text.lines().count() < 60, "{text}");
+    for line in text.lines() {
+        assert!(line.chars().count() <= 150, "{line}");
+        assert_eq!(line.trim_end(), line);
+    }
+}
+
+#[test]
+fn seeds_are_listed_with_their_values() {
+    let at = |seed, all| {
+        let mut path = cpuid();
+        path.seed = Some(seed);
+        path.total.all = all;
+        path
+    };
+    let lean = cpuid().total.lean;
+    assert_eq!(lean, 2_442);
+    assert_eq!(
+        text::seeds(&[at(1, 3_000), at(2, 3_014), at(3, 3_000)]),
+        "seeds 1 3: 3,000 (2,442 lean)\nseed 2: 3,014 (2,442 lean)\n"
+    );
+}
+
+#[test]
+fn the_json() {
+    let path = cpuid();
+    let manifest = manifest();
+    let place = Some("/tmp/recording".to_owned());
+    insta::assert_snapshot!(json::path(&manifest, &path, place).render());
+}
+
+#[test]
+fn the_json_has_every_field_that_was_promised() {
+    for path in [cpuid(), inl_from_qemu()] {
+        let manifest = manifest();
+        let json = json::path(&manifest, &path, None).render();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        for key in ["row", "unit", "environment"] {
+            assert!(!json[key].is_null(), "{key}");
+        }
+        for key in [
+            "rounds",
+            "total",
+            "guest_timed",
+            "intercepted",
+            "residual",
+            "total_without_skip_emulation",
+        ] {
+            assert!(json[key].is_i64(), "{key}");
+        }
+        let fields: [(&str, &[&str]); 5] = [
+            ("phases", &["name", "instructions"]),
+            ("functions", &["name", "module", "self", "total", "calls"]),
+            ("classes", &["class", "count"]),
+            ("variants", &["rounds", "total", "differs_by"]),
+            ("emulated_cpu_artefacts", &["what", "instructions"]),
+        ];
+        for (list, keys) in fields {
+            for item in json[list].as_array().unwrap() {
+                for key in keys {
+                    assert!(!item[key].is_null(), "{list}: {key}");
+                }
+            }
+        }
+        let sum = |list: &str, key: &str| -> u64 {
+            let items = json[list].as_array().unwrap().iter();
+            items.map(|item| item[key].as_u64().unwrap()).sum()
+        };
+        assert_eq!(sum("phases", "instructions"), path.total.all);
+        assert_eq!(sum("phases", "without_skip_emulation"), path.total.lean);
+        assert_eq!(sum("functions", "self"), path.total.all);
+    }
+}
+
+#[test]
+fn trees() {
+    let manifest = manifest();
+    insta::assert_snapshot!("tree_of_cpuid", text::tree(&manifest, &cpuid(), 0));
+    insta::assert_snapshot!("tree_of_inl", text::tree(&manifest, &inl_from_qemu(), 0));
+    insta::assert_snapshot!("tree_from_50", text::tree(&manifest, &cpuid(), 50));
+}
+
+#[test]
+fn a_tree_says_where_its_instructions_are_whatever_is_hidden() {
+    let path = cpuid();
+    let own: Vec<u64> = text::tree(&manifest(), &path, 0)
+        .lines()
+        .skip_while(|line| !line.contains("own"))
+        .skip(1)
+        .map(|line| numbers(line)[0])
+        .collect();
+    assert_eq!(own.len(), path.tree.len());
+    assert_eq!(own.iter().sum::<u64>(), path.total.all);
+
+    let nothing = text::tree(&manifest(), &path, u64::MAX);
+    let last = nothing.lines().last().unwrap();
+    assert_eq!(
+        numbers(last),
+        [path.total.all, path.total.lean, 1],
+        "{last}"
+    );
+}
+
+#[test]
+fn an_annotated_function() {
+    let mut path = cpuid();
+    let trace = with_instructions(&mut path);
+    let text = text::annotate(&manifest(), &path, &trace, "kvm_pmu_trigger_event").unwrap();
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn an_annotation_needs_neither_symbols_nor_lines() {
+    let mut path = cpuid();
+    with_instructions(&mut path);
+    let name = "kvm_pmu_trigger_event";
+    let text = text::annotate(&manifest(), &path, &Trace::default(), name).unwrap();
+    assert!(text.contains("push %rbp"), "{text}");
+    // Nor is what has no instructions recorded an error.
+    let text = text::annotate(&manifest(), &path, &Trace::default(), "kvm_cpuid").unwrap();
+    assert!(text.contains("kvm_cpuid [kvm]"), "{text}");
+}
+
+fn near(path: &RowPath, name: &str) -> Vec<String> {
+    match text::annotate(&manifest(), path, &Trace::default(), name) {
+        Err(Error::UnknownFunction { near, .. }) => near,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_unknown_function_is_an_error_that_names_others() {
+    let path = cpuid();
+    assert_eq!(near(&path, "kvm_cpiud"), ["kvm_cpuid"]);
+    assert_eq!(
+        near(&path, "SVM_VCPU_RUN"),
+        ["svm_vcpu_run", "__svm_vcpu_run"]
+    );
+    // Nothing is like it: those with most instructions.
+    let most: Vec<&String> = path.functions[..8].iter().map(|f| &f.name).collect();
+    assert_eq!(near(&path, "zzz").iter().collect::<Vec<_>>(), most);
+    assert_eq!(near(&path, "").len(), 8);
+    let error = text::annotate(&manifest(), &path, &Trace::default(), "kvm_cpiud").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cpuid executed no function kvm_cpiud: try one of kvm_cpuid"
+    );
+}
+
+#[test]
+fn a_recording_cannot_move_the_terminals_cursor() {
+    let evil = || "\u{1b}[2J\r\nfake  1.00\u{7}\u{9b}31m".to_owned();
+    let mut path = cpuid();
+    let mut trace = with_instructions(&mut path);
+    path.row = evil();
+    for phase in &mut path.phases {
+        phase.name = evil();
+    }
+    for function in &mut path.functions {
+        (function.name, function.module, function.phase) = (evil(), evil(), evil());
+    }
+    for node in &mut path.tree {
+        (node.name, node.module, node.phase) = (evil(), evil(), evil());
+    }
+    for function in path.classes.iter_mut().flat_map(|c| &mut c.functions) {
+        function.0 = evil();
+    }
+    for variant in &mut path.variants {
+        variant.differs_by = evil();
+    }
+    for artefact in &mut path.artefacts {
+        artefact.what = evil();
+    }
+    for executed in &mut path.instructions {
+        executed.text = evil();
+    }
+    for symbol in &mut trace.symbols {
+        symbol.name = evil();
+    }
+    for location in &mut trace.locations {
+        (location.function, location.file) = (evil(), evil());
+    }
+    let manifest = manifest();
+    for text in [
+        text::path(&manifest, &path, Functions::All),
+        text::tree(&manifest, &path, 0),
+        text::annotate(&manifest, &path, &trace, &evil()).unwrap(),
+        flame::folded(&path, flame::Which::All),
+        text::annotate(&manifest, &path, &trace, "none")
+            .unwrap_err()
+            .to_string(),
+    ] {
+        assert!(
+            text.chars().all(|c| c == '\n' || !c.is_control()),
+            "{text:?}"
+        );
+        assert!(
+            !text.lines().any(|line| line.starts_with("fake")),
+            "{text:?}"
+        );
+    }
+}
