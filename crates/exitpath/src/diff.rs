@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use exitpath_analysis::path::diff::{self, PathDiff};
+use exitpath_analysis::path::diff::{PathDiff, diff_paths};
 use exitpath_exits::Row;
 use exitpath_lab::plugin::Plugin;
 use exitpath_recording::Recording;
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Diff) -> Result<(), Failure> {
     let phases = trace::phases(args.phases.as_deref())?;
     let [a, b] = recordings(args)?;
     let (of_a, of_b) = (&a.manifest, &b.manifest);
-    let diff = match diff::diff(&a, &b, &phases) {
+    let diff = match diff_paths(&a, &b, &phases) {
         Ok(diff) => diff,
         Err(why) => {
             if args.json {
@@ -74,7 +74,7 @@ fn recordings(args: &Diff) -> Result<[Recording; 2], Failure> {
         ));
     }
     let rows = rows::choose(&args.names)?;
-    trace::exiting(&rows)?;
+    trace::traceable(&rows)?;
     let side = |at: usize| {
         let kernel = args.kernel.get(at).or(args.kernel.first()).cloned();
         let modules: Option<PathBuf> = if kernels == 1 {

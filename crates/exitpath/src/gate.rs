@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use exitpath_analysis::path::{PhaseTable, diff};
+use exitpath_analysis::path::PhaseTable;
+use exitpath_analysis::path::diff::diff_paths;
 use exitpath_recording::Recording;
 use exitpath_report::text;
 
@@ -29,7 +30,7 @@ pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
 /// Whether the kernel is within what is allowed.
 fn judge(args: &Gate) -> Result<bool, Failure> {
     let path = Path::new(&args.base);
-    let base = if path.is_dir() {
+    let mut base = if path.is_dir() {
         Some(trace::open(path)?)
     } else {
         None
@@ -45,14 +46,14 @@ fn judge(args: &Gate) -> Result<bool, Failure> {
         (_, named) => named.to_vec(),
     };
     let rows = rows::choose(&names)?;
-    trace::exiting(&rows)?;
+    trace::traceable(&rows)?;
     let mut options = args.trace.lab(
         Some(args.kernel.clone()),
         args.modules.clone(),
         args.cmdline.clone(),
     );
-    if let Some(base) = &base {
-        missing(base, &names)?;
+    if let Some(base) = &mut base {
+        keep(base, &names)?;
         let environment = &base.manifest.environment;
         if args.trace.cpu.is_none() {
             options.cpu.clone_from(&environment.cpu);
@@ -70,7 +71,7 @@ fn judge(args: &Gate) -> Result<bool, Failure> {
             record("gate", &rows, &options, &args.trace)?
         }
     };
-    let diff = diff::diff(&base, &kernel, &PhaseTable::default())
+    let diff = diff_paths(&base, &kernel, &PhaseTable::default())
         .map_err(|error| Failure::Cannot(error.to_string()))?;
     if let Some(dir) = &args.out {
         exitpath_recording::write(dir, &kernel)
@@ -80,13 +81,19 @@ fn judge(args: &Gate) -> Result<bool, Failure> {
     Ok(!grew(&diff, args.max_growth))
 }
 
-/// Refuses a base that lacks a row.
-fn missing(base: &Recording, names: &[String]) -> Result<(), Failure> {
+/// Leaves of a base only these rows, all of which it must have.
+fn keep(base: &mut Recording, names: &[String]) -> Result<(), Failure> {
     let has = |name: &String| base.manifest.rows.iter().any(|row| row.name == *name);
-    match names.iter().find(|name| !has(name)) {
-        Some(name) => Err(Failure::Cannot(format!(
+    if let Some(name) = names.iter().find(|name| !has(name)) {
+        return Err(Failure::Cannot(format!(
             "the base has no trace of {name}: record it with `exitpath trace`"
-        ))),
-        None => Ok(()),
+        )));
     }
+    base.manifest.rows.retain(|row| names.contains(&row.name));
+    base.runs.retain(|run| names.contains(&run.row));
+    let runs: Vec<u32> = base.runs.iter().map(|run| run.id).collect();
+    if let Some(trace) = &mut base.trace {
+        trace.windows.retain(|window| runs.contains(&window.run));
+    }
+    Ok(())
 }

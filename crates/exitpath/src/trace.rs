@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
     // Before anything is measured, not after.
     exitpath_recording::check_writable(&dir).map_err(|error| Failure::Usage(error.to_string()))?;
     let rows = rows::choose(&args.rows)?;
-    exiting(&rows)?;
+    traceable(&rows)?;
     let interrupted = interrupt::flag();
     let prepared = Prepared::new(&args.lab, &interrupted)?;
     let job = Job {
@@ -113,15 +113,25 @@ impl Job<'_> {
     }
 }
 
-/// Refuses rows of which it is known that they do not exit.
-pub(crate) fn exiting(rows: &[&'static Row]) -> Result<(), Failure> {
-    match rows.iter().find(|row| row.exits.1 == 0.0) {
-        Some(row) => Err(Failure::Usage(format!(
-            "{} makes no exit, so there is no path to trace: {}",
-            row.name, row.operation
-        ))),
-        None => Ok(()),
+/// Refuses rows of which it is known that there is no path to show.
+pub(crate) fn traceable(rows: &[&'static Row]) -> Result<(), Failure> {
+    for row in rows {
+        if row.exits.1 == 0.0 {
+            return Err(Failure::Usage(format!(
+                "{} makes no exit, so there is no path to trace: {}",
+                row.name, row.operation
+            )));
+        }
+        // See the plugin: its CPU index means nothing where QEMU runs several in one thread.
+        if row.vcpus > 1 {
+            return Err(Failure::Usage(format!(
+                "{} needs two vCPUs, and QEMU does not tell its plugins which of two CPUs executes \
+                 an instruction (thread=single): rows with one vCPU can be traced",
+                row.name
+            )));
+        }
     }
+    Ok(())
 }
 
 /// Reads a recording that has a trace.

@@ -2,6 +2,7 @@
 //! [`guest`](crate::guest).
 
 use crate::guest;
+use crate::layout::{CODE, CODE_SIZE};
 use crate::layout::{DATAMATCH, mmio, port};
 use crate::program::Program;
 
@@ -137,13 +138,18 @@ pub struct Row {
 impl Row {
     /// The guest program for a CPU that has VMMCALL (`amd`) or VMCALL.
     pub fn program(&self, amd: bool) -> Program {
-        match self.code {
+        let program = match self.code {
             Code::Any(program) => program(),
             Code::ByVendor {
                 intel: _,
                 amd: program,
             } if amd => program(),
             Code::ByVendor { intel: program, .. } => program(),
+        };
+        let index = ROWS.iter().position(|row| row.name == self.name);
+        Program {
+            address: CODE + index.unwrap_or(0) as u64 * CODE_SIZE,
+            ..program
         }
     }
 }
@@ -386,7 +392,7 @@ mod tests {
                 let program = row.program(amd);
                 let op = &program.code[program.op..program.op_end];
                 assert_eq!(op.is_empty(), row.name == "empty", "{}", row.name);
-                let place = program.place(crate::layout::CODE + program.op as u64);
+                let place = program.place(program.address + program.op as u64);
                 assert_eq!(
                     place.contains("in the operation"),
                     row.name != "empty",

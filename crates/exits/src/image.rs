@@ -1,8 +1,8 @@
 //! The guest's memory before it runs: descriptor tables, page tables, exception stubs, program.
 
 use crate::layout::{
-    CODE, CODE_SIZE, CONTROL, GDT, IDT, MAX_VCPUS, PAGE_TABLES, STACK_SIZE, STACKS, STUBS,
-    TEST_VECTOR, port, word,
+    CODE_SIZE, CONTROL, GDT, IDT, MAX_VCPUS, PAGE_TABLES, STACK_SIZE, STACKS, STUBS, TEST_VECTOR,
+    port, word,
 };
 use crate::program::Program;
 
@@ -58,7 +58,7 @@ impl Image {
             program.code.len() as u64 <= CODE_SIZE,
             "a row's program has {CODE_SIZE} bytes"
         );
-        let handler = CODE + program.handler as u64;
+        let handler = program.address + program.handler as u64;
         Image {
             segments: vec![
                 Segment {
@@ -78,12 +78,12 @@ impl Image {
                     bytes: stubs::bytes().to_vec(),
                 },
                 Segment {
-                    at: CODE,
+                    at: program.address,
                     bytes: program.code.to_vec(),
                 },
             ],
-            entry: CODE,
-            secondary_entry: CODE + program.secondary as u64,
+            entry: program.address,
+            secondary_entry: program.address + program.secondary as u64,
         }
     }
 }
@@ -207,6 +207,7 @@ mod stubs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::RESULTS;
 
     #[test]
     fn segments_do_not_overlap_and_fit_into_memory() {
@@ -223,7 +224,9 @@ mod tests {
                     );
                     end = segment.at + segment.bytes.len() as u64;
                 }
-                assert!(end <= CODE + CODE_SIZE);
+                assert!(end <= RESULTS);
+                let stacks = STACKS + MAX_VCPUS * STACK_SIZE;
+                assert!(image.entry >= stacks, "{}: on the stacks", row.name);
             }
         }
     }
@@ -233,7 +236,7 @@ mod tests {
         // push imm8, push imm32, jmp rel32: at most 2 + 5 + 5 bytes.
         let bytes = stubs::bytes();
         assert!(bytes.len() as u64 > 256 * stubs::STUB_SIZE);
-        assert!(STUBS + (bytes.len() as u64) < CODE);
+        assert!(STUBS + (bytes.len() as u64) < STACKS);
         assert_eq!(
             bytes[0], 0x6a,
             "the stub of vector 0 pushes an error code of its own"

@@ -15,10 +15,11 @@ pub const PAGE_TABLES: u64 = 0x4000;
 pub const TSS: u64 = 0xa000;
 /// Exception stubs, shared by all programs.
 pub const STUBS: u64 = 0xc000;
-/// The row's program.
-pub const CODE: u64 = 0x1_0000;
-/// Room for the row's program, in bytes.
-pub const CODE_SIZE: u64 = 0x1_0000;
+/// The programs. Each row's has a place of its own, though a guest holds only one, so that in a
+/// trace of several rows a guest address means one thing.
+pub const CODE: u64 = 0x4_0000;
+/// Room for a row's program, in bytes.
+pub const CODE_SIZE: u64 = 0x1000;
 /// Stacks: vCPU i's stack ends (exclusively) at `STACKS + (i + 1) * STACK_SIZE`.
 pub const STACKS: u64 = 0x2_0000;
 /// Bytes of stack for each vCPU.

@@ -2,8 +2,8 @@
 //!
 //! A row gives its operation as assembly text; [`guest_program!`] puts it into this frame, twice:
 //! once in a bracket of two clock reads and once in a loop. The result lies among this program's
-//! own code (so that padding is made of NOPs) and is copied to [`layout::CODE`](crate::layout::CODE); it must not depend on
-//! its address, so it refers to itself with relative jumps only and to the control block with
+//! own code (so that padding is made of NOPs) and is copied to its row's place in [`layout::CODE`](crate::layout::CODE);
+//! it must not depend on its address, so it refers to itself with relative jumps only and to the control block with
 //! absolute addresses below 2 GiB.
 //!
 //! One iteration is `before`, clock, `setup`, `op`, clock, `after`. The empty bracket is the same
@@ -16,6 +16,8 @@
 /// A guest program as it lies in this process, ready to be copied into a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Program {
+    /// Guest address at which it lies.
+    pub address: u64,
     /// Machine code, at most [`layout::CODE_SIZE`](crate::layout::CODE_SIZE) bytes.
     pub code: &'static [u8],
     /// Offset at which a secondary vCPU begins.
@@ -34,14 +36,14 @@ pub struct Program {
 impl Program {
     /// Whether `rip` (a guest address) lies in the operation inside the bracket.
     pub fn is_in_op(&self, rip: u64) -> bool {
-        let offset = rip.wrapping_sub(crate::layout::CODE);
+        let offset = rip.wrapping_sub(self.address);
         (self.op as u64..self.op_end as u64).contains(&offset)
     }
 
     /// Names the part of the program that `rip` (a guest address) lies in.
     pub fn place(&self, rip: u64) -> String {
-        let offset = rip.wrapping_sub(crate::layout::CODE);
-        if rip < crate::layout::CODE || offset >= self.code.len() as u64 {
+        let offset = rip.wrapping_sub(self.address);
+        if rip < self.address || offset >= self.code.len() as u64 {
             return format!("{rip:#x}, outside the row's program");
         }
         let offset = offset as usize;
@@ -343,6 +345,7 @@ macro_rules! guest_program {
                 let start = &raw const START;
                 let offset = |p: *const u8| p as usize - start as usize;
                 crate::program::Program {
+                    address: crate::layout::CODE,
                     // SAFETY: both labels are in the one read-only section text above, START
                     // before END, so the bytes between them are initialised and never change.
                     code: unsafe { std::slice::from_raw_parts(start, offset(&raw const END)) },

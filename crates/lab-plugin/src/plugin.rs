@@ -1,6 +1,8 @@
 //! What QEMU calls: installation, translation of blocks, execution of instructions.
 //!
-//! QEMU runs the lab's CPUs in turn in one thread, so the lock is never waited for.
+//! QEMU runs the lab's CPUs in turn in one thread, so the lock is never waited for. In this mode
+//! QEMU 10.0 tells callbacks the index of the CPU that translated the code, not of the one that
+//! executes it: with more than one CPU the index means nothing.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -11,7 +11,7 @@ const RDTSC: [u8; 2] = [0x0f, 0x31];
 /// Guests live below this address, and user space of the lab above it.
 const GUEST_END: u64 = exitpath_exits::layout::RAM_SIZE;
 
-/// What a window is expected to be.
+/// What a window may be. Which one it is shows where the guest first reads its clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expected {
     /// The run it is of.
@@ -33,8 +33,8 @@ pub struct Collector {
 #[derive(Debug)]
 struct Builder {
     expected: Vec<Expected>,
-    /// Windows begun.
-    begun: usize,
+    /// The window in progress, once it is known which it is.
+    current: Option<Expected>,
     trace: Trace,
     /// Ids of VMRUN instructions.
     vmruns: Vec<u32>,
@@ -48,13 +48,13 @@ struct Builder {
 }
 
 impl Collector {
-    /// A collector for a boot that will have these windows in this order.
+    /// A collector for a boot that will have some of these windows.
     pub fn new(expected: Vec<Expected>) -> Collector {
         Collector {
             decoder: Decoder::default(),
             windows: Builder {
                 expected,
-                begun: 0,
+                current: None,
                 trace: Trace::default(),
                 vmruns: Vec::new(),
                 in_guest: Vec::new(),
@@ -74,13 +74,14 @@ impl Collector {
         self.decoder.push(bytes, |record| windows.record(record))
     }
 
-    /// The windows, if all of them are there and whole. Names and locations are not.
+    /// The windows, if those of all these runs are there, in this order and whole. Names and
+    /// locations are not.
     ///
     /// # Errors
     /// What is missing, in words.
-    pub fn finish(self) -> Result<Trace, String> {
+    pub fn finish(self, runs: &[u32]) -> Result<Trace, String> {
         let (begun, whole) = self.decoder.windows();
-        let wanted = self.windows.expected.len();
+        let wanted = runs.len();
         if begun == 0 && wanted > 0 {
             return Err("nothing arrived: the plugin was never armed".to_owned());
         }
@@ -88,6 +89,10 @@ impl Collector {
             return Err(format!(
                 "it ends in window {begun} of {wanted}: the stream was cut short"
             ));
+        }
+        let windows = &self.windows.trace.windows;
+        if !windows.iter().map(|window| &window.run).eq(runs) {
+            return Err("its windows are of other runs than those that were done".to_owned());
         }
         Ok(self.windows.trace)
     }
@@ -107,21 +112,22 @@ impl Builder {
             }
             Record::Run { cpu, first, count } => self.run(cpu, first, count)?,
             Record::Start => {
-                let Some(expected) = self.expected.get(self.begun) else {
-                    return Err(format!("more than {} windows", self.expected.len()));
-                };
-                self.begun += 1;
+                self.current = None;
                 self.in_guest.clear();
                 self.clock = 0;
-                self.trace.windows.push(Window {
-                    run: expected.run,
-                    segments: Vec::new(),
-                });
+                self.trace.windows.push(Window::default());
             }
             Record::Stop => {
                 self.end_segment(Part::Between);
-                let segments = self.trace.windows.last().map_or(0, |w| w.segments.len());
-                let wanted = self.expected[self.begun - 1].samples as usize * 4 + 1;
+                let Some(current) = self.current else {
+                    return Err("a window in which no guest read its clock".to_owned());
+                };
+                let mut segments = 0;
+                if let Some(window) = self.trace.windows.last_mut() {
+                    window.run = current.run;
+                    segments = window.segments.len();
+                }
+                let wanted = current.samples as usize * 4 + 1;
                 if segments != wanted {
                     return Err(format!(
                         "a window of {segments} segments where the guest makes {wanted}"
@@ -134,22 +140,35 @@ impl Builder {
 
     /// Adds a run to the segment in progress, which ends where the guest reads its clock.
     fn run(&mut self, cpu: u32, first: u32, count: u32) -> Result<(), String> {
-        let clocks = self.expected[self.begun - 1].clocks;
         let end = first + count;
         let mut at = first;
         while at < end {
             if self.is_in_guest(cpu, at) {
                 let instruction = &self.trace.instructions[at as usize];
-                let clock = clocks
-                    .iter()
-                    .position(|&clock| clock == instruction.address)
-                    .filter(|_| instruction.bytes == RDTSC);
+                let clock = if instruction.bytes == RDTSC {
+                    let address = instruction.address;
+                    if self.current.is_none() {
+                        let begins = |expected: &&Expected| expected.clocks[0] == address;
+                        self.current = self.expected.iter().find(begins).copied();
+                    }
+                    let clocks = self.current.map(|current| current.clocks);
+                    clocks.and_then(|clocks| clocks.iter().position(|&clock| clock == address))
+                } else {
+                    None
+                };
                 self.add(cpu, at, 1);
                 if let Some(clock) = clock {
                     if clock != self.clock {
-                        return Err("the guest read its clock out of turn".to_owned());
+                        return Err(format!(
+                            "the guest made clock read {clock} of its sample where {} was due, in segment {}",
+                            self.clock,
+                            self.trace
+                                .windows
+                                .last()
+                                .map_or(0, |window| window.segments.len())
+                        ));
                     }
-                    self.clock = (clock + 1) % clocks.len();
+                    self.clock = (clock + 1) % 4;
                     self.end_segment(match clock {
                         1 => Part::Empty,
                         3 => Part::Op,

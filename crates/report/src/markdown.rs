@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use exitpath_analysis::path::diff::{PathDiff, RowDiff};
+use exitpath_analysis::path::diff::{PathDiff, RowDiff, Verdict};
 use exitpath_recording::Manifest;
 
 use crate::format::{change, machine, plain, subject, thousands};
@@ -14,7 +14,11 @@ use crate::text::diff::{largest, notes, other_seeds, presence, sum};
 ///
 /// All figures are instructions per round.
 pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -> String {
-    let differ = diff.rows.iter().filter(|row| row.different).count();
+    let differ = diff
+        .rows
+        .iter()
+        .filter(|row| row.verdict == Verdict::Different)
+        .count();
     let mut text = match differ {
         0 => "### exitpath: the same\n\n".to_owned(),
         _ => format!(
@@ -37,7 +41,11 @@ pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -
         );
     }
     text.push('\n');
-    for row in diff.rows.iter().filter(|row| row.different) {
+    for row in diff
+        .rows
+        .iter()
+        .filter(|row| row.verdict == Verdict::Different)
+    {
         details(&mut text, row, functions);
     }
 
@@ -61,9 +69,10 @@ fn details(text: &mut String, row: &RowDiff, functions: Functions) {
         let (delta, agreeing, all) = (change(row.delta), row.seeds_agreeing, row.seeds.len());
         let _ = writeln!(text, "{delta} at {agreeing} of {all} seeds, {others}.\n");
     }
-    if !row.phases.is_empty() {
+    let phases: Vec<_> = row.phases.iter().filter(|phase| phase.delta != 0).collect();
+    if !phases.is_empty() {
         text.push_str("| phase | a | b | delta |\n|---|--:|--:|--:|\n");
-        for phase in &row.phases {
+        for phase in phases {
             let _ = writeln!(
                 text,
                 "| {} | {} | {} | {} |",
@@ -92,7 +101,7 @@ fn details(text: &mut String, row: &RowDiff, functions: Functions) {
                 change(function.delta),
                 thousands(function.calls.0),
                 thousands(function.calls.1),
-                presence(function.presence)
+                presence(function.change)
             );
         }
         if !rest.is_empty() {

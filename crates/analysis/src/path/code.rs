@@ -41,6 +41,11 @@ impl<'a> Code<'a> {
         })
     }
 
+    /// Number of instructions.
+    pub(super) fn len(&self) -> usize {
+        self.decoded.len()
+    }
+
     pub(super) fn path(&self, id: u32) -> Option<&'a Path> {
         self.trace.paths.get(id as usize)
     }
@@ -100,12 +105,14 @@ fn straight(decoded: &[Decoded], places: &[Place]) -> Vec<u32> {
 fn check(trace: &Trace) -> Result<(), PathError> {
     let instructions = trace.instructions.len() as u64;
     let mut cpus = HashSet::new();
+    let mut last = None;
     for (path, blocks) in trace.paths.iter().enumerate() {
         for block in &blocks.blocks {
             if u64::from(block.first) + u64::from(block.count) > instructions {
                 return Err(PathError::Instruction { path });
             }
-            if !cpus.contains(&block.cpu) {
+            // Millions of blocks, and hardly ever another CPU.
+            if last.replace(block.cpu) != Some(block.cpu) {
                 cpus.insert(block.cpu);
             }
         }

@@ -126,7 +126,7 @@ pub(super) fn text(instruction: &Instruction) -> String {
     let options = formatter.options_mut();
     options.set_uppercase_hex(false);
     options.set_branch_leading_zeros(false);
-    options.set_rip_relative_addresses(false);
+    options.set_rip_relative_addresses(true);
     let mut text = String::new();
     formatter.format(&decoded, &mut text);
     text

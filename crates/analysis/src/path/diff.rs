@@ -1,378 +1,406 @@
-//! Two traces of the same rows held against each other: usually of two kernels.
+//! What changed in the paths of two recordings, such as of two kernels.
 //!
-//! Nothing is estimated. At one seed a path is exact, so that any difference is one; how many of
-//! the seeds show the same difference tells a change of the code from one of the layout of memory,
-//! which moves some paths by an instruction or two.
+//! With one seed a lab does the same thing every time, so there is nothing to estimate: what
+//! differs at one seed differs. Seeds stand for what varies from boot to boot (where memory lies,
+//! when ticks fall), and the answer says at how many of them the difference is the same. That
+//! holds only if nothing differs but what is to be compared, so anything else is refused.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use exitpath_recording::{Machine, Recording, Space};
 
-use super::{Function, PathError, PhaseTable, RowPath, trace_rows};
+use super::model::{Function, RowPath};
+use super::{PathError, PhaseTable, trace_rows};
 
-/// Why two recordings are not held against each other.
+/// Why two recordings cannot be compared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Incomparable {
-    /// They differ in something that a difference of their paths could come from.
-    #[error(
-        "not comparable: {what} is {a} in the first and {b} in the second; record both with the same"
-    )]
-    Differ {
-        /// What differs, in words.
-        what: &'static str,
-        /// What it is in the first one.
-        a: String,
-        /// And in the second one.
-        b: String,
-    },
-    /// One of them is no path.
-    #[error("the {which} recording: {why}")]
+    /// They differ in more than what is compared. All of it, in words.
+    #[error("the two recordings cannot be compared: {}; record one of them again", .0.join("; "))]
+    Differ(Vec<String>),
+    /// One of them has no paths.
+    #[error("recording {which}: {error}")]
     Path {
-        /// `first` or `second`.
-        which: &'static str,
-        /// What is wrong with it.
-        why: PathError,
-    },
-    /// They have no row in common.
-    #[error("not comparable: they have no row in common ({a}; {b})")]
-    NoRow {
-        /// Rows of the first one.
-        a: String,
-        /// Rows of the second one.
-        b: String,
+        /// `A` or `B`.
+        which: char,
+        /// Why.
+        error: PathError,
     },
 }
 
-/// What differs between two traces.
+/// Whether two paths are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// At every seed the same number of instructions in the same functions.
+    Same,
+    /// Not so.
+    Different,
+}
+
+/// What changed from A to B.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathDiff {
-    /// Whether any row differs at any seed.
-    pub different: bool,
-    /// Rows that both have, in the order of the first one.
-    pub rows: Vec<RowDiff>,
-    /// What differs besides, and may matter, in words: the kernel, its command line.
+    /// Whether anything did.
+    pub verdict: Verdict,
+    /// What else differs that may (kernel, command line, exitpath), in words.
     pub notes: Vec<String>,
+    /// The rows in the order of A.
+    pub rows: Vec<RowDiff>,
 }
 
-/// What differs between two paths of a row.
+/// What changed in a row. Unit: instructions per round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowDiff {
     /// The row.
     pub name: String,
-    /// Instructions as the guest timed them, in the first one.
+    /// Whether anything changed, at any seed.
+    pub verdict: Verdict,
+    /// What the guest's clock said of A, as all below at the first seed with the most frequent
+    /// delta.
     pub a: u64,
-    /// And in the second one.
+    /// The same of B.
     pub b: u64,
-    /// `b - a`: the most frequent one of the seeds, of equally frequent ones the first seed's.
-    /// What is here besides is of the first seed with this difference.
+    /// B − A.
     pub delta: i64,
-    /// Seeds whose difference this is.
+    /// Seeds whose delta is this one.
     pub seeds_agreeing: usize,
-    /// Every seed's difference.
-    pub seeds: Vec<(u64, i64)>,
-    /// Whether any seed's value or any function's count differs.
-    pub different: bool,
-    /// Phases that differ, most first.
-    pub phases: Vec<PhaseDelta>,
-    /// Functions whose own instructions differ, most first. Compilers' suffixes (`.isra.0`,
-    /// `.constprop.0`, `.part.0`, `.cold`) are no part of a name here.
-    pub functions: Vec<FunctionDelta>,
+    /// Each seed.
+    pub seeds: Vec<SeedDiff>,
+    /// Phases of either, in the order of the table.
+    pub phases: Vec<PhaseDiff>,
+    /// Functions that changed, most changed first.
+    pub functions: Vec<FunctionDiff>,
+    /// What of the delta the functions do not explain: instructions that were begun and not
+    /// completed are theirs and not the clock's.
+    pub unexplained: i64,
 }
 
-/// What differs in a phase.
+/// A row at one seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PhaseDelta {
+pub struct SeedDiff {
+    /// The seed.
+    pub seed: Option<u64>,
+    /// What the guest's clock said of A.
+    pub a: u64,
+    /// The same of B.
+    pub b: u64,
+    /// B − A.
+    pub delta: i64,
+}
+
+/// A phase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhaseDiff {
     /// Its name.
     pub name: String,
-    /// Instructions in the first one.
+    /// Instructions in A.
     pub a: u64,
-    /// And in the second one.
+    /// Instructions in B.
     pub b: u64,
-    /// `b - a`.
+    /// B − A.
     pub delta: i64,
 }
 
-/// What differs in a function.
+/// A function.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FunctionDelta {
-    /// Its name.
+pub struct FunctionDiff {
+    /// Its name, without what a compiler appends if A's and B's differ in that.
     pub name: String,
     /// Its module.
     pub module: String,
-    /// Its own instructions in the first one; 0 where it is not on the path.
+    /// Where it runs.
+    pub space: Space,
+    /// Whether both have it.
+    pub change: Change,
+    /// Own instructions in A.
     pub a: u64,
-    /// And in the second one.
+    /// Own instructions in B.
     pub b: u64,
-    /// `b - a`.
+    /// B − A.
     pub delta: i64,
-    /// The same for the function with everything it calls.
+    /// Instructions with everything it calls, in A and in B.
     pub total: (u64, u64),
-    /// Times it was called.
+    /// Times it was entered, in A and in B.
     pub calls: (u64, u64),
-    /// Whether it is on one of the paths only.
-    pub presence: Presence,
 }
 
-/// Which of two paths a function is on.
+/// Whether both have a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
+pub enum Change {
     /// Both.
-    Both,
-    /// The second one only.
+    Changed,
+    /// Only B.
     New,
-    /// The first one only.
+    /// Only A.
     Gone,
 }
 
-/// What differs between the traces of two recordings.
+/// Compares the paths of two recordings from the lab.
 ///
 /// # Errors
-/// Where they cannot be held against each other: they must be of the lab and of the same QEMU,
-/// CPU model, number of CPUs and seeds, and have a row in common.
-pub fn diff(a: &Recording, b: &Recording, phases: &PhaseTable) -> Result<PathDiff, Incomparable> {
-    comparable(a, b)?;
-    let paths = |recording, which| {
-        trace_rows(recording, phases).map_err(|why| Incomparable::Path { which, why })
+///
+/// [`Incomparable`] says what differs that must not: rows, seeds, QEMU, CPU model, number of CPUs.
+pub fn diff_paths(
+    a: &Recording,
+    b: &Recording,
+    phases: &PhaseTable,
+) -> Result<PathDiff, Incomparable> {
+    let differences = differences(a, b);
+    if !differences.is_empty() {
+        return Err(Incomparable::Differ(differences));
+    }
+    let rows = |which, recording| {
+        trace_rows(recording, phases).map_err(|error| Incomparable::Path { which, error })
     };
-    let (paths_a, paths_b) = (paths(a, "first")?, paths(b, "second")?);
+    let (rows_a, rows_b) = (rows('A', a)?, rows('B', b)?);
+    let differences = differing_rows(&rows_a, &rows_b);
+    if !differences.is_empty() {
+        return Err(Incomparable::Differ(differences));
+    }
     let mut names: Vec<&str> = Vec::new();
-    for path in &paths_a {
-        let in_both = paths_b.iter().any(|other| other.row == path.row);
-        if in_both && !names.contains(&path.row.as_str()) {
-            names.push(&path.row);
+    for row in &rows_a {
+        if !names.contains(&row.row.as_str()) {
+            names.push(&row.row);
         }
     }
-    if names.is_empty() {
-        return Err(Incomparable::NoRow {
-            a: rows(a),
-            b: rows(b),
-        });
-    }
-    let rows = names
-        .iter()
-        .map(|name| row(name, &paths_a, &paths_b))
-        .collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<RowDiff> = names
+        .into_iter()
+        .filter_map(|name| row_diff(name, &rows_a, &rows_b, phases))
+        .collect();
+    let same = rows.iter().all(|row| row.verdict == Verdict::Same);
     Ok(PathDiff {
-        different: rows.iter().any(|row| row.different),
-        rows,
+        verdict: verdict(same),
         notes: notes(a, b),
+        rows,
     })
 }
 
-fn rows(recording: &Recording) -> String {
-    let names: Vec<&str> = recording
-        .manifest
-        .rows
-        .iter()
-        .map(|row| row.name.as_str())
-        .collect();
-    names.join(", ")
+fn verdict(same: bool) -> Verdict {
+    if same {
+        Verdict::Same
+    } else {
+        Verdict::Different
+    }
 }
 
-fn comparable(a: &Recording, b: &Recording) -> Result<(), Incomparable> {
-    let machine = |recording: &Recording| match recording.manifest.machine {
-        Machine::Host => "a host".to_owned(),
-        Machine::Lab => "the lab".to_owned(),
-    };
-    let (x, y) = (&a.manifest.environment, &b.manifest.environment);
-    let seeds = |seeds: &[u64]| {
-        let mut seeds = seeds.to_vec();
-        seeds.sort_unstable();
-        let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
-        seeds.join(",")
-    };
-    let qemu = |qemu: &Option<String>| qemu.clone().unwrap_or_else(|| "none".to_owned());
-    let facts = [
-        ("the machine", machine(a), machine(b)),
-        ("QEMU", qemu(&x.qemu), qemu(&y.qemu)),
-        ("the CPU model", x.cpu.clone(), y.cpu.clone()),
-        ("the number of CPUs", x.cpus.to_string(), y.cpus.to_string()),
-        ("the set of seeds", seeds(&x.seeds), seeds(&y.seeds)),
-    ];
-    for (what, a, b) in facts {
-        if a != b {
-            return Err(Incomparable::Differ { what, a, b });
+/// What differs of the two labs and must not.
+fn differences(a: &Recording, b: &Recording) -> Vec<String> {
+    let mut words = Vec::new();
+    for (which, recording) in [('A', a), ('B', b)] {
+        if recording.manifest.machine != Machine::Lab {
+            words.push(format!("{which} is not from the lab"));
         }
     }
-    Ok(())
-}
-
-/// Differences that do not keep anything from being compared, and may be its reason.
-fn notes(a: &Recording, b: &Recording) -> Vec<String> {
-    let (x, y) = (&a.manifest.environment, &b.manifest.environment);
-    let mut notes = Vec::new();
-    let mut note = |what: &str, a: &str, b: &str| {
+    let (a, b) = (&a.manifest.environment, &b.manifest.environment);
+    let qemu = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
+    let seeds = |seeds: &[u64]| listed(seeds.iter().map(u64::to_string));
+    for (what, a, b) in [
+        ("QEMU", qemu(&a.qemu), qemu(&b.qemu)),
+        ("CPU model", a.cpu.clone(), b.cpu.clone()),
+        ("CPUs", a.cpus.to_string(), b.cpus.to_string()),
+        ("seeds", seeds(&a.seeds), seeds(&b.seeds)),
+    ] {
         if a != b {
-            notes.push(format!("{what}: {a} → {b}"));
+            words.push(format!("{what}: {a} in A, {b} in B"));
         }
-    };
-    note("kernel", &x.kernel, &y.kernel);
-    note("command line", &x.cmdline, &y.cmdline);
-    note("VMM", &x.exitpath, &y.exitpath);
-    notes
+    }
+    words
 }
 
-/// Holds a row's paths against each other, seed by seed.
-fn row(name: &str, a: &[RowPath], b: &[RowPath]) -> Result<RowDiff, Incomparable> {
-    let pairs: Vec<(&RowPath, &RowPath)> = a
-        .iter()
-        .filter(|a| a.row == name)
+/// What differs of the rows traced and must not.
+fn differing_rows(a: &[RowPath], b: &[RowPath]) -> Vec<String> {
+    let keys = |rows: &[RowPath]| -> BTreeSet<(String, Option<u64>, u32)> {
+        let keys = rows.iter().map(|row| (row.row.clone(), row.seed, row.cpus));
+        keys.collect()
+    };
+    let (a, b) = (keys(a), keys(b));
+    let told = |keys: BTreeSet<&(String, Option<u64>, u32)>| {
+        listed(keys.into_iter().map(|(row, seed, cpus)| match seed {
+            Some(seed) => format!("{row} (seed {seed}, CPUs {cpus})"),
+            None => format!("{row} (CPUs {cpus})"),
+        }))
+    };
+    let mut words = Vec::new();
+    for (which, only) in [
+        ('A', a.difference(&b).collect::<BTreeSet<_>>()),
+        ('B', b.difference(&a).collect()),
+    ] {
+        if !only.is_empty() {
+            words.push(format!("only {which} has {}", told(only)));
+        }
+    }
+    words
+}
+
+fn listed(words: impl Iterator<Item = String>) -> String {
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// What differs and may.
+fn notes(a: &Recording, b: &Recording) -> Vec<String> {
+    let (a, b) = (&a.manifest.environment, &b.manifest.environment);
+    let differing = [
+        ("kernel", &a.kernel, &b.kernel),
+        ("command line", &a.cmdline, &b.cmdline),
+        ("exitpath", &a.exitpath, &b.exitpath),
+    ];
+    let differing = differing.into_iter().filter(|(_, a, b)| a != b);
+    differing
+        .map(|(what, a, b)| format!("{what}: {a} in A, {b} in B"))
+        .collect()
+}
+
+fn row_diff(name: &str, a: &[RowPath], b: &[RowPath], phases: &PhaseTable) -> Option<RowDiff> {
+    let of_row = a.iter().filter(|row| row.row == name);
+    let pairs: Vec<(&RowPath, &RowPath)> = of_row
         .filter_map(|a| {
-            let b = b.iter().find(|b| b.row == name && b.seed == a.seed)?;
-            Some((a, b))
+            let same = |b: &&RowPath| b.row == name && (b.seed, b.cpus) == (a.seed, a.cpus);
+            Some((a, b.iter().find(same)?))
         })
         .collect();
-    let mut seeds = Vec::new();
-    let mut different = false;
-    for (a, b) in &pairs {
-        if a.cpus != b.cpus {
-            return Err(Incomparable::Differ {
-                what: "the number of CPUs of a row",
-                a: a.cpus.to_string(),
-                b: b.cpus.to_string(),
-            });
-        }
-        seeds.push((a.seed.unwrap_or(0), delta(a.guest_timed, b.guest_timed)));
-        different |= a.guest_timed != b.guest_timed || !functions(a, b).is_empty();
-    }
-    let count = |delta| seeds.iter().filter(|(_, other)| *other == delta).count();
-    // The first of equally frequent ones.
-    let best = seeds
+    let seeds: Vec<SeedDiff> = pairs
         .iter()
-        .enumerate()
-        .max_by_key(|(at, (_, delta))| (count(*delta), std::cmp::Reverse(*at)))
-        .map(|(at, _)| at);
-    let Some((best, (a, b))) = best.map(|at| (at, pairs[at])) else {
-        return Err(Incomparable::NoRow {
-            a: name.to_owned(),
-            b: "the same row at other seeds".to_owned(),
-        });
-    };
-    Ok(RowDiff {
+        .map(|(a, b)| SeedDiff {
+            seed: a.seed,
+            a: a.guest_timed,
+            b: b.guest_timed,
+            delta: minus(b.guest_timed, a.guest_timed),
+        })
+        .collect();
+    let agreeing = |delta: i64| seeds.iter().filter(|seed| seed.delta == delta).count();
+    let mut shown = 0;
+    for (position, seed) in seeds.iter().enumerate() {
+        if agreeing(seed.delta) > agreeing(seeds[shown].delta) {
+            shown = position;
+        }
+    }
+    let (path_a, path_b) = pairs.get(shown)?;
+    let changed: Vec<Vec<FunctionDiff>> = pairs.iter().map(|(a, b)| functions(a, b)).collect();
+    let same = changed.iter().all(Vec::is_empty) && seeds.iter().all(|seed| seed.delta == 0);
+    let functions = changed.into_iter().nth(shown)?;
+    let delta = seeds[shown].delta;
+    let explained: i64 = functions.iter().map(|function| function.delta).sum();
+    Some(RowDiff {
         name: name.to_owned(),
-        a: a.guest_timed,
-        b: b.guest_timed,
-        delta: seeds[best].1,
-        seeds_agreeing: count(seeds[best].1),
+        verdict: verdict(same),
+        a: seeds[shown].a,
+        b: seeds[shown].b,
+        delta,
+        seeds_agreeing: agreeing(delta),
+        phases: phases_of(path_a, path_b, phases),
+        functions,
+        unexplained: delta - explained,
         seeds,
-        different,
-        phases: phases(a, b),
-        functions: functions(a, b),
     })
 }
 
-fn delta(a: u64, b: u64) -> i64 {
-    b.wrapping_sub(a).cast_signed()
-}
-
-fn phases(a: &RowPath, b: &RowPath) -> Vec<PhaseDelta> {
-    let mut both: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for phase in &a.phases {
-        both.entry(&phase.name).or_default().0 += phase.instructions.all;
-    }
-    for phase in &b.phases {
-        both.entry(&phase.name).or_default().1 += phase.instructions.all;
-    }
-    let mut deltas: Vec<PhaseDelta> = both
-        .into_iter()
-        .filter(|(_, (a, b))| a != b)
-        .map(|(name, (a, b))| PhaseDelta {
+fn phases_of(a: &RowPath, b: &RowPath, table: &PhaseTable) -> Vec<PhaseDiff> {
+    let count = |row: &RowPath, name: &str| {
+        let phase = row.phases.iter().find(|phase| phase.name == name);
+        phase.map_or(0, |phase| phase.instructions.all)
+    };
+    let names = table.names();
+    let phases = names.iter().map(|&name| {
+        let (a, b) = (count(a, name), count(b, name));
+        PhaseDiff {
             name: name.to_owned(),
             a,
             b,
-            delta: delta(a, b),
-        })
-        .collect();
-    deltas.sort_by_key(|phase| std::cmp::Reverse(phase.delta.unsigned_abs()));
-    deltas
+            delta: minus(b, a),
+        }
+    });
+    phases.filter(|phase| phase.a > 0 || phase.b > 0).collect()
 }
 
-/// What one path has of a function.
-#[derive(Default, Clone, Copy)]
-struct Of {
+/// What is compared of a function; of one that a compiler has made several of, together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Counts {
+    names: BTreeSet<String>,
     own: u64,
     total: u64,
     calls: u64,
-    there: bool,
 }
 
-fn functions(a: &RowPath, b: &RowPath) -> Vec<FunctionDelta> {
-    type Key<'a> = (&'a str, &'a str, Space);
-    let mut both: HashMap<Key<'_>, (Of, Of)> = HashMap::new();
-    let add = |of: &mut Of, function: &Function| {
-        of.own += function.own.all;
-        // A suffixed part is called by the rest of the function, or is all of it.
-        of.total = of.total.max(function.total.all);
-        of.calls = of.calls.max(function.calls.all);
-        of.there = true;
-    };
-    for function in &a.functions {
-        let key = (
-            base_name(&function.name),
-            function.module.as_str(),
-            function.space,
-        );
-        add(&mut both.entry(key).or_default().0, function);
-    }
-    for function in &b.functions {
-        let key = (
-            base_name(&function.name),
-            function.module.as_str(),
-            function.space,
-        );
-        add(&mut both.entry(key).or_default().1, function);
-    }
-    let mut deltas: Vec<FunctionDelta> = both
+type Key = (Space, String, String);
+
+fn functions(a: &RowPath, b: &RowPath) -> Vec<FunctionDiff> {
+    let (mut a, mut b) = (counts(a), counts(b));
+    let keys: BTreeSet<Key> = a.keys().chain(b.keys()).cloned().collect();
+    let mut changed: Vec<FunctionDiff> = keys
         .into_iter()
-        .filter(|(_, (a, b))| a.own != b.own)
-        .map(|((name, module, _), (a, b))| FunctionDelta {
-            name: name.to_owned(),
-            module: module.to_owned(),
-            a: a.own,
-            b: b.own,
-            delta: delta(a.own, b.own),
-            total: (a.total, b.total),
-            calls: (a.calls, b.calls),
-            presence: match (a.there, b.there) {
-                (true, true) => Presence::Both,
-                (false, _) => Presence::New,
-                (true, false) => Presence::Gone,
-            },
+        .filter_map(|key| {
+            let (in_a, in_b) = (a.remove(&key), b.remove(&key));
+            let change = match (&in_a, &in_b) {
+                (Some(_), None) => Change::Gone,
+                (None, Some(_)) => Change::New,
+                _ => Change::Changed,
+            };
+            let (a, b) = (in_a.unwrap_or_default(), in_b.unwrap_or_default());
+            let (space, module, base) = key;
+            let differs = (a.own, a.total, a.calls) != (b.own, b.total, b.calls);
+            (differs || change != Change::Changed).then(|| FunctionDiff {
+                name: shown_name(&a.names, &b.names).unwrap_or(base),
+                module,
+                space,
+                change,
+                a: a.own,
+                b: b.own,
+                delta: minus(b.own, a.own),
+                total: (a.total, b.total),
+                calls: (a.calls, b.calls),
+            })
         })
         .collect();
-    deltas.sort_by(|x, y| {
-        let most = y.delta.unsigned_abs().cmp(&x.delta.unsigned_abs());
-        most.then_with(|| (&x.name, &x.module).cmp(&(&y.name, &y.module)))
+    // Stable, and by name before: equally changed ones stay in order.
+    changed.sort_by_key(|f| {
+        let total = minus(f.total.1, f.total.0);
+        std::cmp::Reverse((f.delta.unsigned_abs(), total.unsigned_abs()))
     });
-    deltas
+    changed
 }
 
-/// A function's name without what a compiler appends to name a piece or a copy of it.
-fn base_name(name: &str) -> &str {
-    const SUFFIXES: [&str; 5] = [".isra.", ".constprop.", ".part.", ".cold", ".llvm."];
-    let end = SUFFIXES.iter().filter_map(|suffix| name.find(suffix)).min();
-    // A name that begins with a dot is all there is.
-    match end {
-        Some(end) if end > 0 => &name[..end],
-        _ => name,
+fn counts(row: &RowPath) -> BTreeMap<Key, Counts> {
+    let mut counts: BTreeMap<Key, Counts> = BTreeMap::new();
+    for function in &row.functions {
+        let key = (function.space, function.module.clone(), base_name(function));
+        let sum = counts.entry(key).or_default();
+        sum.names.insert(function.name.clone());
+        sum.own += function.own.all;
+        sum.total += function.total.all;
+        sum.calls += function.calls.all;
+    }
+    counts
+}
+
+/// The name under which a function is known in both: without what a compiler appends.
+fn base_name(function: &Function) -> String {
+    const APPENDED: [&str; 6] = [
+        ".constprop.",
+        ".isra.",
+        ".part.",
+        ".cold",
+        ".lto_priv.",
+        ".llvm.",
+    ];
+    let name = &function.name;
+    if name.starts_with("0x") {
+        // Addresses are another thing in another kernel.
+        return "code without a name".to_owned();
+    }
+    let ends = APPENDED.iter().filter_map(|suffix| name.find(suffix));
+    let end = ends.filter(|&end| end > 0).min();
+    name[..end.unwrap_or(name.len())].to_owned()
+}
+
+/// A full name, if all that is known of a function has but one.
+fn shown_name(a: &BTreeSet<String>, b: &BTreeSet<String>) -> Option<String> {
+    let mut names = a.union(b);
+    match (names.next(), names.next()) {
+        (Some(name), None) if !name.starts_with("0x") => Some(name.clone()),
+        _ => None,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::base_name;
-
-    #[test]
-    fn suffixes_of_compilers_are_no_part_of_a_name() {
-        for (name, base) in [
-            ("kvm_cpuid", "kvm_cpuid"),
-            ("foo.constprop.0", "foo"),
-            ("foo.isra.0.cold", "foo"),
-            ("foo.cold", "foo"),
-            (".cold", ".cold"),
-            ("core::fmt::write", "core::fmt::write"),
-        ] {
-            assert_eq!(base_name(name), base);
-        }
-    }
+fn minus(b: u64, a: u64) -> i64 {
+    (i128::from(b) - i128::from(a)).clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }

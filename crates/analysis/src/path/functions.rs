@@ -53,8 +53,11 @@ pub(super) mod traits {
     pub(crate) const FETCHES: u32 = 1 << 14;
     /// What functions jump to instead of returning, and the pieces of it.
     pub(crate) const RETURN_THUNK: u32 = 1 << 15;
+    /// Calls the handler of an exit. For an interrupt's there is nothing to call: it was inlined.
+    pub(crate) const DISPATCHES: u32 = 1 << 16;
     /// Any of those that decide something when they are entered.
-    pub(crate) const ON_ENTRY: u32 = INTERRUPT_EXIT | MEMORY_EXIT | EXCEPTION_EXIT | HANDLER;
+    pub(crate) const ON_ENTRY: u32 =
+        INTERRUPT_EXIT | MEMORY_EXIT | EXCEPTION_EXIT | HANDLER | DISPATCHES;
 }
 
 /// A function, whatever it is named by.
@@ -304,6 +307,7 @@ fn kernel_traits(name: &str) -> u32 {
         "pf_interception" | "iret_interception" => traits::EXCEPTION_EXIT,
         "emulate_on_interception" | "cr_interception" | "dr_interception" => traits::DECODE_ASSISTS,
         "invlpg_interception" | "cr8_write_interception" => traits::DECODE_ASSISTS,
+        "svm_handle_exit" | "svm_invoke_exit_handler" => traits::DISPATCHES,
         "__do_insn_fetch_bytes" => traits::FETCHES,
         _ => 0,
     };

@@ -25,6 +25,8 @@ pub mod phases;
 mod rounds;
 mod row;
 mod stack;
+mod state;
+mod threads;
 mod tree;
 mod variants;
 mod walk;
@@ -33,6 +35,7 @@ use std::collections::HashMap;
 
 use exitpath_recording::Recording;
 
+pub use diff::{Incomparable, PathDiff, diff_paths};
 pub use model::*;
 pub use phases::{PhaseError, PhaseTable};
 

@@ -37,6 +37,9 @@ pub(super) fn finish(
             merge(&mut growing, &mut children, &mut now, node, as_node);
         }
     }
+    for (node, as_node) in twins(&growing, &children[ROOT as usize]) {
+        merge(&mut growing, &mut children, &mut now, node, as_node);
+    }
     let totals = totals(&growing, &children);
     let order = order(&growing, &children, &totals);
     let mut positions = vec![0; growing.len()];
@@ -85,6 +88,18 @@ fn children(nodes: &[Growing]) -> Vec<Vec<u32>> {
         children[growing.parent as usize].push(node as u32);
     }
     children
+}
+
+/// Of nodes side by side those that are the same as an earlier one, and which.
+fn twins(nodes: &[Growing], side_by_side: &[u32]) -> Vec<(u32, u32)> {
+    let mut first = HashMap::new();
+    let twin = |&node: &u32| {
+        let growing = &nodes[node as usize];
+        let place = (growing.function, growing.entered, growing.cpu);
+        let as_node = *first.entry(place).or_insert(node);
+        (as_node != node).then_some((node, as_node))
+    };
+    side_by_side.iter().filter_map(twin).collect()
 }
 
 /// Whether a node is another one or below it.

@@ -4,6 +4,7 @@
 //! path walked before from the same state is not walked again: 2,000 rounds are about ten walks.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use exitpath_recording::{Part, Run, Sample, Window};
 
@@ -11,7 +12,8 @@ use super::PathError;
 use super::code::Code;
 use super::functions::FunctionId;
 use super::stack::Frame;
-use super::walk::{Cpu, Observer, State, Tally, Walker};
+use super::state::{Cpu, State, Tally};
+use super::walk::{Observer, Walker};
 
 /// One round: the operation's bracket.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +43,15 @@ pub(super) struct Walked {
 /// All rounds of a window.
 pub(super) struct Rounds {
     pub(super) rounds: Vec<Round>,
-    pub(super) states: Vec<State>,
+    states: Vec<Rc<State>>,
+}
+
+impl Rounds {
+    /// The state a round was entered in.
+    pub(super) fn entry(&self, round: &Round) -> State {
+        let state = self.states.get(round.entry as usize);
+        state.map_or_else(State::default, |state| State::clone(state))
+    }
 }
 
 impl Round {
@@ -122,16 +132,17 @@ impl Rounds {
 
 /// What was walked before.
 struct Memory {
-    states: Vec<State>,
-    known: HashMap<State, u32>,
+    states: Vec<Rc<State>>,
+    known: HashMap<Rc<State>, u32>,
     walks: HashMap<(u32, u32), Walked>,
 }
 
 impl Memory {
     fn new() -> Memory {
+        let begin = Rc::new(State::default());
         Memory {
-            states: vec![State::default()],
-            known: HashMap::from([(State::default(), 0)]),
+            states: vec![begin.clone()],
+            known: HashMap::from([(begin, 0)]),
             walks: HashMap::new(),
         }
     }
@@ -140,7 +151,7 @@ impl Memory {
         if let Some(&walked) = self.walks.get(&(path, entry)) {
             return walked;
         }
-        let state = self.states[entry as usize].clone();
+        let state = State::clone(&self.states[entry as usize]);
         let mut walker = Walker::new(code, state, Sequence::default());
         if let Some(path) = code.path(path) {
             walker.walk(path);
@@ -159,6 +170,7 @@ impl Memory {
             return known;
         }
         let position = self.states.len() as u32;
+        let state = Rc::new(state);
         self.states.push(state.clone());
         self.known.insert(state, position);
         position
@@ -200,8 +212,6 @@ impl Observer for Sequence {
     }
 
     fn run(&mut self, _: usize, _: &Cpu, _: FunctionId, _: u32, _: u32) {}
-
-    fn same(&mut self, _: u32, _: u32) {}
 }
 
 /// SplitMix64's step (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",

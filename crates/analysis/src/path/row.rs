@@ -51,14 +51,12 @@ pub(super) fn row(
 
 /// Walks the round once more and tells all there is.
 fn grow(code: &Code<'_>, table: &PhaseTable, rounds: &Rounds, usual: &Round, row: &mut RowPath) {
-    let entry = rounds.states.get(usual.entry as usize);
-    let entry = entry.cloned().unwrap_or_default();
-    let mut walker = Walker::new(code, entry, Tree::new(code, table));
+    let mut walker = Walker::new(code, rounds.entry(usual), Tree::new(code, table));
     walker.announce();
     if let Some(path) = code.path(usual.path) {
         walker.walk(path);
     }
-    let cpus: Vec<u32> = walker.state.cpus.iter().map(|cpu| cpu.number()).collect();
+    let cpus: Vec<u32> = walker.state.cpus.iter().map(|cpu| cpu.number).collect();
     let mut tree = walker.observer;
     let nodes = finish(code, table, &mut tree, &cpus);
 
@@ -92,17 +90,16 @@ fn grow(code: &Code<'_>, table: &PhaseTable, rounds: &Rounds, usual: &Round, row
 fn functions(
     code: &Code<'_>,
     phases: &[&str],
-    counted: &HashMap<FunctionId, OfFunction>,
+    counted: &[OfFunction],
     nodes: &Nodes,
 ) -> (Vec<Function>, HashMap<FunctionId, usize>) {
     // The guest as VMRUN enters it is a node, and its functions are what it runs.
     let guest = |f: FunctionId| code.function(f).space == Space::Guest;
     let in_tree = nodes.functions.keys().copied().filter(|&f| !guest(f));
-    let in_guest = counted.keys().copied().filter(|&f| guest(f));
-    let none = OfFunction::default();
+    let in_guest = (0..counted.len() as FunctionId).filter(|&f| guest(f));
     let function = |id: FunctionId| {
         let info = code.function(id);
-        let counted = counted.get(&id).unwrap_or(&none);
+        let counted = &counted[id as usize];
         let (total, calls) = match nodes.functions.get(&id) {
             Some(&of_tree) if info.space != Space::Guest => of_tree,
             _ => {
@@ -111,8 +108,7 @@ fn functions(
                 (counted.own, calls)
             }
         };
-        let phase = most(counted.phases.iter().map(|(&phase, &count)| (phase, count)))
-            .or_else(|| nodes.phases.get(&id).copied());
+        let phase = most(counted.phases.iter().copied()).or_else(|| nodes.phases.get(&id).copied());
         let phase = phase.and_then(|phase| phases.get(phase));
         Function {
             name: info.name.clone(),
@@ -173,26 +169,28 @@ fn instructions(
     tree: &Tree<'_>,
     positions: &HashMap<FunctionId, usize>,
 ) -> Vec<Executed> {
-    let guest = tree
-        .guest_times
-        .iter()
-        .map(|(&id, &times)| (id, times, true));
-    let host = tree
-        .host_times
-        .iter()
-        .map(|(&id, &times)| (id, times, false));
-    let told = guest.chain(host).filter_map(|(id, times, in_guest)| {
-        let place = code.place(id);
-        let function = if in_guest { place.guest } else { place.host };
-        Some(Executed {
-            id,
-            space: code.function(function).space,
-            address: code.decoded(id).address,
-            times: times.count(),
-            function: *positions.get(&function)?,
-            text: decode::text(code.trace.instructions.get(id as usize)?),
-        })
-    });
+    let executed = |times: &[Split], in_guest: bool| {
+        let times = (0..).zip(times.iter().copied());
+        let times = times.filter(|(_, times)| times.all > 0);
+        times.map(|(id, times)| (id, times, in_guest)).collect()
+    };
+    let guest: Vec<(u32, Split, bool)> = executed(&tree.guest_times, true);
+    let host: Vec<(u32, Split, bool)> = executed(&tree.host_times, false);
+    let told = guest
+        .into_iter()
+        .chain(host)
+        .filter_map(|(id, times, in_guest)| {
+            let place = code.place(id);
+            let function = if in_guest { place.guest } else { place.host };
+            Some(Executed {
+                id,
+                space: code.function(function).space,
+                address: code.decoded(id).address,
+                times: times.count(),
+                function: *positions.get(&function)?,
+                text: decode::text(code.trace.instructions.get(id as usize)?),
+            })
+        });
     let mut told: Vec<Executed> = told.collect();
     told.sort_by_key(|executed| (executed.space, executed.address, executed.id));
     told

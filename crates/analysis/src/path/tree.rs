@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use exitpath_recording::Space;
+use exitpath_recording::{Space, trace};
 
 use super::PhaseTable;
 use super::classes::CLASSES;
@@ -10,7 +10,8 @@ use super::code::Code;
 use super::functions::{FunctionId, traits};
 use super::model::{Count, Entered, Step};
 use super::stack::{Frame, Kind, NONE};
-use super::walk::{Cpu, Observer};
+use super::state::Cpu;
+use super::walk::Observer;
 
 /// The root of the tree.
 pub(super) const ROOT: u32 = 0;
@@ -60,7 +61,7 @@ pub(super) struct Growing {
 #[derive(Debug, Clone, Default)]
 pub(super) struct OfFunction {
     pub(super) own: Split,
-    pub(super) phases: HashMap<usize, u64>,
+    pub(super) phases: Vec<(usize, u64)>,
     /// Times the guest entered it; of the host's functions the tree knows.
     pub(super) guest_calls: u64,
 }
@@ -73,13 +74,13 @@ pub(super) struct Tree<'a> {
     places: HashMap<(u32, FunctionId, Entered, usize), u32>,
     /// Nodes that are one with another.
     pub(super) same: Vec<(u32, u32)>,
-    pub(super) functions: HashMap<FunctionId, OfFunction>,
+    pub(super) functions: Vec<OfFunction>,
     pub(super) phases: Vec<Split>,
     pub(super) steps: Vec<Step>,
     /// Of each instruction the host executed.
-    pub(super) host_times: HashMap<u32, Split>,
+    pub(super) host_times: Vec<Split>,
     /// Of each instruction the guest executed.
-    pub(super) guest_times: HashMap<u32, Split>,
+    pub(super) guest_times: Vec<Split>,
     /// Of each class, by phase and function.
     pub(super) classes: Vec<HashMap<(usize, FunctionId), Split>>,
     /// Of each CPU the last function of its guest.
@@ -104,11 +105,11 @@ impl<'a> Tree<'a> {
             nodes: vec![root],
             places: HashMap::new(),
             same: Vec::new(),
-            functions: HashMap::new(),
+            functions: vec![OfFunction::default(); code.functions().len()],
             phases: vec![Split::default(); table.len()],
             steps: Vec::new(),
-            host_times: HashMap::new(),
-            guest_times: HashMap::new(),
+            host_times: vec![Split::default(); code.len()],
+            guest_times: vec![Split::default(); code.len()],
             classes: vec![HashMap::new(); CLASSES.len()],
             guest: Vec::new(),
         }
@@ -125,23 +126,31 @@ impl<'a> Tree<'a> {
             .map(|frame| frame.node)
             .filter(|&node| node != NONE)
             .unwrap_or(ROOT);
-        let next = self.nodes.len() as u32;
         let place = (parent, function, entered, cpu);
-        let node = *self.places.entry(place).or_insert(next);
-        if node == next {
-            let phase = self.phase_below(parent, function, entered);
-            self.nodes.push(Growing {
-                parent,
-                function,
-                entered,
-                cpu,
-                calls: Split::default(),
-                own: Split::default(),
-                phases: Vec::new(),
-                phase,
-            });
+        match self.places.get(&place) {
+            Some(&node) => node,
+            None => {
+                let node = self.add(place);
+                self.places.insert(place, node);
+                node
+            }
         }
-        node
+    }
+
+    fn add(&mut self, place: (u32, FunctionId, Entered, usize)) -> u32 {
+        let (parent, function, entered, cpu) = place;
+        let phase = self.phase_below(parent, function, entered);
+        self.nodes.push(Growing {
+            parent,
+            function,
+            entered,
+            cpu,
+            calls: Split::default(),
+            own: Split::default(),
+            phases: Vec::new(),
+            phase,
+        });
+        self.nodes.len() as u32 - 1
     }
 
     /// The phase of a function by its place in the tree.
@@ -193,16 +202,20 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The guest runs in a function: has it been entered, or gone on in?
+    /// The guest runs in a function, which it may have entered just now.
     fn in_guest(&mut self, cpu: usize, function: FunctionId) {
         if self.guest.len() <= cpu {
             self.guest.resize(cpu + 1, None);
         }
         let before = self.guest[cpu].replace(function);
+        let info = self.code.function(function);
+        if info.is(traits::BRACKET) || before == Some(function) {
+            return;
+        }
+        // From the handler it goes back to what was interrupted, which does not enter it anew.
         let from_bracket = before.is_none_or(|f| self.code.function(f).is(traits::BRACKET));
-        let handler = self.code.function(function).name == exitpath_recording::trace::HANDLER;
-        if before != Some(function) && (from_bracket || handler) {
-            self.functions.entry(function).or_default().guest_calls += 1;
+        if from_bracket || info.name == trace::HANDLER {
+            self.functions[function as usize].guest_calls += 1;
         }
     }
 }
@@ -210,6 +223,11 @@ impl<'a> Tree<'a> {
 impl Observer for Tree<'_> {
     fn enter(&mut self, cpu: usize, below: Option<&Frame>, frame: &Frame) -> u32 {
         let entered = match frame.kind {
+            // Perhaps another thread's than the last one that was entered so: not the same node
+            // until that is known.
+            Kind::Before if below.is_none() => {
+                return self.add((ROOT, frame.function, Entered::Before, cpu));
+            }
             Kind::Before => return self.before(cpu, below, frame),
             Kind::Call | Kind::Inner => Entered::Call,
             Kind::TailCall => Entered::TailCall,
@@ -245,14 +263,11 @@ impl Observer for Tree<'_> {
 
         let growing = &mut self.nodes[node as usize];
         growing.own.add(instructions, skipped);
-        match growing.phases.iter_mut().find(|(p, _)| *p == phase) {
-            Some((_, sum)) => *sum += instructions,
-            None => growing.phases.push((phase, instructions)),
-        }
+        add_to(&mut growing.phases, phase, instructions);
         self.phases[phase].add(instructions, skipped);
-        let of_function = self.functions.entry(function).or_default();
+        let of_function = &mut self.functions[function as usize];
         of_function.own.add(instructions, skipped);
-        *of_function.phases.entry(phase).or_default() += instructions;
+        add_to(&mut of_function.phases, phase, instructions);
         self.step(node, instructions, skipped);
 
         let times = if in_guest {
@@ -261,7 +276,7 @@ impl Observer for Tree<'_> {
             &mut self.host_times
         };
         for id in id..id + count {
-            times.entry(id).or_default().add(1, skipped);
+            times[id as usize].add(1, skipped);
             let mut classes = self.code.decoded(id).classes;
             while classes != 0 {
                 let class = classes.trailing_zeros() as usize;
@@ -276,6 +291,13 @@ impl Observer for Tree<'_> {
         if node != NONE && as_node != NONE {
             self.same.push((node, as_node));
         }
+    }
+}
+
+fn add_to(phases: &mut Vec<(usize, u64)>, phase: usize, instructions: u64) {
+    match phases.iter_mut().find(|(known, _)| *known == phase) {
+        Some((_, sum)) => *sum += instructions,
+        None => phases.push((phase, instructions)),
     }
 }
 

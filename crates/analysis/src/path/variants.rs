@@ -7,7 +7,8 @@ use super::functions::{FunctionId, traits};
 use super::model::Variant;
 use super::rounds::{Round, Rounds};
 use super::stack::{Frame, Kind, NONE};
-use super::walk::{Cpu, Observer, Walker};
+use super::state::Cpu;
+use super::walk::{Observer, Walker};
 
 /// Functions named at most where nothing else tells two variants apart.
 const NAMED: usize = 3;
@@ -99,9 +100,7 @@ fn most_frequent<T: std::hash::Hash + Eq + Copy>(
 }
 
 fn calls(code: &Code<'_>, rounds: &Rounds, round: &Round) -> Calls {
-    let entry = rounds.states.get(round.entry as usize);
-    let entry = entry.cloned().unwrap_or_default();
-    let mut walker = Walker::new(code, entry, Calls::new(code));
+    let mut walker = Walker::new(code, rounds.entry(round), Calls::new(code));
     walker.announce();
     if let Some(path) = code.path(round.path) {
         walker.walk(path);
@@ -160,7 +159,7 @@ impl Calls {
             words = self.functions(code, usual);
         }
         if words.is_empty() {
-            return format!("same calls, other order or loops: {more:+}");
+            return format!("same calls, other order/loops: {more:+}");
         }
         words.join(", ")
     }
@@ -180,6 +179,11 @@ impl Calls {
             .filter(|((caller, _), _)| !more.contains_key(caller))
             .map(|((_, called), _)| called)
             .collect();
+        // How often functions return says nothing, unless nothing else is to be said.
+        let thunk = |f: &FunctionId| code.function(*f).is(traits::THUNK | traits::RETURN_THUNK);
+        if !more.keys().all(thunk) {
+            more.retain(|function, _| !thunk(function));
+        }
         let mut told: Vec<(FunctionId, (i64, i64))> = more.into_iter().collect();
         if told
             .iter()
@@ -205,6 +209,9 @@ impl Calls {
 
 impl Observer for Calls {
     fn enter(&mut self, cpu: usize, below: Option<&Frame>, frame: &Frame) -> u32 {
+        if frame.kind == Kind::Before {
+            return self.before(cpu, below, frame);
+        }
         self.functions.entry(frame.function).or_default().0 += 1;
         let caller = below.map_or(NONE, |below| below.function);
         *self.edges.entry((caller, frame.function)).or_default() += 1;
@@ -229,7 +236,17 @@ impl Observer for Calls {
         }
     }
 
-    fn same(&mut self, _: u32, _: u32) {}
+    fn stop(&mut self, frame: &Frame) {
+        if frame.kind != Kind::Inner {
+            self.left(frame);
+        }
+    }
+
+    fn go_on(&mut self, frame: &Frame) {
+        if let Some(since) = self.entered.get_mut(frame.node as usize) {
+            *since = self.clock;
+        }
+    }
 }
 
 /// By how much counts differ, where they do.

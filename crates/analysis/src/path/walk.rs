@@ -22,12 +22,9 @@ use exitpath_recording::Path;
 use super::code::Code;
 use super::decode::{Decoded, Flow, Interception};
 use super::functions::{FunctionId, GUEST, traits};
-use super::stack::{Frame, Kind, NONE, Stack};
-
-/// Threads remembered that were left by `__switch_to_asm`.
-const SUSPENDED: usize = 16;
-/// Returns of a thread looked at before giving up to recognise it.
-const RECOGNISED_BY: usize = 8;
+use super::stack::{Frame, Kind, NONE};
+use super::state::{Cpu, State, Tally};
+use super::threads::announce;
 
 /// What is told of a walk.
 pub(super) trait Observer {
@@ -41,56 +38,11 @@ pub(super) trait Observer {
     /// `count` instructions from `id` on run in the innermost function, or in the guest.
     fn run(&mut self, cpu: usize, state: &Cpu, function: FunctionId, id: u32, count: u32);
     /// Two nodes turn out to be one.
-    fn same(&mut self, node: u32, as_node: u32);
-}
-
-/// What is carried from one instruction to the next.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(super) struct State {
-    pub(super) cpus: Vec<Cpu>,
-    /// Threads that were left, the latest last.
-    pub(super) suspended: Vec<Stack>,
-}
-
-/// One CPU of the lab.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Cpu {
-    number: u32,
-    pub(super) stack: Stack,
-    /// Id of the host's last instruction.
-    last: u32,
-    /// The address behind VMRUN, while in the guest.
-    pub(super) resume: Option<u64>,
-    /// Id of the guest's last instruction since VMRUN.
-    guest_last: u32,
-    /// What the exit's handler has to say of the guest's last instruction.
-    doubt: Option<Interception>,
-    /// Whether an exit's handler has not been called yet.
-    pub(super) exited: bool,
-    /// How the present thread has returned since it was switched to, if it is not known.
-    trail: Option<Trail>,
-}
-
-/// A thread that is not recognised yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-struct Trail {
-    /// Where it returned to.
-    returns: Vec<u64>,
-    /// The nodes that were its outermost ones.
-    nodes: Vec<u32>,
-}
-
-/// What was counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    /// Instructions begun.
-    pub(super) begun: u64,
-    /// Of those, the guest's bracket's.
-    pub(super) bracket: u64,
-    /// Of those, not completed.
-    pub(super) intercepted: u64,
-    /// VMRUNs.
-    pub(super) exits: u64,
+    fn same(&mut self, _node: u32, _as_node: u32) {}
+    /// The thread of a frame stops running.
+    fn stop(&mut self, _frame: &Frame) {}
+    /// The thread of a frame runs again.
+    fn go_on(&mut self, _frame: &Frame) {}
 }
 
 /// A walk.
@@ -101,26 +53,6 @@ pub(super) struct Walker<'a, O> {
     pub(super) tally: Tally,
     /// Position of the CPU that ran last.
     current: usize,
-}
-
-impl Cpu {
-    fn new(number: u32) -> Cpu {
-        Cpu {
-            number,
-            stack: Stack::default(),
-            last: NONE,
-            resume: None,
-            guest_last: NONE,
-            doubt: None,
-            exited: false,
-            trail: None,
-        }
-    }
-
-    /// The lab's number for it.
-    pub(super) fn number(&self) -> u32 {
-        self.number
-    }
 }
 
 impl<'a, O: Observer> Walker<'a, O> {
@@ -200,7 +132,7 @@ impl<'a, O: Observer> Walker<'a, O> {
 
     fn enter_guest(&mut self, cpu: usize, resume: u64) {
         let state = &mut self.state.cpus[cpu];
-        if state.doubt.take() == Some(Interception::UnlessInterrupt) {
+        if state.doubt.take() == Some(Interception::UnlessInterrupt) && !state.dispatched {
             self.tally.intercepted += 1;
         }
         self.tally.exits += 1;
@@ -224,6 +156,7 @@ impl<'a, O: Observer> Walker<'a, O> {
         self.leave_guest(cpu);
         let state = &mut self.state.cpus[cpu];
         state.exited = true;
+        state.dispatched = false;
         state.doubt = None;
         if state.guest_last != NONE {
             match self.code.decoded(state.guest_last).interception {
@@ -283,6 +216,11 @@ impl<'a, O: Observer> Walker<'a, O> {
 
     /// Control runs on or jumps, often inside the function it is in.
     fn settle(&mut self, cpu: usize, id: u32) {
+        self.jump(cpu, id, false);
+    }
+
+    /// Control jumps; `on` says that what it jumps from is a thunk, whatever its name.
+    fn jump(&mut self, cpu: usize, id: u32, on: bool) {
         let code = self.code;
         let place = code.place(id);
         let stack = &self.state.cpus[cpu].stack;
@@ -298,8 +236,8 @@ impl<'a, O: Observer> Walker<'a, O> {
             return self.truncate(cpu, position + 1);
         }
         let thunk = *top;
-        let passed_on = matches!(thunk.kind, Kind::Call | Kind::TailCall);
-        if passed_on && code.function(thunk.function).is(traits::THUNK) {
+        let entered = matches!(thunk.kind, Kind::Call | Kind::TailCall);
+        if entered && (on || code.function(thunk.function).is(traits::THUNK)) {
             self.truncate(cpu, self.state.cpus[cpu].stack.frames.len() - 1);
             return self.push(cpu, place.host, thunk.kind, thunk.back);
         }
@@ -354,7 +292,7 @@ impl<'a, O: Observer> Walker<'a, O> {
             let starts = code.place(id).starts;
             if inner.is_some_and(|f| starts || code.function(f.function).is(traits::THUNK)) {
                 self.truncate(cpu, above - 1);
-                return self.settle(cpu, id);
+                return self.jump(cpu, id, true);
             }
             if starts && switches.is_none() {
                 // Pushed and returned to.
@@ -485,7 +423,7 @@ impl<'a, O: Observer> Walker<'a, O> {
     }
 
     /// Nothing is known of how control came here.
-    fn begin_anew(&mut self, cpu: usize, id: u32) {
+    pub(super) fn begin_anew(&mut self, cpu: usize, id: u32) {
         self.truncate(cpu, 0);
         self.push(cpu, self.code.place(id).host, Kind::Before, 0);
         let state = &mut self.state.cpus[cpu];
@@ -494,81 +432,13 @@ impl<'a, O: Observer> Walker<'a, O> {
         }
     }
 
-    /// Another thread goes on, on this CPU.
-    fn switch(&mut self, cpu: usize, left: usize, id: u32) {
-        self.truncate(cpu, left);
-        let state = &mut self.state.cpus[cpu];
-        let stack = std::mem::take(&mut state.stack);
-        let suspended = &mut self.state.suspended;
-        suspended.retain(|other| !other.same_place(&stack));
-        if suspended.len() >= SUSPENDED {
-            suspended.remove(0);
-        }
-        if !stack.frames.is_empty() {
-            suspended.push(stack);
-        }
-        state.trail = Some(Trail::default());
-        self.begin_anew(cpu, id);
-    }
-
-    /// Looks for the thread that goes on: the one whose stack returns where this one did, and now
-    /// to `address`, or out of an interrupt or system call. If there is but one, its stack takes
-    /// the place of what was seen of it since.
-    fn recognise(&mut self, cpu: usize, address: Option<u64>) -> bool {
-        let state = &mut self.state.cpus[cpu];
-        let Some(mut trail) = state.trail.take() else {
-            return false;
-        };
-        trail.returns.extend(address);
-        let depth = trail.returns.len();
-        let fits = |stack: &Stack| {
-            let returns = stack.returns().map(|(back, _)| back);
-            let leaves = address.is_some() || stack.returns().count() == depth;
-            leaves && returns.take(depth).eq(trail.returns.iter().copied())
-        };
-        let suspended = self.state.suspended.iter().enumerate().rev();
-        let mut fitting = suspended.filter(|(_, stack)| fits(stack));
-        let found = fitting.next().map(|(position, _)| position);
-        let several = fitting.next().is_some();
-        let Some(position) = found else {
-            return false;
-        };
-        if several && address.is_some() && depth < RECOGNISED_BY {
-            state.trail = Some(trail);
-            return false;
-        }
-        let stack = self.state.suspended.remove(position);
-        self.take_up(cpu, stack, &trail);
-        true
-    }
-
-    /// A thread's stack takes the place of what was seen of it since it was switched to.
-    fn take_up(&mut self, cpu: usize, mut stack: Stack, trail: &Trail) {
-        self.truncate(cpu, 0);
-        announce(&mut self.observer, cpu, &mut stack);
-        // What was outermost between two returns is the frame that the next one left.
-        let mut left = stack.frames.len();
-        let returned: Vec<usize> = stack.returns().map(|(_, position)| position).collect();
-        for (depth, &node) in trail.nodes.iter().enumerate() {
-            let Some(&position) = returned.get(depth) else {
-                break;
-            };
-            self.observer.same(node, stack.frames[position].node);
-            if depth < trail.returns.len() {
-                left = position;
-            }
-        }
-        self.state.cpus[cpu].stack = stack;
-        if trail.returns.is_empty() {
-            left = self.state.cpus[cpu].stack.boundary().map_or(0, |b| b + 1);
-        }
-        self.truncate(cpu, left);
-    }
-
     fn push(&mut self, cpu: usize, function: FunctionId, kind: Kind, back: u64) {
         let info = self.code.function(function);
         if info.is(traits::ON_ENTRY) {
             self.entered(cpu, info.traits);
+        }
+        if self.state.cpus[cpu].doubt == Some(Interception::UnlessInterrupt) {
+            self.handled(cpu, info.traits, kind);
         }
         let below = self.state.cpus[cpu].stack.top();
         let skips = |below: &Frame| {
@@ -593,6 +463,9 @@ impl<'a, O: Observer> Walker<'a, O> {
         if entered & traits::HANDLER != 0 {
             state.exited = false;
         }
+        if entered & traits::DISPATCHES != 0 {
+            state.dispatched = true;
+        }
         let memory = entered & traits::MEMORY_EXIT != 0;
         let exception = entered & traits::EXCEPTION_EXIT != 0;
         match state.doubt {
@@ -607,27 +480,28 @@ impl<'a, O: Observer> Walker<'a, O> {
         }
     }
 
+    /// A function is entered while it is not known whether the exit was for an interrupt: if it is
+    /// called by what calls handlers, the exit has one.
+    fn handled(&mut self, cpu: usize, entered: u32, kind: Kind) {
+        const NO_HANDLER: u32 =
+            traits::DISPATCHES | traits::THUNK | traits::RETURN_THUNK | traits::INTERRUPT_EXIT;
+        let state = &mut self.state.cpus[cpu];
+        let code = self.code;
+        let caller = state.stack.top().map(|frame| code.function(frame.function));
+        let dispatched = caller.is_some_and(|caller| caller.is(traits::DISPATCHES));
+        if dispatched && kind != Kind::Interrupt && entered & NO_HANDLER == 0 {
+            state.doubt = None;
+            self.tally.intercepted += 1;
+        }
+    }
+
     /// Leaves all frames from a position on.
-    fn truncate(&mut self, cpu: usize, length: usize) {
+    pub(super) fn truncate(&mut self, cpu: usize, length: usize) {
         let frames = &mut self.state.cpus[cpu].stack.frames;
         while frames.len() > length {
             if let Some(frame) = frames.pop().filter(|frame| frame.kind != Kind::Inner) {
                 self.observer.leave(cpu, &frame);
             }
         }
-    }
-}
-
-/// Tells an observer of frames that were pushed before it came.
-fn announce(observer: &mut impl Observer, cpu: usize, stack: &mut Stack) {
-    for position in 0..stack.frames.len() {
-        let below = position.checked_sub(1).map(|below| stack.frames[below]);
-        let frame = stack.frames[position];
-        let inherited = below.map_or(NONE, |below| below.node);
-        stack.frames[position].node = match frame.kind {
-            Kind::Inner => inherited,
-            _ if frame.node != NONE => frame.node,
-            _ => observer.before(cpu, below.as_ref(), &frame),
-        };
     }
 }

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use exitpath_exits::Row;
-use exitpath_exits::layout::CODE;
 use exitpath_lab::Error as LabError;
 use exitpath_lab::boot::Sink;
 use exitpath_lab::initramfs::Initramfs;
@@ -246,10 +245,20 @@ fn boot_one(
         None => None,
         Some(collector) => {
             // A row that did not end as it should has no whole window, and is the better reason.
-            if let Some(run) = report.runs.iter().find(|run| run.outcome != Outcome::Done) {
+            // One that this CPU cannot do has none at all, and the others do.
+            let skipped = |run: &&Run| matches!(run.outcome, Outcome::Skipped { .. });
+            let wrong = |run: &&Run| run.outcome != Outcome::Done && !skipped(run);
+            let done: Vec<u32> = (0..)
+                .zip(&report.runs)
+                .filter(|(_, run)| run.outcome == Outcome::Done)
+                .map(|(id, _)| id)
+                .collect();
+            let failed = report.runs.iter().find(wrong);
+            let failed = failed.or(report.runs.first().filter(|_| done.is_empty()));
+            if let Some(run) = failed {
                 return Err(not_done(run));
             }
-            let trace = follow.broken.map_or_else(|| collector.finish(), Err);
+            let trace = follow.broken.map_or_else(|| collector.finish(&done), Err);
             Some(trace.map_err(|what| LabError::Stream { what })?)
         }
     };
@@ -262,11 +271,14 @@ fn boot_one(
 
 /// The windows that a boot should send: one for each row, in their order.
 fn expected(order: &[&'static Row], settings: &Settings) -> Vec<Expected> {
-    let window = |(run, row): (u32, &&'static Row)| Expected {
-        run,
+    let window = |(run, row): (u32, &&'static Row)| {
         // The lab's CPU is an AMD one; rows with two programs differ in the operation only.
-        clocks: row.program(true).clocks.map(|offset| CODE + offset as u64),
-        samples: samples_of(row, settings),
+        let program = row.program(true);
+        Expected {
+            run,
+            clocks: program.clocks.map(|offset| program.address + offset as u64),
+            samples: samples_of(row, settings),
+        }
     };
     (0..).zip(order).map(window).collect()
 }

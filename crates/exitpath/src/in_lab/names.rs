@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use exitpath_exits::find;
-use exitpath_exits::layout::{CODE, STUBS};
+use exitpath_exits::layout::{STACKS, STUBS};
 use exitpath_lab::debug_files::DebugFiles;
 use exitpath_lab::kernels::Kernel;
 use exitpath_recording::trace::{BRACKET, GUEST, HANDLER, OPERATION};
@@ -52,14 +52,15 @@ fn guest(row: &str) -> Vec<Symbol> {
     };
     // The lab's CPU is an AMD one.
     let program = row.program(true);
+    let at = program.address;
     let (op, op_end, handler) = (program.op, program.op_end, program.handler);
     [
-        (STUBS, CODE - STUBS, HANDLER),
-        (CODE, op as u64, BRACKET),
-        (CODE + op as u64, (op_end - op) as u64, OPERATION),
-        (CODE + op_end as u64, (handler - op_end) as u64, BRACKET),
+        (STUBS, STACKS - STUBS, HANDLER),
+        (at, op as u64, BRACKET),
+        (at + op as u64, (op_end - op) as u64, OPERATION),
+        (at + op_end as u64, (handler - op_end) as u64, BRACKET),
         (
-            CODE + handler as u64,
+            at + handler as u64,
             (program.code.len() - handler) as u64,
             HANDLER,
         ),

@@ -60,19 +60,25 @@ pub(super) fn show(
             )));
         }
     }
-    let mut shown: Vec<&RowPath> = Vec::new();
-    for path in &paths {
-        // The first seed stands for all; how far the others agree is said.
-        let wanted = names.is_empty() || names.contains(&path.row);
-        if wanted && !shown.iter().any(|known| known.row == path.row) {
-            shown.push(path);
-        }
-    }
-    if let Some(path) = shown.iter().find(|path| path.exits == 0) {
-        return Err(Failure::Cannot(format!(
+    // The first seed stands for all; how far the others agree is said.
+    let shown: Vec<&RowPath> = recording
+        .manifest
+        .rows
+        .iter()
+        .filter(|row| names.is_empty() || names.contains(&row.name))
+        .filter_map(|row| paths.iter().find(|path| path.row == row.name))
+        .collect();
+    let (shown, without): (Vec<&RowPath>, Vec<&RowPath>) =
+        shown.into_iter().partition(|path| path.exits > 0);
+    for path in &without {
+        let no_path = format!(
             "{} made no exit here, so there is no path to show",
             path.row
-        )));
+        );
+        if shown.is_empty() {
+            return Err(Failure::Cannot(no_path));
+        }
+        output::remark(&no_path);
     }
     files(recording, &shown, view)?;
     if view.json {

@@ -69,7 +69,7 @@ fn collect(stream: &[u8], expected: Vec<Expected>) -> Result<Trace, String> {
     for piece in stream.chunks(11) {
         collector.push(piece)?;
     }
-    collector.finish()
+    collector.finish(&[5])
 }
 
 /// Three samples, the second one longer.
@@ -119,12 +119,21 @@ fn nothing_half_made_is_taken_for_whole() {
     }
     for (wrong, what) in [
         (vec![expected(2)], "13 segments where the guest makes 9"),
-        (vec![], "more than 0 windows"),
-        (vec![expected(3), expected(3)], "window 1 of 2"),
+        (vec![], "no guest read its clock"),
     ] {
         let error = collect(bytes, wrong).expect_err("another plan");
         assert!(error.contains(what), "{error}");
     }
+    let mut collector = Collector::new(vec![expected(3)]);
+    collector.push(bytes).expect("a whole stream");
+    let error = collector
+        .finish(&[5, 6])
+        .expect_err("a run without a window");
+    assert!(error.contains("window 1 of 2"), "{error}");
+    let mut collector = Collector::new(vec![expected(3)]);
+    collector.push(bytes).expect("a whole stream");
+    let error = collector.finish(&[6]).expect_err("another run");
+    assert!(error.contains("other runs"), "{error}");
     let nothing = collect(&Stream::new().bytes, vec![expected(1)]).expect_err("nothing");
     assert!(nothing.contains("never armed"), "{nothing}");
 }
@@ -137,7 +146,7 @@ fn a_guest_that_reads_its_clock_out_of_turn_is_refused() {
     machine.stream.execute(0, ids);
     machine.stream.stop();
     let error = collect(&machine.stream.bytes, vec![expected(1)]).expect_err("refused");
-    assert!(error.contains("out of turn"), "{error}");
+    assert!(error.contains("clock read 2"), "{error}");
 }
 
 #[test]
@@ -149,8 +158,8 @@ fn user_space_at_the_guests_addresses_is_no_guest() {
         .stream
         .execute(0, [machine.handler, machine.clocks[0]]);
     machine.stream.stop();
-    let trace = collect(&machine.stream.bytes, vec![expected(0)]).expect("one segment");
-    assert_eq!(trace.windows[0].segments.len(), 1);
+    let error = collect(&machine.stream.bytes, vec![expected(0)]).expect_err("no guest");
+    assert!(error.contains("no guest read its clock"), "{error}");
 }
 
 #[test]

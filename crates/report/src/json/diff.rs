@@ -63,7 +63,7 @@ struct Figures {
 #[derive(Debug, Serialize)]
 pub struct Seed {
     /// The seed.
-    pub seed: u64,
+    pub seed: Option<u64>,
     /// The difference.
     pub delta: i64,
 }
@@ -98,7 +98,11 @@ pub struct FunctionDiff<'a> {
 pub fn diff<'a>(a: &'a Manifest, b: &'a Manifest, diff: &'a model::PathDiff) -> Diff<'a> {
     Diff {
         comparable: true,
-        verdict: Some(if diff.different { "different" } else { "same" }),
+        verdict: Some(if diff.verdict == model::Verdict::Different {
+            "different"
+        } else {
+            "same"
+        }),
         notes: &diff.notes,
         rows: diff.rows.iter().map(RowDiff::from).collect(),
         ..nothing(a, b)
@@ -137,7 +141,10 @@ impl Diff<'_> {
 
 impl<'a> From<&'a model::RowDiff> for RowDiff<'a> {
     fn from(row: &'a model::RowDiff) -> Self {
-        let seed = |&(seed, delta): &(u64, i64)| Seed { seed, delta };
+        let seed = |of: &model::SeedDiff| Seed {
+            seed: of.seed,
+            delta: of.delta,
+        };
         RowDiff {
             name: &row.name,
             figures: Figures {
@@ -147,15 +154,15 @@ impl<'a> From<&'a model::RowDiff> for RowDiff<'a> {
             },
             seeds_agreeing: row.seeds_agreeing,
             seeds: row.seeds.iter().map(seed).collect(),
-            different: row.different,
+            different: row.verdict == model::Verdict::Different,
             phases: row.phases.iter().map(Phase::from).collect(),
             functions: row.functions.iter().map(FunctionDiff::from).collect(),
         }
     }
 }
 
-impl<'a> From<&'a model::PhaseDelta> for Phase<'a> {
-    fn from(phase: &'a model::PhaseDelta) -> Self {
+impl<'a> From<&'a model::PhaseDiff> for Phase<'a> {
+    fn from(phase: &'a model::PhaseDiff) -> Self {
         Phase {
             name: &phase.name,
             figures: Figures {
@@ -167,8 +174,8 @@ impl<'a> From<&'a model::PhaseDelta> for Phase<'a> {
     }
 }
 
-impl<'a> From<&'a model::FunctionDelta> for FunctionDiff<'a> {
-    fn from(function: &'a model::FunctionDelta) -> Self {
+impl<'a> From<&'a model::FunctionDiff> for FunctionDiff<'a> {
+    fn from(function: &'a model::FunctionDiff) -> Self {
         FunctionDiff {
             name: &function.name,
             module: &function.module,
@@ -179,10 +186,10 @@ impl<'a> From<&'a model::FunctionDelta> for FunctionDiff<'a> {
             },
             total: function.total.into(),
             calls: function.calls.into(),
-            presence: match function.presence {
-                model::Presence::Both => "both",
-                model::Presence::New => "new",
-                model::Presence::Gone => "gone",
+            presence: match function.change {
+                model::Change::Changed => "both",
+                model::Change::New => "new",
+                model::Change::Gone => "gone",
             },
         }
     }

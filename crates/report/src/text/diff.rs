@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use exitpath_analysis::path::diff::{FunctionDelta, PathDiff, Presence, RowDiff};
+use exitpath_analysis::path::diff::{Change, FunctionDiff, PathDiff, RowDiff, Verdict};
 use exitpath_recording::Manifest;
 
 use super::Functions;
@@ -33,7 +33,7 @@ pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -
         if let Some(others) = other_seeds(row) {
             push_wrapped(&mut text, &others);
         }
-        if row.different {
+        if row.verdict == Verdict::Different {
             tables(&mut text, row, functions);
         }
     }
@@ -47,7 +47,7 @@ pub fn commit(diff: &PathDiff) -> String {
     for row in &diff.rows {
         let (name, a, b) = (plain(&row.name), thousands(row.a), thousands(row.b));
         let _ = write!(text, "{name} {a}");
-        if row.different {
+        if row.verdict == Verdict::Different {
             let _ = write!(text, " → {b} ({})", change(row.delta));
             if !row.functions.is_empty() {
                 let _ = write!(text, ": {}", largest(&row.functions, plain));
@@ -61,7 +61,7 @@ pub fn commit(diff: &PathDiff) -> String {
 }
 
 /// The functions that differ most, each with its difference; names as `name` writes them.
-pub(crate) fn largest(functions: &[FunctionDelta], name: fn(&str) -> String) -> String {
+pub(crate) fn largest(functions: &[FunctionDiff], name: fn(&str) -> String) -> String {
     // A word on one more takes as much room as that one.
     let named = if functions.len() == NAMED + 1 {
         functions.len()
@@ -80,16 +80,16 @@ pub(crate) fn largest(functions: &[FunctionDelta], name: fn(&str) -> String) -> 
     words.join(", ")
 }
 
-pub(crate) fn sum(functions: &[FunctionDelta]) -> i64 {
+pub(crate) fn sum(functions: &[FunctionDiff]) -> i64 {
     functions.iter().map(|function| function.delta).sum()
 }
 
 /// The word for a function that is on one of the paths only.
-pub(crate) fn presence(presence: Presence) -> &'static str {
+pub(crate) fn presence(presence: Change) -> &'static str {
     match presence {
-        Presence::Both => "",
-        Presence::New => "new",
-        Presence::Gone => "gone",
+        Change::Changed => "",
+        Change::New => "new",
+        Change::Gone => "gone",
     }
 }
 
@@ -109,8 +109,11 @@ pub(crate) fn other_seeds(row: &RowDiff) -> Option<String> {
     let others: Vec<String> = row
         .seeds
         .iter()
-        .filter(|&&(_, delta)| delta != row.delta)
-        .map(|&(seed, delta)| format!("{} at seed {seed}", change(delta)))
+        .filter(|seed| seed.delta != row.delta)
+        .map(|other| {
+            let seed = other.seed.map_or_else(String::new, |seed| seed.to_string());
+            format!("{} at seed {seed}", change(other.delta))
+        })
         .collect();
     (!others.is_empty()).then(|| format!("but {}", others.join(", ")))
 }
@@ -118,7 +121,7 @@ pub(crate) fn other_seeds(row: &RowDiff) -> Option<String> {
 fn value(row: &RowDiff) -> String {
     let seeds = format!("seeds {}/{}", row.seeds_agreeing, row.seeds.len());
     let (a, b) = (thousands(row.a), thousands(row.b));
-    if row.different {
+    if row.verdict == Verdict::Different {
         format!("{a} → {b} ({}), {seeds}", change(row.delta))
     } else {
         format!("{a}, the same, {seeds}")
@@ -126,9 +129,10 @@ fn value(row: &RowDiff) -> String {
 }
 
 fn tables(text: &mut String, row: &RowDiff, functions: Functions) {
-    if !row.phases.is_empty() {
+    let phases: Vec<_> = row.phases.iter().filter(|phase| phase.delta != 0).collect();
+    if !phases.is_empty() {
         let mut table = new_table(&["", "phase", "a", "b", "delta"], &[0, 1]);
-        for phase in &row.phases {
+        for phase in phases {
             table.add_row([
                 String::new(),
                 plain(&phase.name),
@@ -155,7 +159,7 @@ fn tables(text: &mut String, row: &RowDiff, functions: Functions) {
                 change(function.delta),
                 thousands(function.calls.0),
                 thousands(function.calls.1),
-                presence(function.presence).to_owned(),
+                presence(function.change).to_owned(),
             ]);
         }
         if !rest.is_empty() {
@@ -171,6 +175,13 @@ fn tables(text: &mut String, row: &RowDiff, functions: Functions) {
             ]);
         }
         let _ = writeln!(text, "{}", trimmed(&table));
+    }
+    if row.unexplained != 0 {
+        let _ = writeln!(
+            text,
+            "    not by functions: {} (instructions that were begun and not completed)",
+            change(row.unexplained)
+        );
     }
     text.push('\n');
 }

@@ -1,14 +1,14 @@
 use exitpath_analysis::path::diff::{
-    FunctionDelta, Incomparable, PathDiff, PhaseDelta, Presence, RowDiff,
+    Change, FunctionDiff, Incomparable, PathDiff, PhaseDiff, RowDiff, SeedDiff, Verdict,
 };
-use exitpath_recording::Manifest;
+use exitpath_recording::{Manifest, Space};
 use exitpath_report::text::Functions;
 use exitpath_report::{json, markdown, text};
 
 use crate::build;
 
-fn function(name: &str, a: u64, b: u64, presence: Presence) -> FunctionDelta {
-    FunctionDelta {
+fn function(name: &str, a: u64, b: u64, change: Change) -> FunctionDiff {
+    FunctionDiff {
         name: name.to_owned(),
         module: "kvm".to_owned(),
         a,
@@ -16,12 +16,13 @@ fn function(name: &str, a: u64, b: u64, presence: Presence) -> FunctionDelta {
         delta: b as i64 - a as i64,
         total: (a + 10, b + 10),
         calls: (a.min(1), b.min(1)),
-        presence,
+        change,
+        space: Space::Kernel,
     }
 }
 
-fn phase(name: &str, a: u64, b: u64) -> PhaseDelta {
-    PhaseDelta {
+fn phase(name: &str, a: u64, b: u64) -> PhaseDiff {
+    PhaseDiff {
         name: name.to_owned(),
         a,
         b,
@@ -29,7 +30,15 @@ fn phase(name: &str, a: u64, b: u64) -> PhaseDelta {
     }
 }
 
-fn row(name: &str, a: u64, b: u64, functions: Vec<FunctionDelta>) -> RowDiff {
+fn verdict(different: bool) -> Verdict {
+    if different {
+        Verdict::Different
+    } else {
+        Verdict::Same
+    }
+}
+
+fn row(name: &str, a: u64, b: u64, functions: Vec<FunctionDiff>) -> RowDiff {
     let delta = b as i64 - a as i64;
     RowDiff {
         name: name.to_owned(),
@@ -37,8 +46,16 @@ fn row(name: &str, a: u64, b: u64, functions: Vec<FunctionDelta>) -> RowDiff {
         b,
         delta,
         seeds_agreeing: 3,
-        seeds: vec![(1, delta), (2, delta), (3, delta)],
-        different: delta != 0 || !functions.is_empty(),
+        seeds: [1, 2, 3]
+            .map(|seed| SeedDiff {
+                seed: Some(seed),
+                a,
+                b,
+                delta,
+            })
+            .to_vec(),
+        verdict: verdict(delta != 0 || !functions.is_empty()),
+        unexplained: 0,
         phases: Vec::new(),
         functions,
     }
@@ -46,7 +63,7 @@ fn row(name: &str, a: u64, b: u64, functions: Vec<FunctionDelta>) -> RowDiff {
 
 /// One row by one function, one by many, one whose functions make up for each other, one the same.
 fn diff() -> PathDiff {
-    use Presence::{Both, Gone, New};
+    use Change::{Changed as Both, Gone, New};
     let mut cpuid = row(
         "cpuid",
         2_812,
@@ -70,9 +87,9 @@ fn diff() -> PathDiff {
         ],
     );
     inl.seeds_agreeing = 2;
-    inl.seeds[1].1 = 461;
+    inl.seeds[1].delta = 461;
     PathDiff {
-        different: true,
+        verdict: Verdict::Different,
         rows: vec![
             cpuid,
             inl,
@@ -134,7 +151,7 @@ fn the_same_is_said_to_be_the_same() {
     let (a, b) = manifests();
     let mut diff = diff();
     diff.rows.drain(..3);
-    diff.different = false;
+    diff.verdict = Verdict::Same;
     let object: serde_json::Value =
         serde_json::from_str(&json::diff(&a, &b, &diff).render()).unwrap();
     assert_eq!(object["verdict"], "same");
@@ -152,11 +169,7 @@ fn the_same_is_said_to_be_the_same() {
 #[test]
 fn what_cannot_be_compared_is_no_verdict() {
     let (a, b) = manifests();
-    let why = Incomparable::Differ {
-        what: "QEMU",
-        a: "7.2".to_owned(),
-        b: "10.0".to_owned(),
-    };
+    let why = Incomparable::Differ(vec!["QEMU is 7.2 in A and 10.0 in B".to_owned()]);
     let object: serde_json::Value =
         serde_json::from_str(&json::incomparable(&a, &b, &why).render()).unwrap();
     assert_eq!(object["comparable"], false);

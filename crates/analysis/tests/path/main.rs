@@ -1,0 +1,11 @@
+//! The path model on streams of instructions made up one by one: each rule by itself.
+
+mod build;
+mod diff;
+mod guest;
+mod interrupts;
+mod properties;
+mod returns;
+mod summaries;
+mod switches;
+mod variants;

@@ -1,0 +1,166 @@
+//! Which paths a row takes.
+
+use crate::build::*;
+
+#[test]
+fn the_usual_path_is_told_and_the_others_by_what_they_have() {
+    let mut made = Made::new();
+    let f = made.kernel("f");
+    let (entry, handler) = (
+        made.kernel("asm_sysvec_apic_timer_interrupt"),
+        made.kernel("timer"),
+    );
+    let usual = made.calling(f, vec![nop(f), ret(f + 1)]);
+    let tick = vec![
+        nop(f),
+        call(entry, handler),
+        ret(handler),
+        op(entry + CALL, IRETQ),
+        ret(f + 1),
+    ];
+    let ticked = made.calling(f, tick);
+    for round in 0..2000 {
+        let operation = if round % 154 == 1 { &ticked } else { &usual };
+        made.round(operation.clone(), 1);
+    }
+    let row = made.row();
+    assert_eq!(row.rounds_with_residual, 0);
+    let told: Vec<(usize, u64, &str)> = row
+        .variants
+        .iter()
+        .map(|variant| (variant.rounds, variant.total, variant.differs_by.as_str()))
+        .collect();
+    assert_eq!(told, [(1987, 6, ""), (13, 9, "+ timer interrupt")]);
+    assert_eq!(row.total.all, 6);
+}
+
+#[test]
+fn loops_make_no_variant_and_widen_the_range() {
+    let mut made = Made::new();
+    let f = made.kernel("f");
+    let looping = |made: &Made, turns: usize| {
+        made.calling(
+            f,
+            [vec![op(f, REP_MOVSB); turns], vec![ret(f + 2)]].concat(),
+        )
+    };
+    for turns in [3, 5, 5, 9] {
+        made.round(looping(&made, turns), 1);
+    }
+    let row = made.row();
+    assert_eq!(row.variants.len(), 1);
+    assert_eq!(row.variants[0].rounds, 4);
+    // Five turns: the most frequent path stands for all.
+    assert_eq!(row.variants[0].total, 10);
+    assert_eq!(row.variants[0].range, (8, 14));
+    assert_eq!(row.total.all, 10);
+}
+
+/// How the second of two variants differs, by the bodies of a function's call.
+fn differs(made: &mut Made, f: u64, usual: Vec<Executed>, other: Vec<Executed>) -> String {
+    let (usual, other) = (made.calling(f, usual), made.calling(f, other));
+    for operation in [&usual, &usual, &other] {
+        made.round(operation.clone(), 1);
+    }
+    let row = made.row();
+    assert_eq!(row.variants.len(), 2);
+    row.variants[1].differs_by.clone()
+}
+
+#[test]
+fn the_outermost_functions_are_named() {
+    let mut made = Made::new();
+    let (f, load, inner) = (
+        made.kernel("f"),
+        made.kernel("kvm_mmu_load"),
+        made.kernel("inner"),
+    );
+    let usual = vec![
+        nop(f),
+        nop(f + 1),
+        nop(f + 2),
+        nop(f + 3),
+        nop(f + 4),
+        ret(f + 5),
+    ];
+    let other = vec![
+        call(f, load),
+        call(load, inner),
+        ret(inner),
+        ret(load + CALL),
+        ret(f + 5),
+    ];
+    let words = differs(&mut made, f, usual, other);
+    assert_eq!(words, "+ kvm_mmu_load (+3)");
+}
+
+#[test]
+fn what_is_gone_is_named_too() {
+    let mut made = Made::new();
+    let (f, g, h) = (made.kernel("f"), made.kernel("g"), made.kernel("h"));
+    let usual = vec![call(f, g), nop(g), ret(g + 1), ret(f + CALL)];
+    let h_once = [nop(h), ret(h + 1)];
+    let other = [
+        vec![call(f, h)],
+        h_once.to_vec(),
+        vec![call(f + CALL, h)],
+        h_once.to_vec(),
+        vec![ret(f + 2 * CALL)],
+    ]
+    .concat();
+    let words = differs(&mut made, f, usual, other);
+    assert_eq!(words, "+ 2 x h (+4), - g (-2)");
+}
+
+#[test]
+fn the_same_calls_in_another_order_are_said_to_be() {
+    let mut made = Made::new();
+    let (f, g, h) = (made.kernel("f"), made.kernel("g"), made.kernel("h"));
+    let usual = vec![
+        call(f, g),
+        ret(g),
+        call(f + CALL, h),
+        ret(h),
+        ret(f + 2 * CALL),
+    ];
+    let other = vec![
+        call(f, h),
+        ret(h),
+        call(f + CALL, g),
+        ret(g),
+        nop(f + 2 * CALL),
+        ret(f + 2 * CALL + 1),
+    ];
+    let words = differs(&mut made, f, usual, other);
+    assert_eq!(words, "same calls, other order/loops: +1");
+}
+
+#[test]
+fn interrupts_are_named_by_what_they_are() {
+    for (entry, words) in [
+        ("asm_sysvec_reschedule_ipi", "+ reschedule interrupt"),
+        ("asm_exc_page_fault", "+ page fault (asm_exc_page_fault)"),
+        (
+            "asm_sysvec_call_function_single",
+            "+ function call interrupt",
+        ),
+        ("irq_entries_start", "+ device interrupt"),
+        (
+            "asm_sysvec_thermal",
+            "+ thermal interrupt (asm_sysvec_thermal)",
+        ),
+    ] {
+        let mut made = Made::new();
+        let (f, entry) = (made.kernel("f"), made.kernel(entry));
+        let usual = vec![nop(f), ret(f + 1)];
+        let other = vec![nop(f), nop(entry), op(entry + 1, IRETQ), ret(f + 1)];
+        assert_eq!(differs(&mut made, f, usual, other), words);
+    }
+}
+
+#[test]
+fn a_row_without_rounds_is_empty() {
+    let row = Made::new().row();
+    assert_eq!((row.rounds, row.total.all, row.variants.len()), (0, 0, 0));
+    assert!(row.functions.is_empty() && row.tree.is_empty());
+}
