@@ -32,6 +32,8 @@ bench: build
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p exitpath-lab-plugin --features v1 --locked -- -D warnings
+	cargo clippy -p exitpath-lab-plugin --features v3 --locked -- -D warnings
 
 # Needs cargo-deny: `cargo install cargo-deny`.
 deny:

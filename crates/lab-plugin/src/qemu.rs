@@ -55,6 +55,7 @@ unsafe extern "C" {
 
 /// The version of the API that this object is made for; QEMU compares it with its own.
 #[unsafe(no_mangle)]
+#[allow(unreachable_pub, reason = "it is exported by its symbol")]
 #[allow(non_upper_case_globals, reason = "QEMU looks it up by this name")]
 pub static qemu_plugin_version: c_int = if cfg!(feature = "v1") { 1 } else { 3 };
 

@@ -185,7 +185,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
-    if !text.is_ascii() || digits.len() % 2 != 0 {
+    if !text.is_ascii() || !digits.len().is_multiple_of(2) {
         return None;
     }
     (0..digits.len())

@@ -53,7 +53,8 @@ pub struct RowPath {
     pub functions: Vec<Function>,
     /// By class of instruction, in the order of [`super::classes`].
     pub classes: Vec<ClassCount>,
-    /// Groups of rounds that took the same functions in the same order, most frequent first.
+    /// Groups of rounds that took the same functions in the same order and had the same interrupts
+    /// wherever they came, most frequent first.
     pub variants: Vec<Variant>,
     /// What exists only on an emulated CPU.
     pub artefacts: Vec<Artefact>,
@@ -107,14 +108,15 @@ pub struct ClassCount {
     pub functions: Vec<(String, u64)>,
 }
 
-/// Rounds that took the same functions in the same order.
+/// Rounds that took the same functions in the same order and had the same interrupts, wherever
+/// they came and whatever they found to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
     /// How many.
     pub rounds: usize,
     /// Instructions of its most frequent path.
     pub total: u64,
-    /// Smallest and largest, where loops differ.
+    /// Smallest and largest, where loops or interrupts differ.
     pub range: (u64, u64),
     /// What it has and the most frequent variant has not, in words; empty for the most frequent.
     pub differs_by: String,

@@ -283,7 +283,7 @@ fn artefacts(
             skipped,
         ),
         (
-            "emulation without decode assists: real CPUs tell KVM the operands of MOV to CR and DR and of INVLPG",
+            "emulation without decode assists, the access itself included: real CPUs tell KVM the operands of MOV to CR and DR and of INVLPG",
             emulated,
         ),
         (

@@ -11,7 +11,7 @@ use exitpath_recording::{Part, Run, Sample, Window};
 use super::PathError;
 use super::code::Code;
 use super::functions::FunctionId;
-use super::stack::Frame;
+use super::stack::{Frame, Kind};
 use super::state::{Cpu, State, Tally};
 use super::walk::{Observer, Walker};
 
@@ -178,33 +178,59 @@ impl Memory {
 }
 
 /// A number for the sequence of functions entered and left, on each CPU by itself: in which order
-/// an emulator lets CPUs run does not make another path.
+/// an emulator lets CPUs run does not make another path. Nor does where an interrupt comes, or
+/// what it finds to do: only that it came counts.
 #[derive(Debug, Default)]
 struct Sequence {
-    cpus: Vec<u64>,
+    cpus: Vec<OfCpu>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct OfCpu {
+    /// Of functions entered and left outside of interrupts.
+    functions: u64,
+    /// Of the interrupts, in whichever order.
+    interrupts: u64,
+    /// Frames from the outermost interrupt's on; 0 outside of interrupts.
+    interrupted: u32,
 }
 
 impl Sequence {
-    fn add(&mut self, cpu: usize, event: u64) {
+    fn of(&mut self, cpu: usize) -> &mut OfCpu {
         if self.cpus.len() <= cpu {
-            self.cpus.resize(cpu + 1, 0);
+            self.cpus.resize(cpu + 1, OfCpu::default());
         }
-        self.cpus[cpu] = mix(self.cpus[cpu] ^ event);
+        &mut self.cpus[cpu]
     }
 
     fn sum(&self) -> u64 {
-        self.cpus.iter().fold(0, |sum, &cpu| mix(sum ^ cpu))
+        let cpus = self.cpus.iter();
+        cpus.fold(0, |sum, cpu| mix(mix(sum ^ cpu.functions) ^ cpu.interrupts))
     }
 }
 
 impl Observer for Sequence {
     fn enter(&mut self, cpu: usize, _: Option<&Frame>, frame: &Frame) -> u32 {
-        self.add(cpu, u64::from(frame.function) + 1);
+        let event = u64::from(frame.function) + 1;
+        let of = self.of(cpu);
+        if of.interrupted > 0 {
+            of.interrupted += 1;
+        } else if frame.kind == Kind::Interrupt {
+            of.interrupted = 1;
+            of.interrupts = of.interrupts.wrapping_add(mix(event));
+        } else {
+            of.functions = mix(of.functions ^ event);
+        }
         0
     }
 
     fn leave(&mut self, cpu: usize, _: &Frame) {
-        self.add(cpu, 0);
+        let of = self.of(cpu);
+        if of.interrupted > 0 {
+            of.interrupted -= 1;
+        } else {
+            of.functions = mix(of.functions);
+        }
     }
 
     fn before(&mut self, _: usize, _: Option<&Frame>, _: &Frame) -> u32 {
@@ -212,6 +238,11 @@ impl Observer for Sequence {
     }
 
     fn run(&mut self, _: usize, _: &Cpu, _: FunctionId, _: u32, _: u32) {}
+
+    fn stop(&mut self, cpu: usize, _: &Frame) {
+        // Another thread is not in this one's interrupt.
+        self.of(cpu).interrupted = 0;
+    }
 }
 
 /// SplitMix64's step (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",

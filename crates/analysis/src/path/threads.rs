@@ -20,7 +20,7 @@ impl<O: Observer> Walker<'_, O> {
         self.truncate(cpu, left);
         let state = &mut self.state.cpus[cpu];
         let stack = std::mem::take(&mut state.stack);
-        stack.frames.iter().for_each(|f| self.observer.stop(f));
+        stack.frames.iter().for_each(|f| self.observer.stop(cpu, f));
         let suspended = &mut self.state.suspended;
         suspended.retain(|other| !other.same_place(&stack));
         if suspended.len() >= SUSPENDED {

@@ -236,7 +236,7 @@ impl Observer for Calls {
         }
     }
 
-    fn stop(&mut self, frame: &Frame) {
+    fn stop(&mut self, _: usize, frame: &Frame) {
         if frame.kind != Kind::Inner {
             self.left(frame);
         }

@@ -40,7 +40,7 @@ pub(super) trait Observer {
     /// Two nodes turn out to be one.
     fn same(&mut self, _node: u32, _as_node: u32) {}
     /// The thread of a frame stops running.
-    fn stop(&mut self, _frame: &Frame) {}
+    fn stop(&mut self, _cpu: usize, _frame: &Frame) {}
     /// The thread of a frame runs again.
     fn go_on(&mut self, _frame: &Frame) {}
 }

@@ -5,6 +5,7 @@ mod diff;
 mod guest;
 mod interrupts;
 mod properties;
+mod real;
 mod returns;
 mod summaries;
 mod switches;

@@ -35,6 +35,38 @@ fn the_usual_path_is_told_and_the_others_by_what_they_have() {
 }
 
 #[test]
+fn where_an_interrupt_comes_makes_no_variant() {
+    let mut made = Made::new();
+    let (f, g) = (made.kernel("f"), made.kernel("g"));
+    let entry = made.kernel("asm_sysvec_apic_timer_interrupt");
+    let (timer, more) = (made.kernel("timer"), made.kernel("more"));
+    let quiet = [call(f, g), nop(g), ret(g + 1), ret(f + CALL)];
+    let tick = [call(entry, timer), ret(timer), op(entry + CALL, IRETQ)];
+    // One that finds more to do.
+    let long = [
+        call(entry, timer),
+        call(timer, more),
+        ret(more),
+        ret(timer + CALL),
+        op(entry + CALL, IRETQ),
+    ];
+    let none = &[][..];
+    let interrupts = [(1, &tick[..]), (2, &tick), (3, &long)];
+    for (at, interrupt) in [(4, none); 4].into_iter().chain(interrupts) {
+        let body = [&quiet[..at], interrupt, &quiet[at..]].concat();
+        made.round(made.calling(f, body), 1);
+    }
+    let row = made.row();
+    let told: Vec<(usize, u64, (u64, u64), &str)> = row
+        .variants
+        .iter()
+        .map(|v| (v.rounds, v.total, v.range, v.differs_by.as_str()))
+        .collect();
+    let ticked = (3, 11, (11, 13), "+ timer interrupt");
+    assert_eq!(told, [(4, 8, (8, 8), ""), ticked]);
+}
+
+#[test]
 fn loops_make_no_variant_and_widen_the_range() {
     let mut made = Made::new();
     let f = made.kernel("f");

@@ -1,0 +1,121 @@
+//! What is asked of a trace and cannot be had: one line that says why.
+
+use std::fs;
+use std::path::Path;
+
+use super::{lab, trace};
+use crate::common::{Said, exitpath};
+
+#[test]
+fn rows_without_a_path_to_trace_are_refused() {
+    let trace = |row: &str| Said::of(&mut exitpath(&["trace", row]));
+    trace("nop").fails(2, &["nop makes no exit", "no path to trace"]);
+    trace("ipi").fails(2, &["ipi needs two vCPUs", "one vCPU can be traced"]);
+    trace("cpiud").fails(2, &["no row is called 'cpiud'", "near it: cpuid", "--list"]);
+    let said = Said::of(&mut exitpath(&[
+        "diff", "nop", "--kernel", "6.1", "--kernel", "6.12",
+    ]));
+    said.fails(2, &["nop makes no exit"]);
+}
+
+#[test]
+fn comparisons_of_nothing_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let nothing = dir.path().join("nothing");
+    let nothing = nothing.to_str().expect("a plain path");
+    Said::of(&mut exitpath(&["diff", nothing, nothing])).fails(2, &["no such folder"]);
+    Said::of(&mut exitpath(&["diff", nothing])).fails(2, &["two recordings"]);
+    Said::of(&mut exitpath(&["diff", "cpuid", "--kernel", "6.1"]))
+        .fails(2, &["two --kernel or two --cmdline"]);
+}
+
+#[test]
+fn a_recording_of_a_measurement_has_no_path() {
+    let measured =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings/lab-6.1-qemu7.2");
+    Said::of(exitpath(&["trace", "--recording"]).arg(measured)).fails(
+        2,
+        &[
+            "has no instructions",
+            "`exitpath measure`",
+            "`exitpath trace`",
+        ],
+    );
+}
+
+#[test]
+fn files_that_cannot_be_written_or_read_are_named_before_anything_boots() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("precious"), "data").expect("a file");
+    let place = dir.path().to_str().expect("a plain path");
+    let trace = |args: &[&str]| Said::of(exitpath(&["trace", "cpuid"]).args(args));
+    trace(&["--out", place]).fails(2, &[place, "not an empty folder", "--out"]);
+    for flag in ["--flamegraph", "--perfetto"] {
+        trace(&[flag, "/nonexistent/x.svg"]).fails(
+            2,
+            &["cannot write /nonexistent/x.svg", "a folder that exists"],
+        );
+    }
+    let phases = dir.path().join("phases");
+    let phases = phases.to_str().expect("a plain path");
+    trace(&["--phases", phases]).fails(2, &["cannot read", phases]);
+    fs::write(phases, "some: function\n\nno colon here\n").expect("a file");
+    trace(&["--phases", phases]).fails(2, &[phases, "line 3 ", "a phase, a colon, and patterns"]);
+    assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 2);
+}
+
+#[test]
+fn a_function_that_is_not_on_the_path_is_answered_with_near_names() {
+    let Some(lab) = lab() else { return };
+    lab.try_to_view(&["cpuid", "--annotate", "kvm_cpiud"])
+        .fails(
+            2,
+            &[
+                "cpuid executed no function kvm_cpiud",
+                "try one of kvm_cpuid",
+            ],
+        );
+    lab.try_to_view(&["cpuid", "--annotate", "nosuch"])
+        .fails(2, &["no function nosuch", "try one of"]);
+    let dir = tempfile::tempdir().expect("a folder");
+    let args = ["cpuid", "--without", "nosuch"];
+    let said = Said::of(&mut trace(&lab.qemu, &args, &dir.path().join("out")));
+    said.fails(2, &["no kernel function nosuch is on the path"]);
+    assert_eq!(said.stdout, "");
+}
+
+#[test]
+fn a_kernel_that_hides_its_symbols_is_said_to() {
+    let Some(lab) = lab() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("out");
+    let args = ["cpuid", "--cmdline", "sysctl.kernel.kptr_restrict=2"];
+    Said::of(&mut trace(&lab.qemu, &args, &out)).fails(
+        3,
+        &["hides the addresses of its symbols", "kernel.kptr_restrict"],
+    );
+    assert!(!out.exists(), "nothing half-made is left");
+}
+
+#[test]
+fn a_trace_that_was_cut_short_is_refused() {
+    let Some(lab) = lab() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    for entry in fs::read_dir(&lab.recording).expect("its files").flatten() {
+        fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("a copy");
+    }
+    let view = || Said::of(exitpath(&["trace", "--json", "--recording"]).arg(dir.path()));
+    assert_eq!(view().status, Some(0));
+    for table in ["instructions", "paths", "windows", "symbols", "locations"] {
+        let table = dir.path().join(format!("{table}.parquet"));
+        let bytes = fs::read(&table).expect("the table");
+        fs::write(&table, &bytes[..bytes.len() / 2]).expect("a shorter table");
+        let name = table
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("its name");
+        view().fails(2, &[name, "truncated or altered"]);
+        fs::write(&table, &bytes).expect("the table");
+    }
+    assert_eq!(view().status, Some(0));
+}
