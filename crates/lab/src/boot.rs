@@ -1,8 +1,8 @@
 //! Booting a lab and waiting for what it says.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::console::{Console, Terminal};
+use crate::descriptors::{enlarge, pipe, readable, sealed_file};
 use crate::error::{Error, Result};
 use crate::gdb::Patches;
 use crate::init::{CONSOLE_PORT, EXIT_PORT};
@@ -31,8 +33,6 @@ pub const DEFAULT_CPU: &str = "EPYC-Milan";
 const CMDLINE: &str = "console=ttyS0 nokaslr panic=-1 quiet";
 /// How long a kernel may take to reach init, in real time. It takes 10 s on a slow machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
-/// How much of the console an error shows.
-const CONSOLE_TAIL_LINES: usize = 6;
 
 /// Everything that decides what a lab does.
 #[derive(Debug, Clone)]
@@ -339,79 +339,6 @@ impl Drop for Guard {
     }
 }
 
-/// The terminal's settings before QEMU made it raw: a QEMU that is killed leaves it so.
-struct Terminal {
-    settings: libc::termios,
-    flags: i32,
-}
-
-impl Terminal {
-    /// The settings of standard input; `None` where it is no terminal.
-    fn save() -> Option<Terminal> {
-        // SAFETY: an all-zero termios is a valid value, and tcgetattr fills it or fails.
-        unsafe {
-            let mut settings: libc::termios = std::mem::zeroed();
-            (libc::tcgetattr(0, &raw mut settings) == 0).then(|| Terminal {
-                settings,
-                flags: libc::fcntl(0, libc::F_GETFL),
-            })
-        }
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // SAFETY: settings and flags are those the same descriptor had before.
-        unsafe {
-            libc::tcsetattr(0, libc::TCSANOW, &raw const self.settings);
-            libc::fcntl(0, libc::F_SETFL, self.flags);
-        }
-    }
-}
-
-/// The kernel's console and QEMU's own complaints, as far as a message may need them.
-#[derive(Default)]
-struct Console {
-    text: Vec<u8>,
-}
-
-impl Console {
-    const KEPT: usize = 1 << 16;
-
-    fn push(&mut self, bytes: &[u8]) {
-        self.text.extend_from_slice(bytes);
-        if self.text.len() > 2 * Self::KEPT {
-            self.text.drain(..self.text.len() - Self::KEPT);
-        }
-    }
-
-    /// The last lines that say something, or the panic if there is one.
-    fn tail(&self) -> String {
-        let text = String::from_utf8_lossy(&self.text);
-        let lines: Vec<&str> = text
-            .lines()
-            .map(str::trim_end)
-            .filter(|line| !line.is_empty() && !line.contains("warning: TCG doesn't support"))
-            .collect();
-        if let Some(panic) = lines.iter().find(|line| line.contains("Kernel panic")) {
-            return (*panic).to_owned();
-        }
-        lines[lines.len().saturating_sub(CONSOLE_TAIL_LINES)..].join(" | ")
-    }
-
-    /// Whether QEMU complained of a plugin, or of the option itself.
-    fn names_plugin(&self) -> bool {
-        String::from_utf8_lossy(&self.text).contains("plugin")
-    }
-
-    fn died(&self, what: &str) -> Error {
-        Error::LabDied {
-            what: what.to_owned(),
-            console: self.tail(),
-        }
-    }
-}
-
 /// Reads a running lab until its last frame.
 struct Wait<'a> {
     lab: &'a Lab,
@@ -587,46 +514,6 @@ impl Wait<'_> {
                 .died(&format!("sent a frame that is no {error}"))
         })
     }
-}
-
-/// Whether there is something to read, or the end, within so many milliseconds.
-fn readable(file: &File, milliseconds: i32) -> bool {
-    let mut fd = libc::pollfd {
-        fd: file.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    // SAFETY: one valid entry.
-    unsafe { libc::poll(&raw mut fd, 1, milliseconds) > 0 }
-}
-
-/// A file in memory, without a name that could be left behind.
-pub(crate) fn sealed_file(name: &str, bytes: &[u8]) -> Result<File> {
-    let name = std::ffi::CString::new(name).expect("names have no NUL");
-    // SAFETY: a NUL-terminated name; the descriptor is new and owned by nobody else.
-    let mut file = unsafe {
-        let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC);
-        if fd < 0 {
-            return Err(Error::io("create", "a file in memory")(
-                std::io::Error::last_os_error(),
-            ));
-        }
-        File::from_raw_fd(fd)
-    };
-    file.write_all(bytes)
-        .map_err(Error::io("write", "a file in memory"))?;
-    Ok(file)
-}
-
-/// Lets a pipe hold a megabyte, so that its writer waits less often; without it, it holds 64 KiB.
-fn enlarge(pipe: &OwnedFd) {
-    // SAFETY: changes the capacity of a pipe, or fails.
-    unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, 1 << 20) };
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = std::io::pipe().map_err(Error::io("create", "a pipe"))?;
-    Ok((read.into(), write.into()))
 }
 
 /// Whether a program needs no dynamic linker.

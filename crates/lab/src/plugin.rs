@@ -36,5 +36,5 @@ pub(crate) fn object(qemu: &Qemu) -> Result<File> {
         }
         _ => V3,
     };
-    crate::boot::sealed_file("plugin", bytes)
+    crate::descriptors::sealed_file("plugin", bytes)
 }
