@@ -105,13 +105,20 @@ pub(crate) struct LabOptions {
         allow_hyphen_values = true
     )]
     pub(crate) cmdline: String,
+    #[command(flatten)]
+    pub(crate) emulator: Emulator,
+}
+
+/// What the lab's kernels run on.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Emulator {
     /// QEMU to use [default: the newest of PATH and `make qemu10`'s]
     #[arg(long, value_name = "PATH", help_heading = "Lab")]
     pub(crate) qemu: Option<PathBuf>,
-    /// QEMU's CPU model; it needs svm and npt
-    #[arg(long, value_name = "MODEL", default_value = exitpath_lab::boot::DEFAULT_CPU, help_heading = "Lab")]
-    pub(crate) cpu: String,
-    /// Seeds, one boot each [default: 1,2,3, or 1 for a command that needs one]
+    /// QEMU's CPU model; it needs svm and npt [default: EPYC-Milan, or what a base was recorded on]
+    #[arg(long, value_name = "MODEL", help_heading = "Lab")]
+    pub(crate) cpu: Option<String>,
+    /// Seeds, one boot each [default: 1,2,3, or those of a base; 1 for a trace]
     #[arg(
         long = "seed",
         value_name = "N",
@@ -124,7 +131,14 @@ pub(crate) struct LabOptions {
     pub(crate) timeout: Option<u64>,
 }
 
-impl LabOptions {
+impl Emulator {
+    /// The CPU model.
+    pub(crate) fn cpu(&self) -> &str {
+        self.cpu
+            .as_deref()
+            .unwrap_or(exitpath_lab::boot::DEFAULT_CPU)
+    }
+
     /// The seeds given, or else these.
     pub(crate) fn seeds(&self, default: &[u64]) -> Vec<u64> {
         if self.seeds.is_empty() {
@@ -151,7 +165,8 @@ pub(crate) struct Trace {
     pub(crate) out: Option<PathBuf>,
     /// Let these kernel functions return at once (NAME=0: with 0), and hold the change against the
     /// trace with them
-    #[arg(long, value_name = "FUNCTION", value_delimiter = ',')]
+    #[arg(long, value_name = "FUNCTION", value_delimiter = ',',
+        conflicts_with_all = ["json", "tree", "annotate", "folded", "flamegraph", "perfetto"])]
     pub(crate) without: Vec<String>,
     /// Seconds a guest may go without progress
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -282,23 +297,8 @@ pub(crate) struct TraceOptions {
     /// Rounds to record of each row
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Lab")]
     pub(crate) rounds: u32,
-    /// QEMU to use [default: the newest of PATH and `make qemu10`'s]
-    #[arg(long, value_name = "PATH", help_heading = "Lab")]
-    pub(crate) qemu: Option<PathBuf>,
-    /// QEMU's CPU model [default: EPYC-Milan, or the base's]
-    #[arg(long, value_name = "MODEL", help_heading = "Lab")]
-    pub(crate) cpu: Option<String>,
-    /// Seeds, one boot each [default: 1,2,3, or the base's]
-    #[arg(
-        long = "seed",
-        value_name = "N",
-        value_delimiter = ',',
-        help_heading = "Lab"
-    )]
-    pub(crate) seeds: Vec<u64>,
-    /// Most seconds a boot may take
-    #[arg(long, value_name = "S", help_heading = "Lab", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) timeout: Option<u64>,
+    #[command(flatten)]
+    pub(crate) emulator: Emulator,
 }
 
 impl TraceOptions {
@@ -313,13 +313,7 @@ impl TraceOptions {
             kernel,
             modules,
             cmdline,
-            qemu: self.qemu.clone(),
-            cpu: self
-                .cpu
-                .clone()
-                .unwrap_or_else(|| exitpath_lab::boot::DEFAULT_CPU.to_owned()),
-            seeds: self.seeds.clone(),
-            timeout: self.timeout,
+            emulator: self.emulator.clone(),
         }
     }
 }

@@ -104,7 +104,7 @@ pub(crate) fn record(
     let job = Job {
         rows,
         rounds: trace.rounds,
-        seeds: options.seeds(&[1, 2, 3]),
+        seeds: options.emulator.seeds(&[1, 2, 3]),
         watchdog: WATCHDOG,
         plugin: Some(Plugin::Records),
         patches: None,

@@ -55,12 +55,9 @@ fn judge(args: &Gate) -> Result<bool, Failure> {
     if let Some(base) = &mut base {
         keep(base, &names)?;
         let environment = &base.manifest.environment;
-        if args.trace.cpu.is_none() {
-            options.cpu.clone_from(&environment.cpu);
-        }
-        if args.trace.seeds.is_empty() {
-            options.seeds.clone_from(&environment.seeds);
-        }
+        let emulator = &mut options.emulator;
+        emulator.cpu.get_or_insert_with(|| environment.cpu.clone());
+        emulator.seeds = emulator.seeds(&environment.seeds);
     }
     let kernel = record("gate", &rows, &options, &args.trace)?;
     let base = match base {

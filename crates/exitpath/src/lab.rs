@@ -95,7 +95,7 @@ impl Prepared {
 
     fn find(options: &LabOptions, interrupted: &Arc<AtomicBool>) -> Result<Prepared, Failure> {
         let cache = cache()?;
-        let qemu = Qemu::find(options.qemu.as_deref(), &cache)?;
+        let qemu = Qemu::find(options.emulator.qemu.as_deref(), &cache)?;
         let spec = options.kernel.as_deref();
         let given = [spec.map(Path::new), options.modules.as_deref()];
         let kernel = Kernels::new(cache.clone())
@@ -111,14 +111,14 @@ impl Prepared {
             qemu,
             kernel: kernel.boot_file(&cache)?,
             modules: kernel.modules.clone(),
-            cpu: options.cpu.clone(),
+            cpu: options.emulator.cpu().to_owned(),
             cpus: 1,
             memory_mib: MEMORY_MIB,
             cmdline: options.cmdline.clone(),
             seed: 1,
             plugin: None,
             patches: None,
-            limit: options.timeout.map(Duration::from_secs),
+            limit: options.emulator.timeout.map(Duration::from_secs),
             interrupted: interrupted.clone(),
         };
         Ok(Prepared { lab, kernel })
@@ -171,7 +171,7 @@ impl Sink for PassOn {
 fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Failure> {
     let interrupted = interrupt::flag();
     let prepared = Prepared::new(&options.lab, &interrupted)?;
-    let seed = options.lab.seeds(&[1])[0];
+    let seed = options.lab.emulator.seeds(&[1])[0];
     let mut lab = prepared.lab(seed, options.cpus);
     if options.cpus > 1 && !lab.qemu.boots_two_cpus() {
         return Err(Failure::Cannot(format!(

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
     let job = Job {
         rows: &rows,
         rounds: args.rounds,
-        seeds: args.lab.seeds(&[1]),
+        seeds: args.lab.emulator.seeds(&[1]),
         watchdog: args.watchdog,
         plugin: match args.plugin {
             PluginUse::Absent => None,

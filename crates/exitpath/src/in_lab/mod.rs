@@ -130,7 +130,7 @@ pub(crate) fn record(
             environment: Environment {
                 kernel,
                 cmdline,
-                cpu: options.cpu.clone(),
+                cpu: options.emulator.cpu().to_owned(),
                 cpus: boots.iter().map(|boot| boot.cpus).max().unwrap_or(1),
                 qemu: Some(prepared.qemu().version.clone()),
                 seeds: seeds.clone(),

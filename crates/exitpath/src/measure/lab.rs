@@ -27,7 +27,7 @@ pub(super) fn measure(
         rows,
         settings: super::settings(args, samples, vec![0], true),
         order_seed: args.order_seed.unwrap_or(1),
-        seeds: args.lab.seeds(&[1, 2, 3]),
+        seeds: args.lab.emulator.seeds(&[1, 2, 3]),
         plugin: None,
         patches: None,
         vmlinux: None,
