@@ -17,7 +17,7 @@ const EXIT_STATUS: &str = "Exit status: 0 done, 1 the check failed (`diff --gate
                            3 this machine cannot do it, 130 interrupted.";
 
 const GATE_STATUS: &str = "Exit status: 0 no row grew by more than allowed, 1 one did, 125 this kernel cannot be judged \
-                           (it does not boot, has no usable KVM, is not comparable with the base), 2 usage, \
+                           (it does not boot, has no usable KVM, is not comparable with the base, or whatever else is no verdict on it), 2 wrong command line, \
                            130 interrupted. So `git bisect run exitpath gate …` skips what cannot be judged.";
 
 #[derive(Debug, Subcommand)]

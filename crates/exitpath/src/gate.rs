@@ -13,7 +13,8 @@ use exitpath_report::text;
 use crate::cli::Gate;
 use crate::diff::{grew, record};
 use crate::failure::Failure;
-use crate::{output, rows, trace};
+use crate::lab::Prepared;
+use crate::{interrupt, output, rows, trace};
 
 /// Rows to judge by where neither the user nor the base names any: an exit that the kernel
 /// handles, and one that the VMM does.
@@ -52,12 +53,29 @@ fn judge(args: &Gate) -> Result<bool, Failure> {
         args.modules.clone(),
         args.cmdline.clone(),
     );
+    // What can be known to be in vain is found out before anything boots.
     if let Some(base) = &mut base {
         keep(base, &names)?;
         let environment = &base.manifest.environment;
         let emulator = &mut options.emulator;
-        emulator.cpu.get_or_insert_with(|| environment.cpu.clone());
+        let cpu = emulator.cpu.get_or_insert_with(|| environment.cpu.clone());
+        if *cpu != environment.cpu {
+            return Err(Failure::Cannot(format!(
+                "not comparable: the base was recorded with -cpu {}, not {cpu}",
+                environment.cpu
+            )));
+        }
         emulator.seeds = emulator.seeds(&environment.seeds);
+    } else {
+        let given = Some(args.base.clone());
+        let of_base = args
+            .trace
+            .lab(given, args.base_modules.clone(), args.cmdline.clone());
+        Prepared::new(&of_base, &interrupt::flag())?;
+    }
+    if let Some(dir) = &args.out {
+        exitpath_recording::check_writable(dir)
+            .map_err(|error| Failure::Cannot(error.to_string()))?;
     }
     let kernel = record("gate", &rows, &options, &args.trace)?;
     let base = match base {

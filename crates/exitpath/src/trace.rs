@@ -65,7 +65,8 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
     if args.without.is_empty() {
         return view::show(&recording, &[], &dir, &phases, &args.view);
     }
-    without::run(args, &job, &recording, &phases, &prepared, &interrupted)
+    without::run(args, &job, &recording, &phases, &prepared, &interrupted)?;
+    output::print(&format!("recording, with them: {}", dir.display()))
 }
 
 /// A trace to be made.

@@ -337,7 +337,8 @@ fn functions(a: &RowPath, b: &RowPath) -> Vec<FunctionDiff> {
             };
             let (a, b) = (in_a.unwrap_or_default(), in_b.unwrap_or_default());
             let (space, module, base) = key;
-            let differs = (a.own, a.total, a.calls) != (b.own, b.total, b.calls);
+            // A caller whose own work is the same has not changed: its callee has.
+            let differs = (a.own, a.calls) != (b.own, b.calls);
             (differs || change != Change::Changed).then(|| FunctionDiff {
                 name: shown_name(&a.names, &b.names).unwrap_or(base),
                 module,
