@@ -7,6 +7,8 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use crate::bzimage::hex;
+
 /// Bytes to be replaced, once the program inside is about to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patch {
@@ -177,10 +179,6 @@ impl Client {
 
 fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, &byte| sum.wrapping_add(byte))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
