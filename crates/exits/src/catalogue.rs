@@ -2,6 +2,8 @@
 //! [`guest`](crate::guest).
 
 use crate::guest;
+use crate::kicks::KICKS;
+use crate::ladder::RUNGS;
 use crate::layout::{CODE, CODE_SIZE};
 use crate::layout::{DATAMATCH, mmio, port};
 use crate::program::Program;
@@ -23,6 +25,10 @@ pub enum Group {
     KvmUnitTests,
     /// A row of our own.
     Own,
+    /// A rung of the ladder of `exitpath userspace`; see [`ladder`](crate::ladder).
+    Rung,
+    /// A notification of `exitpath kick`; see [`kicks`](crate::kicks).
+    Kick,
 }
 
 /// What a row needs of the CPU that KVM gives the guest.
@@ -146,15 +152,18 @@ impl Row {
             } if amd => program(),
             Code::ByVendor { intel: program, .. } => program(),
         };
-        let index = ROWS.iter().position(|row| row.name == self.name);
+        let slot = TABLES.iter().find_map(|&(first, rows)| {
+            let index = rows.iter().position(|row| row.name == self.name)?;
+            Some(first + index as u64)
+        });
         Program {
-            address: CODE + index.unwrap_or(0) as u64 * CODE_SIZE,
+            address: CODE + slot.unwrap_or(0) * CODE_SIZE,
             ..program
         }
     }
 }
 
-const fn row(
+pub(crate) const fn row(
     group: Group,
     name: &'static str,
     code: fn() -> Program,
@@ -180,28 +189,28 @@ const fn row(
 }
 
 impl Row {
-    const fn exits(self, min: f64, max: f64) -> Row {
+    pub(crate) const fn exits(self, min: f64, max: f64) -> Row {
         Row {
             exits: (min, max),
             ..self
         }
     }
-    const fn userspace(self) -> Row {
+    pub(crate) const fn userspace(self) -> Row {
         Row {
             userspace_exits: (1.0, 1.0),
             ..self
         }
     }
-    const fn needs(self, needs: &'static [Need]) -> Row {
+    pub(crate) const fn needs(self, needs: &'static [Need]) -> Row {
         Row { needs, ..self }
     }
-    const fn halting(self) -> Row {
+    pub(crate) const fn halting(self) -> Row {
         Row {
             halts: true,
             ..self
         }
     }
-    const fn two_vcpus(self) -> Row {
+    pub(crate) const fn two_vcpus(self) -> Row {
         Row {
             vcpus: 2,
             interrupts: true,
@@ -209,13 +218,13 @@ impl Row {
             ..self
         }
     }
-    const fn by_vendor(self, intel: fn() -> Program, amd: fn() -> Program) -> Row {
+    pub(crate) const fn by_vendor(self, intel: fn() -> Program, amd: fn() -> Program) -> Row {
         Row {
             code: Code::ByVendor { intel, amd },
             ..self
         }
     }
-    const fn eventfds(self, ioeventfds: &'static [Ioeventfd]) -> Row {
+    pub(crate) const fn eventfds(self, ioeventfds: &'static [Ioeventfd]) -> Row {
         Row { ioeventfds, ..self }
     }
 }
@@ -304,9 +313,17 @@ pub const ROWS: &[Row] = &[
         "first write to a page since the dirty log was fetched").exits(0.0, 1.0) },
 ];
 
-/// The row of that name.
+/// All tables of rows, each with the number of its first place in the guest's memory for programs.
+const TABLES: [(u64, &[Row]); 3] = [(0, ROWS), (96, RUNGS), (144, KICKS)];
+
+/// Rows of all tables: those that `measure` knows, rungs and kicks.
+pub fn all() -> impl Iterator<Item = &'static Row> {
+    TABLES.iter().flat_map(|&(_, rows)| rows)
+}
+
+/// The row of that name, in whichever table.
 pub fn find(name: &str) -> Option<&'static Row> {
-    ROWS.iter().find(|row| row.name == name)
+    all().find(|row| row.name == name)
 }
 
 /// The rows of the default table: all but those measured only when named.
@@ -365,10 +382,19 @@ mod tests {
     }
 
     #[test]
+    fn no_two_rows_share_a_place_in_memory() {
+        let mut places: Vec<u64> = all().map(|row| row.program(true).address).collect();
+        places.sort_unstable();
+        assert!(places.windows(2).all(|two| two[0] < two[1]), "{places:x?}");
+        let end = places.last().map(|last| last + CODE_SIZE);
+        assert!(end <= Some(crate::layout::RESULTS));
+    }
+
+    #[test]
     fn names_are_unique_and_bounds_make_sense() {
-        for (i, row) in ROWS.iter().enumerate() {
+        for (i, row) in all().enumerate() {
             assert!(
-                !ROWS[..i].iter().any(|other| other.name == row.name),
+                !all().take(i).any(|other| other.name == row.name),
                 "{}",
                 row.name
             );

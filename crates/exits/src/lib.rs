@@ -1,6 +1,7 @@
 //! The catalogue: each row's name, guest code, what it needs, and what it should do.
 //!
-//! [`ROWS`] is the one place that defines rows; [`Image`] turns one into the memory of a guest.
+//! [`ROWS`] is the one place that defines rows, with [`ladder::RUNGS`] and [`kicks::KICKS`] for what
+//! other commands than `measure` ask for; [`Image`] turns one into the memory of a guest.
 //! This crate knows nothing of KVM's file descriptors: it gives bytes, addresses and
 //! expectations, and the `vmm` and `runner` crates do the rest.
 
@@ -11,6 +12,8 @@ mod guest;
 
 pub mod catalogue;
 pub mod image;
+pub mod kicks;
+pub mod ladder;
 pub mod layout;
 
 pub use catalogue::{Group, Need, ROWS, Row, Scratch, default_rows, find, nearest};
