@@ -3,7 +3,7 @@
 
 use crate::guest;
 use crate::kicks::KICKS;
-use crate::ladder::RUNGS;
+use crate::ladder::{RUNGS, Rung};
 use crate::layout::{CODE, CODE_SIZE};
 use crate::layout::{DATAMATCH, mmio, port};
 use crate::program::Program;
@@ -139,6 +139,10 @@ pub struct Row {
     pub irqfd: bool,
     /// Most samples that make sense in a run.
     pub max_samples: u32,
+    /// CPUs that the VMM's threads need beside those of other vCPUs: 2 where a vCPU moves.
+    pub cpus: u8,
+    /// What the VMM does on each exit where the row is about that; `None`: as it always does.
+    pub rung: Option<Rung>,
 }
 
 impl Row {
@@ -185,6 +189,8 @@ pub(crate) const fn row(
         ioeventfds: &[],
         irqfd: false,
         max_samples: u32::MAX,
+        cpus: 1,
+        rung: None,
     }
 }
 

@@ -1,7 +1,397 @@
 //! The ladder of `exitpath userspace`: one user exit, with layers of a VMM's user-space path
 //! switched on.
+//!
+//! A [`Rung`] says what the VMM does on each exit, as plain data; the `vmm` crate does it. What a
+//! layer costs is a rung's value less that of its reference, which differs in that layer only.
 
-use crate::catalogue::Row;
+use crate::catalogue::{Address, Group, Ioeventfd, Row, row};
+use crate::guest;
+use crate::layout::port;
 
-/// The rungs, in the order tables show them.
-pub const RUNGS: &[Row] = &[];
+/// How the VMM calls `KVM_RUN`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// By the SYSCALL instruction, in line.
+    Syscall,
+    /// By libc's `ioctl`.
+    Libc,
+    /// By kvm-ioctls' `VcpuFd::run`, which sorts exits into an enum.
+    KvmIoctls,
+}
+
+/// A further call on each exit, to see what it is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extra {
+    /// None.
+    None,
+    /// `getppid`: into the kernel and back.
+    Syscall,
+    /// An ioctl on the vCPU that KVM refuses by its type, before it takes the vCPU's mutex.
+    RefusedIoctl,
+    /// `KVM_RUN` with `immediate_exit` set: the ioctl, vcpu_load and vcpu_put, and no guest entry.
+    ImmediateExit,
+}
+
+/// How a signal can interrupt `KVM_RUN` without being lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Not at all: who sends it repeats it.
+    None,
+    /// `KVM_SET_SIGNAL_MASK`: blocked outside of `KVM_RUN`.
+    Mask,
+    /// `immediate_exit`: a request is looked for before `KVM_RUN` and made known to KVM.
+    ImmediateExit,
+}
+
+/// Which registers the VMM fetches after an exit and puts back before the next entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registers {
+    /// None.
+    None,
+    /// `KVM_GET_REGS` and `KVM_SET_REGS`.
+    General,
+    /// Also `KVM_GET_SREGS` and `KVM_SET_SREGS`.
+    Special,
+    /// Also `KVM_GET_XSAVE` and `KVM_SET_XSAVE`.
+    Full,
+    /// General registers by `kvm_run` on the way out (`kvm_valid_regs`).
+    SyncOut,
+    /// General registers by `kvm_run` on the way in (`kvm_dirty_regs`).
+    SyncIn,
+    /// Both.
+    SyncBoth,
+}
+
+/// What the VMM does with registers it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mirror {
+    /// Nothing.
+    None,
+    /// Copies them to a structure of its own in another order and back, field by field.
+    Fields,
+    /// Copies them to a structure of its own and back, as one block.
+    Block,
+    /// Reads the one it needs where KVM has put it.
+    Accessor,
+}
+
+/// How the device behind the port is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dispatch {
+    /// The port is compared with the device's.
+    Direct,
+    /// A sorted map of port ranges.
+    IntervalMap,
+    /// An object of a tree, found by its path on each exit, its type checked.
+    TreeByPath,
+    /// An object of a tree, found by its type among all objects on each exit.
+    TreeByType,
+    /// An object of a tree, found once.
+    TreeOnce,
+}
+
+/// What keeps vCPUs apart in the device model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// Nothing.
+    None,
+    /// One lock, from the return of `KVM_RUN` to the next call.
+    Global,
+    /// One lock for each device, around its own work.
+    PerDevice,
+}
+
+/// What becomes of the vCPU's thread on each exit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thread {
+    /// Nothing.
+    Still,
+    /// It is told to run on the CPU it runs on (`sched_setaffinity`).
+    Told,
+    /// It is told to run on another CPU.
+    Moved,
+    /// The eventfd that KVM signals wakes a thread of higher priority on the same CPU, while KVM
+    /// handles the exit.
+    Preempted,
+}
+
+/// What the VMM does on each exit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layers {
+    /// How it calls `KVM_RUN`.
+    pub call: Call,
+    /// What else it calls.
+    pub extra: Extra,
+    /// How it can be interrupted.
+    pub signal: Signal,
+    /// Which registers it synchronises.
+    pub registers: Registers,
+    /// What it does with them.
+    pub mirror: Mirror,
+    /// How it finds the device.
+    pub dispatch: Dispatch,
+    /// What it locks.
+    pub lock: Lock,
+    /// What becomes of its thread.
+    pub thread: Thread,
+    /// Rounds of work the device does, some ten instructions each.
+    pub work: u32,
+}
+
+/// Nothing but what an exit needs.
+pub const BARE: Layers = Layers {
+    call: Call::Syscall,
+    extra: Extra::None,
+    signal: Signal::None,
+    registers: Registers::None,
+    mirror: Mirror::None,
+    dispatch: Dispatch::Direct,
+    lock: Lock::None,
+    thread: Thread::Still,
+    work: 0,
+};
+
+/// One layer of each kind, the most expensive of those that a VMM has had for every exit.
+pub const ALL_ON: Layers = Layers {
+    call: Call::KvmIoctls,
+    signal: Signal::Mask,
+    registers: Registers::Full,
+    mirror: Mirror::Fields,
+    dispatch: Dispatch::TreeByPath,
+    lock: Lock::Global,
+    ..BARE
+};
+
+/// Name of the rung without layers.
+pub const BARE_RUNG: &str = "bare";
+/// Name of the rung with all of them.
+pub const ALL_ON_RUNG: &str = "all_on";
+/// The rungs of which [`ALL_ON`] is made: one for each of its layers.
+pub const PARTS: [&str; 6] = [
+    "kvm_ioctls",
+    "signal_mask",
+    "regs_sregs_xsave",
+    "mirror_fields",
+    "tree_by_path",
+    "lock_global",
+];
+/// Rounds of the device's work in the rows about several vCPUs and a lock.
+pub const LOCKED_WORK: u32 = 100;
+
+/// A row's place on the ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rung {
+    /// What the VMM does.
+    pub layers: Layers,
+    /// The rung it is compared with; `None` where it stands for itself.
+    pub reference: Option<&'static str>,
+}
+
+impl Layers {
+    /// What is not as in [`BARE`], one word each.
+    pub fn names(&self) -> Vec<&'static str> {
+        let call = match self.call {
+            Call::Syscall => None,
+            Call::Libc => Some("libc"),
+            Call::KvmIoctls => Some("kvm-ioctls"),
+        };
+        let extra = match self.extra {
+            Extra::None => None,
+            Extra::Syscall => Some("getppid"),
+            Extra::RefusedIoctl => Some("refused-ioctl"),
+            Extra::ImmediateExit => Some("kvm-run-immediate-exit"),
+        };
+        let signal = match self.signal {
+            Signal::None => None,
+            Signal::Mask => Some("signal-mask"),
+            Signal::ImmediateExit => Some("immediate-exit"),
+        };
+        let registers = match self.registers {
+            Registers::None => None,
+            Registers::General => Some("regs"),
+            Registers::Special => Some("regs+sregs"),
+            Registers::Full => Some("regs+sregs+xsave"),
+            Registers::SyncOut => Some("sync-regs-out"),
+            Registers::SyncIn => Some("sync-regs-in"),
+            Registers::SyncBoth => Some("sync-regs"),
+        };
+        let mirror = match self.mirror {
+            Mirror::None => None,
+            Mirror::Fields => Some("mirror-by-field"),
+            Mirror::Block => Some("mirror-as-block"),
+            Mirror::Accessor => Some("accessor"),
+        };
+        let dispatch = match self.dispatch {
+            Dispatch::Direct => None,
+            Dispatch::IntervalMap => Some("interval-map"),
+            Dispatch::TreeByPath => Some("tree-by-path"),
+            Dispatch::TreeByType => Some("tree-by-type"),
+            Dispatch::TreeOnce => Some("tree-once"),
+        };
+        let lock = match self.lock {
+            Lock::None => None,
+            Lock::Global => Some("global-lock"),
+            Lock::PerDevice => Some("device-lock"),
+        };
+        let thread = match self.thread {
+            Thread::Still => None,
+            Thread::Told => Some("affinity-same"),
+            Thread::Moved => Some("affinity-other"),
+            Thread::Preempted => Some("preempted"),
+        };
+        [
+            call, extra, signal, registers, mirror, dispatch, lock, thread,
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// A port write that this VMM answers, with these layers.
+const fn user(
+    name: &'static str,
+    operation: &'static str,
+    layers: Layers,
+    reference: &'static str,
+) -> Row {
+    Row {
+        rung: Some(Rung {
+            layers,
+            reference: Some(reference),
+        }),
+        ..row(Group::Rung, name, guest::pio_user_write::program, operation).userspace()
+    }
+}
+
+/// A port write to an ioeventfd.
+const KICKED: Row = row(
+    Group::Rung,
+    "light_kick",
+    guest::pci_io_wildcard_eventfd::program,
+    "port write to an ioeventfd that nobody waits for",
+)
+.eventfds(&[Ioeventfd {
+    at: Address::Pio(port::TESTDEV_WILDCARD),
+    length: 1,
+    datamatch: None,
+}]);
+
+/// Port writes of several vCPUs at once, each to a device of its own.
+const fn locked(name: &'static str, lock: Lock, vcpus: u8) -> Row {
+    Row {
+        vcpus,
+        exits: (0.0, 1e9),
+        userspace_exits: (0.0, 1e9),
+        max_samples: 1000,
+        rung: Some(Rung {
+            layers: Layers {
+                lock,
+                work: LOCKED_WORK,
+                ..BARE
+            },
+            reference: None,
+        }),
+        ..row(
+            Group::Rung,
+            name,
+            guest::locked_write::program,
+            "port write, while the other vCPUs do the same to other devices",
+        )
+    }
+}
+
+/// The rungs, in the order tables show them; those of several vCPUs last.
+#[rustfmt::skip]
+pub const RUNGS: &[Row] = &[
+    Row { rung: Some(Rung { layers: BARE, reference: None }),
+        ..row(Group::Rung, "floor", guest::outl_to_kernel::program, "port write that the kernel answers: no exit to user space") },
+    user(BARE_RUNG, "port write that user space answers; KVM_RUN by SYSCALL, nothing else", BARE, "floor"),
+    user("syscall", "with a further system call (getppid)", Layers { extra: Extra::Syscall, ..BARE }, BARE_RUNG),
+    user("refused_ioctl", "with an ioctl that KVM refuses at once", Layers { extra: Extra::RefusedIoctl, ..BARE }, BARE_RUNG),
+    user("immediate_exit", "with a further KVM_RUN that does not enter the guest", Layers { extra: Extra::ImmediateExit, ..BARE }, BARE_RUNG),
+    user("libc", "KVM_RUN by libc's ioctl", Layers { call: Call::Libc, ..BARE }, BARE_RUNG),
+    user("kvm_ioctls", "KVM_RUN by kvm-ioctls", Layers { call: Call::KvmIoctls, ..BARE }, BARE_RUNG),
+    user("signal_mask", "with KVM_SET_SIGNAL_MASK", Layers { signal: Signal::Mask, ..BARE }, BARE_RUNG),
+    user("signal_immediate_exit", "with immediate_exit in place of the signal mask", Layers { signal: Signal::ImmediateExit, ..BARE }, BARE_RUNG),
+    user("regs", "with KVM_GET_REGS and KVM_SET_REGS", Layers { registers: Registers::General, ..BARE }, BARE_RUNG),
+    user("regs_sregs", "also KVM_GET_SREGS and KVM_SET_SREGS", Layers { registers: Registers::Special, ..BARE }, BARE_RUNG),
+    user("regs_sregs_xsave", "also KVM_GET_XSAVE and KVM_SET_XSAVE", Layers { registers: Registers::Full, ..BARE }, BARE_RUNG),
+    user("sync_out", "general registers by kvm_run, on the way out", Layers { registers: Registers::SyncOut, ..BARE }, BARE_RUNG),
+    user("sync_in", "general registers by kvm_run, on the way in", Layers { registers: Registers::SyncIn, ..BARE }, BARE_RUNG),
+    user("sync_regs", "general registers by kvm_run, both ways", Layers { registers: Registers::SyncBoth, ..BARE }, BARE_RUNG),
+    user("mirror_fields", "and a copy of them, field by field, both ways", Layers { registers: Registers::SyncBoth, mirror: Mirror::Fields, ..BARE }, "sync_regs"),
+    user("mirror_block", "and a copy of them, as one block, both ways", Layers { registers: Registers::SyncBoth, mirror: Mirror::Block, ..BARE }, "sync_regs"),
+    user("accessor", "and one of them read in place", Layers { registers: Registers::SyncBoth, mirror: Mirror::Accessor, ..BARE }, "sync_regs"),
+    user("interval_map", "device found in a map of 64 port ranges", Layers { dispatch: Dispatch::IntervalMap, ..BARE }, BARE_RUNG),
+    user("tree_by_path", "device found by its path in a tree of 298 objects", Layers { dispatch: Dispatch::TreeByPath, ..BARE }, BARE_RUNG),
+    user("tree_by_type", "device found by its type among all 298 objects", Layers { dispatch: Dispatch::TreeByType, ..BARE }, BARE_RUNG),
+    user("tree_once", "device of the tree, found once", Layers { dispatch: Dispatch::TreeOnce, ..BARE }, BARE_RUNG),
+    user("lock_global", "with one lock around the device model, uncontended", Layers { lock: Lock::Global, ..BARE }, BARE_RUNG),
+    user("lock_device", "with one lock for each device, uncontended", Layers { lock: Lock::PerDevice, ..BARE }, BARE_RUNG),
+    user("affinity", "its thread told to stay on its CPU", Layers { thread: Thread::Told, ..BARE }, BARE_RUNG),
+    Row { cpus: 2, ..user("moved", "its thread moved to another CPU", Layers { thread: Thread::Moved, ..BARE }, "affinity") },
+    Row { rung: Some(Rung { layers: BARE, reference: None }), ..KICKED },
+    Row { name: "preempted", operation: "port write to an ioeventfd whose reader takes the CPU over", exits: (1.0, 3.0),
+        rung: Some(Rung { layers: Layers { thread: Thread::Preempted, ..BARE }, reference: Some("light_kick") }), ..KICKED },
+    user(ALL_ON_RUNG, "kvm-ioctls, signal mask, all registers, their mirror, tree by path, global lock", ALL_ON, BARE_RUNG),
+    user("all_but_call", "all but kvm-ioctls", Layers { call: Call::Syscall, ..ALL_ON }, ALL_ON_RUNG),
+    user("all_but_signal", "all but the signal mask", Layers { signal: Signal::None, ..ALL_ON }, ALL_ON_RUNG),
+    user("all_but_registers", "all but the registers (the mirror is still copied)", Layers { registers: Registers::None, ..ALL_ON }, ALL_ON_RUNG),
+    user("all_but_mirror", "all but the mirror", Layers { mirror: Mirror::None, ..ALL_ON }, ALL_ON_RUNG),
+    user("all_but_tree", "all but the tree", Layers { dispatch: Dispatch::Direct, ..ALL_ON }, ALL_ON_RUNG),
+    user("all_but_lock", "all but the lock", Layers { lock: Lock::None, ..ALL_ON }, ALL_ON_RUNG),
+    locked("locking_none_1", Lock::None, 1),
+    locked("locking_none_2", Lock::None, 2),
+    locked("locking_none_4", Lock::None, 4),
+    locked("locking_none_8", Lock::None, 8),
+    locked("locking_global_1", Lock::Global, 1),
+    locked("locking_global_2", Lock::Global, 2),
+    locked("locking_global_4", Lock::Global, 4),
+    locked("locking_global_8", Lock::Global, 8),
+    locked("locking_device_1", Lock::PerDevice, 1),
+    locked("locking_device_2", Lock::PerDevice, 2),
+    locked("locking_device_4", Lock::PerDevice, 4),
+    locked("locking_device_8", Lock::PerDevice, 8),
+];
+
+/// Whether a row is about several vCPUs and a lock rather than about one layer.
+pub fn is_locking(row: &Row) -> bool {
+    row.rung.is_some_and(|rung| rung.layers.work > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rung_differs_from_its_reference() {
+        for row in RUNGS {
+            let rung = row.rung.expect("every rung has layers");
+            let Some(reference) = rung.reference else {
+                continue;
+            };
+            let reference = RUNGS.iter().find(|row| row.name == reference);
+            let reference = reference.expect("the reference is a rung");
+            let layers = reference.rung.expect("every rung has layers").layers;
+            assert!(
+                layers != rung.layers || reference.name == "floor",
+                "{} is like {}",
+                row.name,
+                reference.name
+            );
+        }
+    }
+
+    #[test]
+    fn all_on_is_made_of_its_parts() {
+        let mut names = Vec::new();
+        for part in PARTS {
+            let row = RUNGS.iter().find(|row| row.name == part).expect("a rung");
+            names.extend(row.rung.expect("layers").layers.names());
+        }
+        for layer in ALL_ON.names() {
+            assert!(names.contains(&layer), "{layer}");
+        }
+    }
+}

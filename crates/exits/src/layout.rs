@@ -104,6 +104,8 @@ pub mod port {
     pub const USER_READ: u16 = 0x1234;
     /// A user-space port for writes.
     pub const USER_WRITE: u16 = 0x1238;
+    /// First of the ports of the rows about locks: vCPU i writes to this one and 4 × i.
+    pub const LOCKED: u16 = 0x1300;
     /// The ACPI PM timer, where QEMU's q35 has it.
     pub const PM_TIMER: u16 = 0x608;
     /// ELCR of the in-kernel PIC, as in kvm-unit-tests' `inl_from_kernel`.
