@@ -99,6 +99,17 @@ pub enum Lock {
     PerDevice,
 }
 
+impl Lock {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Lock::None => "none",
+            Lock::Global => "global",
+            Lock::PerDevice => "device",
+        }
+    }
+}
+
 /// What becomes of the vCPU's thread on each exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thread {

@@ -13,9 +13,9 @@ mod session;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use exitpath_exits::ladder::{LOCKED_SAMPLES, is_locking};
+use exitpath_exits::ladder::{ALL_ON_RUNG, BARE_RUNG, LOCKED_SAMPLES, PARTS, Rung, is_locking};
 use exitpath_exits::{Row, Scratch};
-use exitpath_recording::{Bounds, Outcome, RowInfo, Run};
+use exitpath_recording::{Bounds, Outcome, RowInfo, Run, RungInfo, RungRole};
 use exitpath_vmm::Kvm;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,22 @@ pub fn row_info(row: &Row) -> RowInfo {
         delay_ticks: row.delay_ticks,
         exits: bounds(row.exits),
         userspace_exits: bounds(row.userspace_exits),
+        rung: row.rung.map(|rung| RungInfo {
+            layers: rung.layers.names().into_iter().map(str::to_owned).collect(),
+            reference: rung.reference.map(str::to_owned),
+            role: role(row, rung),
+        }),
+    }
+}
+
+fn role(row: &Row, rung: Rung) -> RungRole {
+    match row.name {
+        _ if is_locking(row) => RungRole::Locking(rung.layers.lock.name().to_owned()),
+        BARE_RUNG => RungRole::Bare,
+        ALL_ON_RUNG => RungRole::AllOn,
+        name if PARTS.contains(&name) => RungRole::Part,
+        _ if rung.reference == Some(ALL_ON_RUNG) => RungRole::AllBut,
+        _ => RungRole::Layer,
     }
 }
 
