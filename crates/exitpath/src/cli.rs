@@ -71,6 +71,15 @@ pub(crate) struct Measure {
     /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    #[command(flatten)]
+    pub(crate) lab: LabOptions,
+}
+
+/// How much is measured, and in which order.
+#[derive(Debug, Args)]
+pub(crate) struct Sampling {
     /// Fresh VMs for each row, on a host
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) runs: u32,
@@ -83,8 +92,6 @@ pub(crate) struct Measure {
     /// Seconds a guest may go without progress
     #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) watchdog: u64,
-    #[command(flatten)]
-    pub(crate) lab: LabOptions,
 }
 
 /// What the lab is made of.

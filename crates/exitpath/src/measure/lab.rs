@@ -21,12 +21,12 @@ pub(super) fn measure(
     interrupted: &Arc<AtomicBool>,
 ) -> Result<Recording, Failure> {
     let prepared = Prepared::new(&args.lab, interrupted)?;
-    let samples = args.samples.unwrap_or(SAMPLES);
+    let samples = args.sampling.samples.unwrap_or(SAMPLES);
     let plan = Plan {
         command: "measure",
         rows,
-        settings: super::settings(args, samples, vec![0], true),
-        order_seed: args.order_seed.unwrap_or(1),
+        settings: super::settings(&args.sampling, samples, vec![0], true),
+        order_seed: args.sampling.order_seed.unwrap_or(1),
         seeds: args.lab.emulator.seeds(&[1, 2, 3]),
         plugin: None,
         patches: None,

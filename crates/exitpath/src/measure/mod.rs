@@ -1,6 +1,6 @@
 //! `exitpath measure`: the table of exits.
 
-mod host;
+pub(crate) mod host;
 mod lab;
 
 use std::time::Duration;
@@ -8,8 +8,9 @@ use std::time::Duration;
 use exitpath_analysis::table::{RowSummary, Verdict, summarise};
 use exitpath_host::GuestOutcome;
 use exitpath_runner::Settings;
+use host::HostPlan;
 
-use crate::cli::{Measure, On};
+use crate::cli::{Measure, On, Sampling};
 use crate::failure::Failure;
 use crate::{doctor, interrupt, output, rows, show};
 
@@ -35,7 +36,14 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
 
     let (machine, guest, why) = choose_machine(args.on)?;
     let mut recording = match machine {
-        On::Host => host::measure(args, &rows, &guest, &interrupted)?,
+        On::Host => {
+            let plan = HostPlan {
+                command: "measure",
+                rows: &rows,
+                sampling: &args.sampling,
+            };
+            host::measure(&plan, &guest, &interrupted)?
+        }
         On::Lab => lab::measure(args, &rows, &interrupted)?,
     };
     if let Some(why) = why {
@@ -68,7 +76,9 @@ fn check(rows: &[RowSummary]) -> Result<(), Failure> {
 }
 
 /// Host where guests really run on the CPU, else lab; and the reason where nobody asked.
-fn choose_machine(on: Option<On>) -> Result<(On, GuestOutcome, Option<String>), Failure> {
+pub(crate) fn choose_machine(
+    on: Option<On>,
+) -> Result<(On, GuestOutcome, Option<String>), Failure> {
     if on == Some(On::Lab) {
         return Ok((On::Lab, GuestOutcome::NoDevice, None));
     }
@@ -105,13 +115,19 @@ fn choose_machine(on: Option<On>) -> Result<(On, GuestOutcome, Option<String>), 
     }
 }
 
-fn settings(args: &Measure, samples: u32, cpus: Vec<usize>, yielding: bool) -> Settings {
+/// How much of each row one run has.
+pub(crate) fn settings(
+    sampling: &Sampling,
+    samples: u32,
+    cpus: Vec<usize>,
+    yielding: bool,
+) -> Settings {
     Settings {
         samples,
         warm_up: WARM_UP,
         batches: BATCHES,
         batch_length: BATCH_LENGTH,
-        watchdog: Duration::from_secs(args.watchdog),
+        watchdog: Duration::from_secs(sampling.watchdog),
         cpus,
         yielding,
     }
