@@ -1,6 +1,7 @@
 //! Pure statistics and summaries over recordings.
 //!
-//! [`table`] turns a recording into the table of exits, [`stats`] and [`compare`] are the
+//! [`table`] turns a recording into the table of exits, [`userspace`] one of the ladder into what
+//! each layer of a VMM costs, [`stats`] and [`compare`] are the
 //! statistics under it. Nothing here reads a file or a clock, or uses unsafe code.
 
 #![forbid(unsafe_code)]
@@ -9,3 +10,4 @@ pub mod compare;
 pub mod path;
 pub mod stats;
 pub mod table;
+pub mod userspace;

@@ -272,6 +272,10 @@ fn check_seeds(summary: &mut RowSummary, runs: &[&Run], planned: &[u64]) {
 /// vCPUs that spin, each waiting for the other, share a CPU one time slice at a time.
 fn check_sharing(summary: &mut RowSummary, runs: &[&Run]) {
     let vcpus = summary.row.vcpus;
+    if summary.row.rung.is_some() {
+        // Those exit, each for itself, and wait for no other in the guest.
+        return;
+    }
     if vcpus > 1 && !summary.row.halts && runs.iter().any(|run| run.cpus < vcpus) {
         summary.doubt(
             Verdict::Void,

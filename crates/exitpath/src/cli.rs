@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// The table of exits: how long each takes and who handles it
     #[command(after_help = EXIT_STATUS)]
     Measure(Measure),
+    /// The VMM's half of an exit, layer by layer
+    #[command(after_help = EXIT_STATUS)]
+    Userspace(Userspace),
     /// The exact path of one exit, every instruction of it, from a kernel in the lab
     #[command(after_help = EXIT_STATUS)]
     Trace(Trace),
@@ -66,6 +69,28 @@ pub(crate) struct Measure {
     #[arg(long, value_enum)]
     pub(crate) on: Option<On>,
     /// Print one JSON object instead of the table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    #[command(flatten)]
+    pub(crate) lab: LabOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Userspace {
+    /// Rungs to measure, with those they are compared with [default: all]; `--list` names them
+    pub(crate) rungs: Vec<String>,
+    /// List the rungs and exit
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Where to measure [default: host where guests really run on the CPU, else lab]
+    #[arg(long, value_enum)]
+    pub(crate) on: Option<On>,
+    /// Print one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
     /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]

@@ -16,6 +16,7 @@ mod provenance;
 mod rows;
 mod show;
 mod trace;
+mod userspace;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     }
     let result = match Cli::parse().command {
         Command::Measure(args) => measure::run(&args),
+        Command::Userspace(args) => userspace::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Gate(args) => gate::run(&args),

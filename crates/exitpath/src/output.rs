@@ -1,7 +1,7 @@
 //! Writing to standard output, and progress on standard error.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -38,8 +38,16 @@ pub(crate) fn remark(text: &str) {
     eprintln!("exitpath: {text}");
 }
 
+/// The folder for a command's recording: the one given, or a new one. That it can be written is found out
+/// here, before anything is measured.
+pub(crate) fn folder(given: Option<&Path>, command: &str) -> Result<PathBuf, Failure> {
+    let dir = given.map_or_else(|| default_folder(command), |dir| Ok(dir.to_owned()))?;
+    exitpath_recording::check_writable(&dir).map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(dir)
+}
+
 /// A new folder in the user's data folder for a command's recording, named by the time.
-pub(crate) fn default_folder(command: &str) -> Result<PathBuf, Failure> {
+fn default_folder(command: &str) -> Result<PathBuf, Failure> {
     let base = std::env::var_os("XDG_DATA_HOME")
         .map(PathBuf::from)
         .filter(|dir| dir.is_absolute())

@@ -4,14 +4,26 @@ use exitpath_exits::{Row, default_rows, find, nearest};
 
 use crate::failure::Failure;
 
-/// One line for each row.
+/// One line for each row of the table of exits.
 pub(crate) fn list() -> String {
+    lines(exitpath_exits::ROWS)
+}
+
+/// One line for each of these.
+pub(crate) fn lines(rows: &[Row]) -> String {
     let line = |row: &Row| format!("{:<30}{}", row.name, row.operation);
-    exitpath_exits::ROWS
-        .iter()
-        .map(line)
-        .collect::<Vec<_>>()
-        .join("\n")
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The error for a name that is none of `among`, with those near it.
+pub(crate) fn unknown(what: &str, name: &str, among: &[Row], list: &str) -> Failure {
+    let near = match nearest(name, among).as_slice() {
+        [] => String::new(),
+        near => format!("; near it: {}", near.join(", ")),
+    };
+    Failure::Usage(format!(
+        "no {what} is called '{name}'{near}; `exitpath {list}` names all"
+    ))
 }
 
 /// The rows of these names, each once; all where there are none.
@@ -21,15 +33,8 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
     }
     let mut rows: Vec<&'static Row> = Vec::new();
     for name in names {
-        let row = find(name).ok_or_else(|| {
-            let near = match nearest(name).as_slice() {
-                [] => String::new(),
-                near => format!("; near it: {}", near.join(", ")),
-            };
-            Failure::Usage(format!(
-                "no row is called '{name}'{near}; `exitpath measure --list` names all"
-            ))
-        })?;
+        let row = find(name)
+            .ok_or_else(|| unknown("row", name, exitpath_exits::ROWS, "measure --list"))?;
         if !rows.iter().any(|known| known.name == row.name) {
             rows.push(row);
         }

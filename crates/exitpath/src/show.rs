@@ -1,4 +1,4 @@
-//! `exitpath show DIR`: the table of a recording, without measuring anything.
+//! `exitpath show DIR`: the table (or the ladder) of a recording, without measuring anything.
 
 use exitpath_analysis::table::{RowSummary, summarise};
 use exitpath_recording::Recording;
@@ -6,11 +6,14 @@ use std::path::Path;
 
 use crate::cli::Show;
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, userspace};
 
 pub(crate) fn run(args: &Show) -> Result<(), Failure> {
     let recording = exitpath_recording::read(&args.recording)
         .map_err(|error| Failure::Usage(error.to_string()))?;
+    if recording.manifest.command == userspace::NAME {
+        return userspace::show(&recording, &args.recording, args.json);
+    }
     let rows = summarise(&recording);
     table(&recording, &rows, &args.recording, args.json)
 }

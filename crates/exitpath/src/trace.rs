@@ -33,12 +33,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         let recording = open(dir)?;
         return view::show(&recording, &args.rows, dir, &phases, &args.view);
     }
-    let dir = args
-        .out
-        .clone()
-        .map_or_else(|| output::default_folder("trace"), Ok)?;
-    // Before anything is measured, not after.
-    exitpath_recording::check_writable(&dir).map_err(|error| Failure::Usage(error.to_string()))?;
+    let dir = output::folder(args.out.as_deref(), "trace")?;
     let rows = rows::choose(&args.rows)?;
     traceable(&rows)?;
     let interrupted = interrupt::flag();

@@ -1,10 +1,11 @@
-//! The table of exits, traced paths and their differences, each as one JSON object.
+//! The table of exits, the ladder, traced paths and their differences, each as one JSON object.
 //!
 //! Field names are a promise. Figures are nanoseconds on a host (with the same in TSC ticks
 //! under `cycles`) and instructions in the lab.
 
 mod diff;
 mod path;
+mod userspace;
 
 use exitpath_analysis::table::{Figures, HandledBy, RowSummary, Variant, Verdict};
 use exitpath_recording::{Environment, Machine, Manifest};
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 pub use diff::{Diff, diff, incomparable};
 pub use path::{Path, path};
+pub use userspace::{Userspace, userspace};
 
 /// The whole object.
 #[derive(Debug, Serialize)]

@@ -1,9 +1,10 @@
-//! Terminal text: the table of exits, the views of a traced path, and what differs between two.
+//! Terminal text: the table of exits, the ladder, the views of a traced path, and what differs between two.
 
 mod annotate;
 pub(crate) mod diff;
 mod path;
 mod tree;
+mod userspace;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -15,6 +16,7 @@ pub use annotate::annotate;
 pub use diff::{commit, diff};
 pub use path::{Functions, path, seeds};
 pub use tree::tree;
+pub use userspace::userspace;
 
 use crate::format::{count, machine, new_table, none, plain, push_wrapped, subject, trimmed};
 use crate::json;

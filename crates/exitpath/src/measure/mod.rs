@@ -26,12 +26,7 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
         return output::print(&rows::list());
     }
     let rows = rows::choose(&args.rows)?;
-    let dir = args
-        .out
-        .clone()
-        .map_or_else(|| output::default_folder("measure"), Ok)?;
-    // Before anything is measured, not after.
-    exitpath_recording::check_writable(&dir).map_err(|error| Failure::Usage(error.to_string()))?;
+    let dir = output::folder(args.out.as_deref(), "measure")?;
     let interrupted = interrupt::flag();
 
     let (machine, guest, why) = choose_machine(args.on)?;

@@ -1,0 +1,335 @@
+//! The ladder: what each layer of a VMM's path adds to an exit, and whether the layers add up.
+//!
+//! A run's value is one number: on a host the mean of its samples, because means add up and
+//! quantiles do not; in the lab the median, which is the value that nearly all of them have. Off it
+//! comes the empty bracket. What a layer costs is the difference to the rung's reference, taken
+//! within a block on a host (both were measured close together) and within a seed in the lab.
+//!
+//! ```text
+//! delta(rung)   = value(rung) − value(its reference)
+//! sum of deltas = Σ delta(rung) over the rungs that all_on is made of
+//! interaction   = (value(all_on) − value(bare)) − sum of deltas
+//! ```
+//!
+//! In the lab each difference is also told by function, from the rungs' paths ([`explain`]).
+
+pub mod explain;
+
+use std::collections::BTreeMap;
+
+use exitpath_recording::{Machine, Outcome, Recording, Run, RungInfo, RungRole};
+
+use crate::path::{PathError, PhaseTable};
+use crate::stats::{self, Confidence};
+use crate::table::{RowSummary, Verdict, summarise};
+pub use explain::{Explained, Share};
+
+/// Counter of all vCPUs' port writes while samples were taken, and how long that took in ns.
+const PHASE: [&str; 2] = ["phase.port_writes", "phase.ns"];
+/// Counters that show what a rung does, per operation.
+const WITNESSES: [&str; 7] = [
+    "exits",
+    "io_exits",
+    "host_state_reload",
+    "preemption_reported",
+    "preemption_other",
+    "vmm.voluntary_switches",
+    "vmm.involuntary_switches",
+];
+/// Rates below this are nothing.
+const NEGLIGIBLE: f64 = 0.005;
+
+/// An estimate and its 95 % interval, in ticks. In the lab there is no interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// On a host the mean over runs or blocks, in the lab the first seed's value.
+    pub value: f64,
+    /// Its interval over runs or blocks; `None` in the lab and for a single one.
+    pub ci95: Option<(f64, f64)>,
+    /// Runs, blocks or seeds behind it.
+    pub n: usize,
+}
+
+/// The ladder of a recording.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ladder {
+    /// The rungs in the recording's order, those of several vCPUs left out.
+    pub rungs: Vec<Rung>,
+    /// Whether the layers add up; `None` where a rung for it is missing.
+    pub sum: Option<Sum>,
+    /// Several vCPUs at once.
+    pub locking: Vec<Locking>,
+}
+
+/// A rung.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rung {
+    /// What the table of exits says of it: verdict, notes, counts.
+    pub summary: RowSummary,
+    /// Its layers and its reference.
+    pub info: RungInfo,
+    /// One operation, net of the empty bracket.
+    pub value: Option<Estimate>,
+    /// The difference to the reference.
+    pub delta: Option<Estimate>,
+    /// In the lab, the difference at each seed, where they are not all the same.
+    pub delta_by_seed: Vec<(u64, f64)>,
+    /// Counters per operation.
+    pub witness: BTreeMap<String, f64>,
+    /// Whose instructions they are and what the difference consists of, where there is a path.
+    pub explained: Option<Explained>,
+}
+
+/// Whether the layers add up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sum {
+    /// Without layers.
+    pub bare: Estimate,
+    /// With all.
+    pub all_on: Estimate,
+    /// What the layers cost one by one.
+    pub sum_of_deltas: Estimate,
+    /// What all of them cost together less that.
+    pub interaction: Estimate,
+    /// The functions it is in, most first; empty where there are no paths.
+    pub functions: Vec<(String, i64)>,
+}
+
+/// Several vCPUs that exit at once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Locking {
+    /// How many.
+    pub vcpus: u32,
+    /// `none`, `global` or `device`.
+    pub lock: String,
+    /// The first vCPU's exits.
+    pub per_exit: Option<Estimate>,
+    /// Exits of all vCPUs in a second by the machine's clock; in the lab a virtual one, of 10⁹ instructions.
+    pub exits_per_second: Option<Estimate>,
+    /// How far to trust it.
+    pub verdict: Verdict,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// What pairs runs: the block on a host, the seed in the lab. With each the rungs' values.
+type Values = BTreeMap<u64, BTreeMap<String, f64>>;
+
+/// The ladder of a recording.
+///
+/// # Errors
+/// If the recording has a trace that does not hold together.
+pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, PathError> {
+    let lab = recording.manifest.machine == Machine::Lab;
+    let values = values(recording);
+    let paths = explain::Paths::of(recording, phases)?;
+    let (mut rungs, mut locking) = (Vec::new(), Vec::new());
+    for summary in summarise(recording) {
+        let Some(info) = summary.row.rung.clone() else {
+            continue;
+        };
+        let runs: Vec<&Run> = done(recording, &summary.row.name).collect();
+        let name = summary.row.name.clone();
+        let value = estimate(each(&values, |values| values.get(&name).copied()), lab);
+        if let RungRole::Locking(lock) = &info.role {
+            locking.push(Locking {
+                vcpus: summary.row.vcpus,
+                lock: lock.clone(),
+                per_exit: value,
+                exits_per_second: estimate(runs.iter().filter_map(|run| rate(run)), lab),
+                verdict: summary.verdict,
+                notes: notes_on_locking(summary, lab),
+            });
+            continue;
+        }
+        let reference = info.reference.clone();
+        let difference = |values: &BTreeMap<String, f64>| {
+            let reference = reference.as_deref()?;
+            Some(values.get(&name)? - values.get(reference)?)
+        };
+        let delta = estimate(each(&values, difference), lab);
+        rungs.push(Rung {
+            value,
+            delta,
+            delta_by_seed: if lab {
+                by_seed(&values, difference)
+            } else {
+                Vec::new()
+            },
+            witness: witness(&runs),
+            explained: paths.explain(&name, reference.as_deref()),
+            summary,
+            info,
+        });
+    }
+    let sum = sum(&rungs, &values, lab, &paths);
+    Ok(Ladder {
+        rungs,
+        sum,
+        locking,
+    })
+}
+
+fn notes_on_locking(summary: RowSummary, lab: bool) -> Vec<String> {
+    let mut notes = summary.notes;
+    if lab && summary.row.vcpus > 1 {
+        notes.push(
+            "the emulator runs the lab's CPUs in turns: throughput cannot grow with vCPUs there, \
+             and is to be measured on a host"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+fn done<'a>(recording: &'a Recording, row: &'a str) -> impl Iterator<Item = &'a Run> {
+    let of_row = recording.runs.iter().filter(move |run| run.row == row);
+    of_row.filter(|run| run.outcome == Outcome::Done && !run.samples.is_empty())
+}
+
+/// Every rung's value in each block or at each seed.
+fn values(recording: &Recording) -> Values {
+    let mut values = Values::new();
+    for row in &recording.manifest.rows {
+        if row.rung.is_none() {
+            continue;
+        }
+        for run in done(recording, &row.name) {
+            let (key, value) = match recording.manifest.machine {
+                Machine::Host => (u64::from(run.block), mean(run)),
+                Machine::Lab => (run.seed.unwrap_or(0), median(run)),
+            };
+            if let Some(value) = value.filter(|value| value.is_finite()) {
+                values
+                    .entry(key)
+                    .or_default()
+                    .insert(row.name.clone(), value);
+            }
+        }
+    }
+    values
+}
+
+/// The mean of a run's samples, net of the mean of its empty brackets.
+fn mean(run: &Run) -> Option<f64> {
+    let of = |values: Vec<f64>| stats::mean(&values).ok();
+    let op = of(run.samples.iter().map(|sample| sample.op as f64).collect())?;
+    let empty = of(run
+        .samples
+        .iter()
+        .map(|sample| sample.empty as f64)
+        .collect())?;
+    Some(op - empty)
+}
+
+/// The median of a run's samples, net of its most frequent empty bracket.
+fn median(run: &Run) -> Option<f64> {
+    let empties: Vec<u64> = run.samples.iter().map(|sample| sample.empty).collect();
+    let empty = stats::mode(&empties)?.value as f64;
+    let net = run.samples.iter().map(|sample| sample.op as f64 - empty);
+    let mut net: Vec<f64> = net.collect();
+    net.sort_unstable_by(f64::total_cmp);
+    // A value that occurred, never one between two of them.
+    net.get((net.len().saturating_sub(1)) / 2).copied()
+}
+
+fn each<'a>(
+    values: &'a Values,
+    of: impl Fn(&BTreeMap<String, f64>) -> Option<f64> + 'a,
+) -> impl Iterator<Item = f64> + 'a {
+    values.values().filter_map(of)
+}
+
+/// On a host the mean and its interval, in the lab the first value.
+fn estimate(values: impl Iterator<Item = f64>, lab: bool) -> Option<Estimate> {
+    let values: Vec<f64> = values.collect();
+    let n = values.len();
+    if lab {
+        let value = *values.first()?;
+        return Some(Estimate {
+            value,
+            ci95: None,
+            n,
+        });
+    }
+    let interval = stats::mean_interval(&values, Confidence::P95).ok();
+    Some(Estimate {
+        value: stats::mean(&values).ok()?,
+        ci95: interval.map(|interval| (interval.lo, interval.hi)),
+        n,
+    })
+}
+
+/// The differences at each seed, unless all are the same.
+fn by_seed(
+    values: &Values,
+    difference: impl Fn(&BTreeMap<String, f64>) -> Option<f64>,
+) -> Vec<(u64, f64)> {
+    let all: Vec<(u64, f64)> = values
+        .iter()
+        .filter_map(|(&seed, values)| Some((seed, difference(values)?)))
+        .collect();
+    let same = all.windows(2).all(|two| two[0].1 == two[1].1);
+    if same { Vec::new() } else { all }
+}
+
+/// Port writes of all vCPUs in a second.
+fn rate(run: &Run) -> Option<f64> {
+    let [writes, ns] = PHASE.map(|name| run.counters.get(name).copied());
+    let (writes, ns) = (writes? as f64, ns? as f64);
+    (ns > 0.0).then(|| writes * 1e9 / ns)
+}
+
+fn witness(runs: &[&Run]) -> BTreeMap<String, f64> {
+    let ops: u64 = runs.iter().map(|run| run.ops).fold(0, u64::saturating_add);
+    let mut witness = BTreeMap::new();
+    if ops == 0 {
+        return witness;
+    }
+    for name in WITNESSES {
+        let counted = runs.iter().filter_map(|run| run.counters.get(name));
+        let per_op = counted.map(|&count| count as f64).sum::<f64>() / ops as f64;
+        let is_known = runs.iter().any(|run| run.counters.contains_key(name));
+        // That it did not happen is the point of some rungs.
+        if per_op.abs() >= NEGLIGIBLE || (is_known && name == "host_state_reload") {
+            witness.insert(name.to_owned(), per_op);
+        }
+    }
+    let exits = runs
+        .iter()
+        .map(|run| run.userspace_exits as f64)
+        .sum::<f64>();
+    witness.insert("userspace_exits".to_owned(), exits / ops as f64);
+    witness
+}
+
+fn sum(rungs: &[Rung], values: &Values, lab: bool, paths: &explain::Paths) -> Option<Sum> {
+    let one = |role: &RungRole| rungs.iter().find(|rung| rung.info.role == *role);
+    let (bare, all_on) = (one(&RungRole::Bare)?, one(&RungRole::AllOn)?);
+    let name = |rung: &Rung| rung.summary.row.name.clone();
+    let parts: Vec<(String, String)> = rungs
+        .iter()
+        .filter(|rung| rung.info.role == RungRole::Part)
+        .filter_map(|rung| Some((name(rung), rung.info.reference.clone()?)))
+        .collect();
+    if parts.is_empty() {
+        return None;
+    }
+    let (bare, all_on) = (name(bare), name(all_on));
+    let of_parts = |values: &BTreeMap<String, f64>| {
+        let deltas = parts.iter();
+        deltas
+            .map(|(part, reference)| Some(values.get(part)? - values.get(reference)?))
+            .sum::<Option<f64>>()
+    };
+    let interaction = |values: &BTreeMap<String, f64>| {
+        Some(values.get(&all_on)? - values.get(&bare)? - of_parts(values)?)
+    };
+    Some(Sum {
+        bare: estimate(each(values, |values| values.get(&bare).copied()), lab)?,
+        all_on: estimate(each(values, |values| values.get(&all_on).copied()), lab)?,
+        sum_of_deltas: estimate(each(values, of_parts), lab)?,
+        interaction: estimate(each(values, interaction), lab)?,
+        functions: paths.interaction(&bare, &all_on, &parts),
+    })
+}

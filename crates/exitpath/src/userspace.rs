@@ -1,0 +1,139 @@
+//! `exitpath userspace`: the VMM's half of an exit, layer by layer.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use exitpath_analysis::path::PhaseTable;
+use exitpath_analysis::table::Verdict;
+use exitpath_analysis::userspace::{Ladder, ladder};
+use exitpath_exits::Row;
+use exitpath_exits::ladder::{ALL_ON_RUNG, PARTS, RUNGS};
+use exitpath_lab::plugin::Plugin;
+use exitpath_recording::Recording;
+
+use crate::cli::{On, Userspace};
+use crate::failure::Failure;
+use crate::in_lab::{self, Plan};
+use crate::lab::Prepared;
+use crate::measure::host::HostPlan;
+use crate::measure::{self, choose_machine};
+use crate::{interrupt, output, rows};
+
+/// The command's name, which recordings of it have.
+pub(crate) const NAME: &str = "userspace";
+/// Bracketed samples of each rung in the lab, unless the user says otherwise. Each is recorded to the
+/// instruction, and nearly all are the same.
+const LAB_SAMPLES: u32 = 100;
+
+pub(crate) fn run(args: &Userspace) -> Result<(), Failure> {
+    if args.list {
+        return output::print(&rows::lines(RUNGS));
+    }
+    let rungs = choose(&args.rungs)?;
+    let dir = output::folder(args.out.as_deref(), NAME)?;
+    let interrupted = interrupt::flag();
+    let (machine, guest, why) = choose_machine(args.on)?;
+    let mut recording = match machine {
+        On::Host => {
+            let plan = HostPlan {
+                command: NAME,
+                rows: &rungs,
+                sampling: &args.sampling,
+            };
+            measure::host::measure(&plan, &guest, &interrupted)?
+        }
+        On::Lab => in_the_lab(args, &rungs, &interrupted)?,
+    };
+    if let Some(why) = why {
+        output::remark(&why);
+        recording.manifest.warnings.insert(0, why);
+    }
+    exitpath_recording::write(&dir, &recording)
+        .map_err(|error| Failure::Cannot(error.to_string()))?;
+    show(&recording, &dir, args.json)
+}
+
+/// Rungs of one vCPU are recorded to the instruction, so that each difference can be explained.
+fn in_the_lab(
+    args: &Userspace,
+    rungs: &[&'static Row],
+    interrupted: &Arc<AtomicBool>,
+) -> Result<Recording, Failure> {
+    let prepared = Prepared::new(&args.lab, interrupted)?;
+    let samples = args.sampling.samples.unwrap_or(LAB_SAMPLES);
+    let plan = Plan {
+        command: NAME,
+        rows: rungs,
+        settings: measure::settings(&args.sampling, samples, vec![0], true),
+        order_seed: args.sampling.order_seed.unwrap_or(1),
+        seeds: args.lab.emulator.seeds(&[1, 2, 3]),
+        plugin: Some(Plugin::Records),
+        patches: None,
+        vmlinux: None,
+        traced: true,
+    };
+    in_lab::record(&plan, &args.lab, &prepared, interrupted)
+}
+
+/// The rungs of these names with those that they are compared with, in the ladder's order; all where
+/// there are none.
+fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
+    let mut wanted: Vec<&str> = Vec::new();
+    for name in names {
+        let rung = RUNGS.iter().find(|rung| rung.name == *name);
+        let rung = rung.ok_or_else(|| rows::unknown("rung", name, RUNGS, "userspace --list"))?;
+        wanted.push(rung.name);
+        if rung.name == ALL_ON_RUNG {
+            wanted.extend(PARTS);
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(RUNGS.iter().collect());
+    }
+    let mut at = 0;
+    while let Some(name) = wanted.get(at) {
+        let rung = RUNGS.iter().find(|rung| rung.name == *name);
+        let reference = rung.and_then(|rung| rung.rung?.reference);
+        wanted.extend(reference.filter(|reference| !wanted.contains(reference)));
+        at += 1;
+    }
+    Ok(RUNGS
+        .iter()
+        .filter(|rung| wanted.contains(&rung.name))
+        .collect())
+}
+
+/// Shows the ladder of a recording. One in which no rung could be measured is an error.
+pub(crate) fn show(recording: &Recording, dir: &Path, json: bool) -> Result<(), Failure> {
+    let ladder = ladder(recording, &PhaseTable::default())
+        .map_err(|error| Failure::Cannot(error.to_string()))?;
+    let place = dir.display().to_string();
+    if json {
+        let object = exitpath_report::json::userspace(&recording.manifest, &ladder, Some(place));
+        output::print(&object.render())?;
+    } else {
+        let text = exitpath_report::text::userspace(&recording.manifest, &ladder);
+        output::print(&format!("{text}recording: {place}"))?;
+    }
+    check(&ladder)
+}
+
+fn check(ladder: &Ladder) -> Result<(), Failure> {
+    let failed = |verdict: Verdict| matches!(verdict, Verdict::Void | Verdict::Skipped);
+    let rungs = ladder.rungs.iter();
+    let rungs = rungs.map(|rung| (rung.summary.verdict, rung.summary.notes.first()));
+    let locking = ladder.locking.iter();
+    let locking = locking.map(|row| (row.verdict, row.notes.first()));
+    let all: Vec<(Verdict, Option<&String>)> = rungs.chain(locking).collect();
+    match all.first() {
+        Some((_, why)) if all.iter().all(|(verdict, _)| failed(*verdict)) => {
+            Err(Failure::Cannot(format!(
+                "no rung could be measured: {}",
+                why.map_or("the recording is empty", String::as_str)
+            )))
+        }
+        None => Err(Failure::Usage("the recording has no rungs".to_owned())),
+        _ => Ok(()),
+    }
+}

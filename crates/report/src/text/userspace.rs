@@ -1,0 +1,286 @@
+//! The ladder: what each layer of a VMM's path adds to an exit.
+
+use std::fmt::Write;
+
+use exitpath_analysis::table::Verdict;
+use exitpath_analysis::userspace::{Estimate, Ladder, Locking, Rung, Sum};
+use exitpath_recording::{Machine, Manifest};
+
+use super::environment;
+use crate::format::{change, count, new_table, none, plain, push_wrapped, thousands, trimmed};
+use crate::json;
+
+/// Functions that a line on a difference names; the rest are summed.
+const NAMED: usize = 6;
+
+/// The rungs, whether they add up, several vCPUs, and what it all holds for.
+pub fn userspace(manifest: &Manifest, ladder: &Ladder) -> String {
+    let unit = Unit::of(manifest);
+    let mut text = rungs(&unit, &ladder.rungs);
+    text.push('\n');
+    if let Some(sum) = &ladder.sum {
+        text.push('\n');
+        add_up(&mut text, &unit, sum);
+    }
+    if ladder.rungs.iter().any(|rung| rung.explained.is_some()) {
+        text.push_str("\nwhere the differences are, function by function:\n");
+        for rung in &ladder.rungs {
+            explained(&mut text, rung);
+        }
+    }
+    if !ladder.locking.is_empty() {
+        text.push('\n');
+        text.push_str(&locking(&unit, &ladder.locking));
+        text.push('\n');
+    }
+    text.push('\n');
+    notes(&mut text, ladder);
+    let _ = writeln!(text, "{}", environment(manifest));
+    for warning in &manifest.warnings {
+        push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
+    }
+    text
+}
+
+/// How ticks are shown.
+struct Unit {
+    lab: bool,
+    /// Nanoseconds per tick on a host, where the frequency is known.
+    factor: Option<f64>,
+}
+
+impl Unit {
+    fn of(manifest: &Manifest) -> Unit {
+        let lab = manifest.machine == Machine::Lab;
+        Unit {
+            lab,
+            factor: if lab {
+                Some(1.0)
+            } else {
+                json::nanoseconds_per_tick(&manifest.environment)
+            },
+        }
+    }
+
+    fn value(&self, ticks: f64) -> String {
+        self.factor
+            .map_or_else(none, |factor| count(ticks * factor))
+    }
+
+    fn estimate(&self, estimate: Option<Estimate>) -> String {
+        estimate.map_or_else(none, |estimate| self.value(estimate.value))
+    }
+
+    fn difference(&self, ticks: f64) -> String {
+        self.factor
+            .map_or_else(none, |factor| change((ticks * factor).round() as i64))
+    }
+
+    fn interval(&self, estimate: Option<Estimate>) -> String {
+        let interval = estimate.and_then(|estimate| estimate.ci95);
+        interval.map_or_else(none, |(lo, hi)| {
+            format!("{} … {}", self.difference(lo), self.difference(hi))
+        })
+    }
+}
+
+fn rungs(unit: &Unit, rungs: &[Rung]) -> String {
+    let title = if unit.lab { "instructions" } else { "mean, ns" };
+    let mut header = vec!["rung", title, "difference"];
+    if !unit.lab {
+        header.push("95 % interval");
+    }
+    header.push("to");
+    let traced = rungs.iter().any(|rung| rung.explained.is_some());
+    if traced {
+        header.extend(["kernel", "libc", "VMM"]);
+    }
+    header.extend(["state reloads", "verdict", "what it is"]);
+    let to = if unit.lab { 3 } else { 4 };
+    let mut table = new_table(&header, &[0, to, header.len() - 2, header.len() - 1]);
+    for rung in rungs {
+        let mut cells = vec![
+            plain(&rung.summary.row.name),
+            unit.estimate(rung.value),
+            rung.delta
+                .map_or_else(none, |delta| unit.difference(delta.value)),
+        ];
+        if !unit.lab {
+            cells.push(unit.interval(rung.delta));
+        }
+        cells.push(rung.info.reference.as_deref().map_or_else(none, plain));
+        if traced {
+            let share = rung.explained.as_ref().map(|explained| explained.share);
+            for part in [
+                share.map(|share| share.kernel),
+                share.map(|share| share.libc),
+                share.map(|share| share.vmm),
+            ] {
+                cells.push(part.map_or_else(none, thousands));
+            }
+        }
+        let reloads = rung.witness.get("host_state_reload");
+        cells.push(reloads.map_or_else(none, |reloads| format!("{:.2}", reloads + 0.0)));
+        cells.push(json::verdict(rung.summary.verdict).to_owned());
+        cells.push(plain(&rung.summary.row.operation));
+        table.add_row(cells);
+    }
+    let mut text = trimmed(&table);
+    text.push_str(if unit.lab {
+        "\ninstructions: of one port write, net of the empty bracket; difference: to the rung named, at the first seed"
+    } else {
+        "\nmean: of one port write, over runs, net of the empty bracket; difference: to the rung named, within blocks"
+    });
+    if traced {
+        text.push_str(
+            "\nkernel, libc, VMM: whose instructions they are; the guest's one is left out",
+        );
+    }
+    text.push_str("\nstate reloads: KVM's host_state_reload per operation: 0 where the exit stays in the kernel, 1 where it leaves it");
+    text
+}
+
+fn add_up(text: &mut String, unit: &Unit, sum: &Sum) {
+    let line = |name: &str, estimate: Estimate, signed: bool| {
+        let value = if signed {
+            unit.difference(estimate.value)
+        } else {
+            unit.value(estimate.value)
+        };
+        let interval = match estimate.ci95 {
+            None => String::new(),
+            Some(_) => format!("  ({})", unit.interval(Some(estimate))),
+        };
+        format!(" {name:<16} {value:>12}{interval}\n")
+    };
+    text.push_str("do the layers add up?\n");
+    text.push_str(&line("bare", sum.bare, false));
+    text.push_str(&line("sum of layers", sum.sum_of_deltas, true));
+    text.push_str(&line("interaction", sum.interaction, true));
+    text.push_str(&line("= all_on", sum.all_on, false));
+    if !sum.functions.is_empty() {
+        push_wrapped(text, &format!("interaction: {}", changes(&sum.functions)));
+    }
+}
+
+fn explained(text: &mut String, rung: &Rung) {
+    let Some(explained) = &rung.explained else {
+        return;
+    };
+    if explained.functions.is_empty() && explained.unexplained == 0 {
+        return;
+    }
+    let mut line = format!(
+        " {}: {}",
+        plain(&rung.summary.row.name),
+        changes(&explained.functions)
+    );
+    if explained.unexplained != 0 {
+        let _ = write!(line, "; not explained {}", change(explained.unexplained));
+    }
+    push_wrapped(text, &line);
+}
+
+/// The largest changes by name, the others as one.
+fn changes(functions: &[(String, i64)]) -> String {
+    let (top, rest) = functions.split_at(functions.len().min(NAMED));
+    let mut words: Vec<String> = top
+        .iter()
+        .map(|(name, by)| format!("{} {}", plain(name), change(*by)))
+        .collect();
+    if !rest.is_empty() {
+        let by: i64 = rest.iter().map(|(_, by)| by).sum();
+        words.push(format!("{} more {}", rest.len(), change(by)));
+    }
+    words.join(", ")
+}
+
+fn locking(unit: &Unit, rows: &[Locking]) -> String {
+    let title = if unit.lab {
+        "instructions per exit"
+    } else {
+        "ns per exit"
+    };
+    let header = [
+        "vCPUs",
+        "lock",
+        title,
+        "95 % interval",
+        "exits per second",
+        "to one vCPU",
+        "verdict",
+    ];
+    let mut table = new_table(&header, &[1, 6]);
+    for row in rows {
+        let alone = rows
+            .iter()
+            .find(|other| other.vcpus == 1 && other.lock == row.lock);
+        let rate = |row: &Locking| row.exits_per_second.map(|rate| rate.value);
+        let ratio = rate(row).zip(alone.and_then(rate));
+        table.add_row([
+            row.vcpus.to_string(),
+            plain(&row.lock),
+            unit.estimate(row.per_exit),
+            unit.interval(row.per_exit),
+            rate(row).map_or_else(none, count),
+            ratio.map_or_else(none, |(all, one)| format!("{:.2} ×", all / one)),
+            json::verdict(row.verdict).to_owned(),
+        ]);
+    }
+    let mut text = trimmed(&table);
+    text.push_str(
+        "\nper exit: the first vCPU's, its device's work included; exits per second: of all vCPUs",
+    );
+    if unit.lab {
+        text.push_str(", in a virtual second of 10⁹ instructions");
+    }
+    text.push_str("\nlock: none; global: one around the device model, from the return of KVM_RUN to the next call; device: one for each");
+    text
+}
+
+fn notes(text: &mut String, ladder: &Ladder) {
+    let rungs = ladder.rungs.iter().map(|rung| {
+        let name = plain(&rung.summary.row.name);
+        (name, &rung.summary.notes)
+    });
+    let locking = ladder.locking.iter().map(|row| {
+        let name = format!("{} vCPUs, lock {}", row.vcpus, plain(&row.lock));
+        (name, &row.notes)
+    });
+    let all: Vec<(String, &Vec<String>)> = rungs.chain(locking).collect();
+    let mut said: Vec<&str> = Vec::new();
+    for note in all.iter().flat_map(|(_, notes)| notes.iter()) {
+        if said.contains(&note.as_str()) {
+            continue;
+        }
+        said.push(note);
+        let whose: Vec<&str> = all
+            .iter()
+            .filter(|(_, notes)| notes.contains(note))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let whose = if whose.len() == all.len() && whose.len() > 1 {
+            "all".to_owned()
+        } else {
+            whose.join(", ")
+        };
+        push_wrapped(text, &format!("{whose}: {}", plain(note)));
+    }
+    for rung in &ladder.rungs {
+        if !rung.delta_by_seed.is_empty() {
+            let seeds: Vec<String> = rung
+                .delta_by_seed
+                .iter()
+                .map(|(seed, delta)| format!("{} at seed {seed}", change(*delta as i64)))
+                .collect();
+            let name = plain(&rung.summary.row.name);
+            push_wrapped(text, &format!("{name}: difference {}", seeds.join(", ")));
+        }
+    }
+    let is_void = |verdict: &Verdict| *verdict == Verdict::Void;
+    let rungs = ladder.rungs.iter().map(|rung| &rung.summary.verdict);
+    let locking = ladder.locking.iter().map(|row| &row.verdict);
+    if rungs.chain(locking).any(is_void) {
+        text.push_str("void: the value does not mean what the rung's name says\n");
+    }
+}
