@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// The table of exits: how long each takes and who handles it
     #[command(after_help = EXIT_STATUS)]
     Measure(Measure),
+    /// The guest programs as an image that any VMM can boot, for the same table there
+    #[command(after_help = EXIT_STATUS)]
+    Image(Image),
     /// The exact path of one exit, every instruction of it, from a kernel in the lab
     #[command(after_help = EXIT_STATUS)]
     Trace(Trace),
@@ -85,6 +88,21 @@ pub(crate) struct Measure {
     pub(crate) watchdog: u64,
     #[command(flatten)]
     pub(crate) lab: LabOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Image {
+    /// Rows it holds [default: all that need nothing of the VMM but to be there]
+    pub(crate) rows: Vec<String>,
+    /// File to write: an ELF that boots by PVH, by multiboot, or as a 64-bit Linux
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub(crate) output: PathBuf,
+    /// Bracketed samples it takes of each row [default: 1000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) samples: Option<u32>,
+    /// Without a multiboot header, which QEMU prefers: so it has to use PVH
+    #[arg(long, hide = true)]
+    pub(crate) no_multiboot: bool,
 }
 
 /// What the lab is made of.

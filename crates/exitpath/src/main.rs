@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod failure;
 mod gate;
+mod image;
 mod in_lab;
 mod interrupt;
 mod lab;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     }
     let result = match Cli::parse().command {
         Command::Measure(args) => measure::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Gate(args) => gate::run(&args),

@@ -116,3 +116,14 @@ fn settings(args: &Measure, samples: u32, cpus: Vec<usize>, yielding: bool) -> S
         yielding,
     }
 }
+
+/// How much an image for another VMM measures of each row.
+pub(crate) fn image_plan(samples: u32, multiboot: bool) -> exitpath_exits::bare::Plan {
+    exitpath_exits::bare::Plan {
+        samples,
+        warm_up: WARM_UP,
+        batches: BATCHES,
+        batch_length: BATCH_LENGTH,
+        multiboot,
+    }
+}
