@@ -47,6 +47,9 @@ pub(crate) enum Command {
     /// Runs a plan inside the lab
     #[command(name = crate::in_lab::worker::NAME, hide = true)]
     Worker,
+    /// Starts real VMMs inside the lab
+    #[command(name = crate::in_lab::foreign::NAME, hide = true)]
+    VmmWorker,
 }
 
 /// Where to measure.
@@ -80,6 +83,9 @@ pub(crate) struct Measure {
     /// Bracketed samples in each run [default: 1000 on a host, 250 in the lab]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) samples: Option<u32>,
+    /// Compare with kvm-unit-tests' vmexit: the folder of a checkout in which x86/vmexit.flat was built
+    #[arg(long, value_name = "DIR")]
+    pub(crate) kvm_unit_tests: Option<PathBuf>,
     /// Seed of the random order of runs [default: random on a host, 1 in the lab]
     #[arg(long, value_name = "N")]
     pub(crate) order_seed: Option<u64>,

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Show(args) => show::run(&args),
         Command::Lab(command) => lab::run(command),
         Command::Worker => in_lab::worker::run(),
+        Command::VmmWorker => in_lab::foreign::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

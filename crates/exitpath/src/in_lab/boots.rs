@@ -7,7 +7,7 @@ use std::thread;
 
 use exitpath_exits::Row;
 use exitpath_lab::Error as LabError;
-use exitpath_lab::boot::Sink;
+use exitpath_lab::boot::{Lab, Sink};
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::job::Job;
 use exitpath_lab::plugin::Plugin;
@@ -187,6 +187,54 @@ impl Sink for Follow<'_> {
     }
 }
 
+/// How a boot ended that did its work.
+pub(super) struct Ended {
+    pub(super) outcome: exitpath_lab::boot::Outcome,
+    /// The windows, where they were expected.
+    pub(super) collector: Option<Collector>,
+    /// What was wrong with the stream first.
+    pub(super) broken: Option<String>,
+}
+
+/// Boots, and runs this program's hidden command there.
+pub(super) fn run_command(
+    mut lab: Lab,
+    files: Initramfs,
+    command: &str,
+    expected: Option<Vec<Expected>>,
+    bar: &ProgressBar,
+) -> Result<Ended, Failure> {
+    let mut follow = Follow {
+        bar,
+        collector: expected.map(Collector::new),
+        broken: None,
+    };
+    lab.limit
+        .get_or_insert(std::time::Duration::from_secs(BOOT_SECONDS));
+    let job = Job {
+        argv: vec!["/init".to_owned(), command.to_owned()],
+        cwd: "/".to_owned(),
+        output: Some(RESULT_FILE.to_owned()),
+        fixed_addresses: command != worker::NAME,
+        ..Job::default()
+    };
+    let outcome = lab.run(files, job, &mut follow)?;
+    if !outcome.hello.kvm {
+        return Err(no_kvm(outcome.hello).into());
+    }
+    if outcome.status != 0 {
+        let said = outcome.stderr.trim();
+        return Err(Failure::Cannot(format!(
+            "measuring in the lab failed: {said}"
+        )));
+    }
+    Ok(Ended {
+        outcome,
+        collector: follow.collector,
+        broken: follow.broken,
+    })
+}
+
 fn boot_one(
     plan: &Plan<'_>,
     prepared: &Prepared,
@@ -212,36 +260,18 @@ fn boot_one(
     let mut lab = prepared.lab(boot.seed, boot.cpus);
     lab.plugin = plan.plugin;
     lab.patches = plan.patches.clone();
-    let mut follow = Follow {
-        bar,
-        collector: (plan.plugin == Some(Plugin::Records))
-            .then(|| Collector::new(expected(&order, &boot.settings))),
-        broken: None,
-    };
-    lab.limit
-        .get_or_insert(std::time::Duration::from_secs(BOOT_SECONDS));
-    let job = Job {
-        argv: vec!["/init".to_owned(), worker::NAME.to_owned()],
-        cwd: "/".to_owned(),
-        output: Some(RESULT_FILE.to_owned()),
-        ..Job::default()
-    };
-    let outcome = lab.run(files, job, &mut follow)?;
-    if !outcome.hello.kvm {
-        return Err(no_kvm(outcome.hello).into());
-    }
-    if outcome.status != 0 {
-        let said = outcome.stderr.trim();
-        return Err(Failure::Cannot(format!(
-            "measuring in the lab failed: {said}"
-        )));
-    }
+    let expected = (plan.plugin == Some(Plugin::Records)).then(|| expected(&order, &boot.settings));
+    let Ended {
+        outcome,
+        collector,
+        broken,
+    } = run_command(lab, files, worker::NAME, expected, bar)?;
     let report = worker::read(&outcome.output).map_err(|error| {
         Failure::Cannot(format!(
             "the lab's result cannot be read ({error}): report this as a bug"
         ))
     })?;
-    let trace = match follow.collector {
+    let trace = match collector {
         None => None,
         Some(collector) => {
             // A row that did not end as it should has no whole window, and is the better reason.
@@ -258,7 +288,7 @@ fn boot_one(
             if let Some(run) = failed {
                 return Err(not_done(run));
             }
-            let trace = follow.broken.map_or_else(|| collector.finish(&done), Err);
+            let trace = broken.map_or_else(|| collector.finish(&done), Err);
             Some(trace.map_err(|what| LabError::Stream { what })?)
         }
     };

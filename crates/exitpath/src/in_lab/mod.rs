@@ -2,6 +2,7 @@
 //! rows with two vCPUs.
 
 mod boots;
+pub(crate) mod foreign;
 mod names;
 pub(crate) mod worker;
 

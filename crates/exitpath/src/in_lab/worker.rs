@@ -70,13 +70,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         runs.push(run_row(&kvm, row, &plan.settings, &place)?);
     }
     let facts = exitpath_host::examine(&Root::default(), None).facts;
-    let kallsyms = if plan.names {
-        let text = std::fs::read_to_string(KALLSYMS)
-            .map_err(|error| Failure::Cannot(format!("cannot read {KALLSYMS}: {error}")))?;
-        Some(code_symbols(&text))
-    } else {
-        None
-    };
+    let kallsyms = plan.names.then(self::kallsyms).transpose()?;
     let report = Report {
         runs,
         facts,
@@ -96,6 +90,13 @@ pub(crate) fn run() -> Result<(), Failure> {
 /// What a worker wrote, read outside.
 pub(super) fn read(result: &[u8]) -> Result<Report, serde_json::Error> {
     serde_json::from_reader(BufReader::new(GzDecoder::new(result)))
+}
+
+/// The symbols of the kernel's code.
+pub(super) fn kallsyms() -> Result<String, Failure> {
+    let text = std::fs::read_to_string(KALLSYMS)
+        .map_err(|error| Failure::Cannot(format!("cannot read {KALLSYMS}: {error}")))?;
+    Ok(code_symbols(&text))
 }
 
 /// The lines of `/proc/kallsyms` that name code: types t, T, w and W (nm(1)).

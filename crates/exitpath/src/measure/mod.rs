@@ -1,6 +1,7 @@
 //! `exitpath measure`: the table of exits.
 
 mod host;
+mod kvm_unit_tests;
 mod lab;
 
 use std::time::Duration;
@@ -23,6 +24,9 @@ const WARM_UP: u32 = 64;
 pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
     if args.list {
         return output::print(&rows::list());
+    }
+    if let Some(dir) = &args.kvm_unit_tests {
+        return kvm_unit_tests::run(args, dir, &interrupt::flag());
     }
     let rows = rows::choose(&args.rows)?;
     let dir = args

@@ -1,0 +1,195 @@
+//! Real VMMs in the lab: the hidden command that starts them there, and the boot around it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use exitpath_host::Root;
+use exitpath_lab::boot::Lab;
+use exitpath_lab::initramfs::Initramfs;
+use exitpath_lab::windows::{Collector, Expected};
+use exitpath_lab::wire::Hello;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
+
+use super::boots::{self, Ended};
+use super::worker::{self, PLAN_FILE, RESULT_FILE};
+use crate::failure::Failure;
+use crate::output;
+
+/// The hidden command's name.
+pub(crate) const NAME: &str = "vmm-in-lab";
+
+/// A VMM to be started in the lab, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Start {
+    /// What it is for, shown while it runs.
+    pub(crate) title: String,
+    /// Program and arguments, as they are in the lab.
+    pub(crate) argv: Vec<String>,
+    /// Added to the environment.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Seconds of the lab's time it may take.
+    pub(crate) seconds: u64,
+}
+
+/// What one boot does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct VmmPlan {
+    /// One after the other.
+    pub(crate) starts: Vec<Start>,
+    /// Whether the kernel's symbols are wanted.
+    pub(crate) names: bool,
+}
+
+/// What came of one start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Printed {
+    /// Its standard output: the guest's serial port.
+    pub(crate) text: String,
+    /// Its standard error.
+    pub(crate) errors: String,
+    /// How it ended, where that was not by itself.
+    pub(crate) ended: Option<String>,
+    /// `/proc/PID/maps` while it ran.
+    pub(crate) maps: String,
+}
+
+/// What one boot brings out.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct VmmReport {
+    pub(crate) printed: Vec<Printed>,
+    pub(crate) facts: BTreeMap<String, serde_json::Value>,
+    pub(crate) kallsyms: Option<String>,
+}
+
+/// What a boot brought out.
+pub(crate) struct VmmBooted {
+    pub(crate) hello: Hello,
+    pub(crate) report: VmmReport,
+    pub(crate) collector: Option<Collector>,
+    pub(crate) broken: Option<String>,
+}
+
+/// Boots a lab in which these VMMs are started, with `files` to run them.
+pub(crate) fn boot(
+    lab: Lab,
+    mut files: Initramfs,
+    plan: &VmmPlan,
+    expected: Option<Vec<Expected>>,
+    bar: &ProgressBar,
+) -> Result<VmmBooted, Failure> {
+    let json = serde_json::to_vec(plan).expect("plain data always serialises");
+    files.file(PLAN_FILE, 0o644, json)?;
+    let Ended {
+        outcome,
+        collector,
+        broken,
+    } = boots::run_command(lab, files, NAME, expected, bar)?;
+    let report = serde_json::from_reader(BufReader::new(GzDecoder::new(&*outcome.output)));
+    let report = report.map_err(|error| {
+        Failure::Cannot(format!(
+            "the lab's result cannot be read ({error}): report this as a bug"
+        ))
+    })?;
+    Ok(VmmBooted {
+        hello: outcome.hello,
+        report,
+        collector,
+        broken,
+    })
+}
+
+/// The hidden command.
+pub(crate) fn run() -> Result<(), Failure> {
+    let broken = |error: &dyn std::fmt::Display| {
+        Failure::Usage(format!(
+            "{NAME} is for the lab's own use ({PLAN_FILE}: {error})"
+        ))
+    };
+    let plan = std::fs::read(PLAN_FILE).map_err(|error| broken(&error))?;
+    let plan: VmmPlan = serde_json::from_slice(&plan).map_err(|error| broken(&error))?;
+    let mut printed = Vec::new();
+    for start in &plan.starts {
+        output::print(&start.title)?;
+        printed.push(one(start)?);
+    }
+    let facts = exitpath_host::examine(&Root::default(), None).facts;
+    let kallsyms = plan.names.then(worker::kallsyms).transpose()?;
+    let report = VmmReport {
+        printed,
+        facts,
+        kallsyms,
+    };
+    let cannot = |error: &dyn std::fmt::Display| {
+        Failure::Cannot(format!("cannot write {RESULT_FILE}: {error}"))
+    };
+    let file = File::create(RESULT_FILE).map_err(|error| cannot(&error))?;
+    let mut packed = GzEncoder::new(file, Compression::fast());
+    serde_json::to_writer(BufWriter::new(&mut packed), &report).map_err(|error| cannot(&error))?;
+    packed.finish().map_err(|error| cannot(&error))?;
+    Ok(())
+}
+
+fn one(start: &Start) -> Result<Printed, Failure> {
+    let mut child = Command::new(&start.argv[0])
+        .args(&start.argv[1..])
+        .envs(start.environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| Failure::Cannot(format!("cannot start {}: {error}", start.argv[0])))?;
+    let mut out = child.stdout.take().expect("piped");
+    let mut err = child.stderr.take().expect("piped");
+    let (send, receive) = mpsc::channel::<Vec<u8>>();
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = out.read(&mut buffer) {
+            if send.send(buffer[..n].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    let errors = thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = err.read_to_end(&mut text);
+        text
+    });
+    let until = Instant::now() + Duration::from_secs(start.seconds);
+    let mut text = Vec::new();
+    let mut maps = String::new();
+    let mut ended = None;
+    loop {
+        match receive.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(bytes) => {
+                text.extend(bytes);
+                if let Ok(now) = std::fs::read_to_string(format!("/proc/{}/maps", child.id())) {
+                    if !now.is_empty() {
+                        maps = now;
+                    }
+                }
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                ended = Some(format!("it ran for more than {} seconds", start.seconds));
+                let _ = child.kill();
+                break;
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    let _status = child.wait();
+    Ok(Printed {
+        text: String::from_utf8_lossy(&text).into_owned(),
+        errors: String::from_utf8_lossy(&errors.join().unwrap_or_default()).into_owned(),
+        ended,
+        maps,
+    })
+}
