@@ -124,6 +124,9 @@ fn find_program(name: &str) -> Result<PathBuf> {
 }
 
 fn display(folders: &[PathBuf]) -> String {
-    let folders: Vec<String> = folders.iter().map(|dir| dir.display().to_string()).collect();
+    let folders: Vec<String> = folders
+        .iter()
+        .map(|dir| dir.display().to_string())
+        .collect();
     folders.join(", ")
 }

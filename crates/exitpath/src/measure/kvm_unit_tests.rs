@@ -16,7 +16,12 @@ use crate::lab::Prepared;
 use crate::output;
 
 /// Rows compared unless the user names others.
-const ROWS: [&str; 4] = ["cpuid", "inl_from_kernel", "outl_to_kernel", "inl_from_qemu"];
+const ROWS: [&str; 4] = [
+    "cpuid",
+    "inl_from_kernel",
+    "outl_to_kernel",
+    "inl_from_qemu",
+];
 /// The test in the lab.
 const VMEXIT: &str = "/vmm/vmexit.flat";
 /// Seconds of the lab's time for one row of theirs: its rounds double until one takes 2^30 ticks,
@@ -39,7 +44,10 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let vmexit = find(dir)?;
     let mut prepared = Prepared::new(&args.lab, interrupted)?;
-    let qemu = match std::env::var("VQ") { Ok(p) => Qemu::at(Path::new(&p))?, _ => Qemu::at(Path::new("/usr/bin/qemu-system-x86_64"))? };
+    let qemu = match std::env::var("VQ") {
+        Ok(p) => Qemu::at(Path::new(&p))?,
+        _ => Qemu::at(Path::new("/usr/bin/qemu-system-x86_64"))?,
+    };
     let mut files = Initramfs::new();
     let vmm = vmm_files::add_qemu(&mut files, &qemu)?;
     files.file_from(VMEXIT, &vmexit)?;
@@ -52,7 +60,10 @@ pub(super) fn run(
         argv.extend([VMEXIT.to_owned(), "-append".to_owned(), row.to_string()]);
         Start { title: row.to_string(), argv, environment: vmm.environment.clone(), seconds: SECONDS }
     }).collect();
-    let plan = VmmPlan { starts, names: false };
+    let plan = VmmPlan {
+        starts,
+        names: false,
+    };
     let lab = prepared.lab(args.lab.emulator.seeds(&[1])[0], 1);
     let bar = output::progress(4);
     let began = std::time::Instant::now();
