@@ -192,6 +192,9 @@ pub(crate) struct Trace {
     #[arg(long, value_name = "FUNCTION", value_delimiter = ',',
         conflicts_with_all = ["json", "tree", "annotate", "folded", "flamegraph", "perfetto"])]
     pub(crate) without: Vec<String>,
+    /// Trace under a real VMM in the lab: `qemu` is this machine's
+    #[arg(long, value_name = "VMM")]
+    pub(crate) vmm: Option<String>,
     /// Seconds a guest may go without progress
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) watchdog: u64,

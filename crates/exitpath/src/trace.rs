@@ -1,6 +1,7 @@
 //! `exitpath trace`: the exact path of one exit.
 
 mod view;
+mod vmm;
 mod without;
 
 use std::path::Path;
@@ -56,7 +57,10 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         patches: None,
         vmlinux: args.view.vmlinux.as_deref(),
     };
-    let recording = job.record("trace", &args.lab, &prepared, &interrupted)?;
+    let recording = match &args.vmm {
+        None => job.record("trace", &args.lab, &prepared, &interrupted)?,
+        Some(_) => vmm::record(&job, &args.lab, &prepared, &interrupted)?,
+    };
     exitpath_recording::write(&dir, &recording)
         .map_err(|error| Failure::Cannot(error.to_string()))?;
     if recording.trace.is_none() {

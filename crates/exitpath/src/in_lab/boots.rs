@@ -301,13 +301,18 @@ fn boot_one(
 
 /// The windows that a boot should send: one for each row, in their order.
 fn expected(order: &[&'static Row], settings: &Settings) -> Vec<Expected> {
+    windows(order, |row| samples_of(row, settings))
+}
+
+/// The windows of rows of which so many samples are taken.
+pub(super) fn windows(order: &[&'static Row], samples: impl Fn(&Row) -> u32) -> Vec<Expected> {
     let window = |(run, row): (u32, &&'static Row)| {
         // The lab's CPU is an AMD one; rows with two programs differ in the operation only.
         let program = row.program(true);
         Expected {
             run,
             clocks: program.clocks.map(|offset| program.address + offset as u64),
-            samples: samples_of(row, settings),
+            samples: samples(row),
         }
     };
     (0..).zip(order).map(window).collect()

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use exitpath_exits::{Row, bare};
 use exitpath_host::Root;
 use exitpath_lab::boot::Lab;
 use exitpath_lab::initramfs::Initramfs;
@@ -171,10 +172,10 @@ fn one(start: &Start) -> Result<Printed, Failure> {
         match receive.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(bytes) => {
                 text.extend(bytes);
-                if let Ok(now) = std::fs::read_to_string(format!("/proc/{}/maps", child.id())) {
-                    if !now.is_empty() {
-                        maps = now;
-                    }
+                // At its first word all its libraries are there; at its last one they may be gone.
+                if maps.is_empty() {
+                    let of_child = format!("/proc/{}/maps", child.id());
+                    maps = std::fs::read_to_string(of_child).unwrap_or_default();
                 }
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -192,4 +193,9 @@ fn one(start: &Start) -> Result<Printed, Failure> {
         ended,
         maps,
     })
+}
+
+/// The windows that a VMM's boot should send.
+pub(crate) fn windows(rows: &[&'static Row], image: &bare::Plan) -> Vec<Expected> {
+    boots::windows(rows, |row| image.samples_of(row))
 }

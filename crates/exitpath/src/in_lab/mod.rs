@@ -3,7 +3,7 @@
 
 mod boots;
 pub(crate) mod foreign;
-mod names;
+pub(crate) mod names;
 pub(crate) mod worker;
 
 use std::collections::BTreeMap;
