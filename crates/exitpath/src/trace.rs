@@ -17,7 +17,7 @@ use crate::cli::{LabOptions, PluginUse, Trace};
 use crate::failure::Failure;
 use crate::in_lab::{self, Plan};
 use crate::lab::Prepared;
-use crate::{interrupt, output, rows};
+use crate::{image, interrupt, output, rows};
 
 pub(crate) use view::phases;
 
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
     view::check_files(&args.view)?;
     if let Some(dir) = &args.recording {
         let recording = open(dir)?;
-        return view::show(&recording, &args.rows, dir, &phases, &args.view);
+        return view::show(&recording, None, &args.rows, dir, &phases, &args.view);
     }
     let dir = args
         .out
@@ -40,7 +40,10 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         .map_or_else(|| output::default_folder("trace"), Ok)?;
     // Before anything is measured, not after.
     exitpath_recording::check_writable(&dir).map_err(|error| Failure::Usage(error.to_string()))?;
-    let rows = rows::choose(&args.rows)?;
+    let rows = match &args.vmm {
+        Some(_) => image::choose(&args.rows)?,
+        None => rows::choose(&args.rows)?,
+    };
     traceable(&rows)?;
     let interrupted = interrupt::flag();
     let prepared = Prepared::new(&args.lab, &interrupted)?;
@@ -57,17 +60,17 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         patches: None,
         vmlinux: args.view.vmlinux.as_deref(),
     };
-    let recording = match &args.vmm {
-        None => job.record("trace", &args.lab, &prepared, &interrupted)?,
-        Some(_) => vmm::record(&job, &args.lab, &prepared, &interrupted)?,
-    };
+    if let Some(vmm) = &args.vmm {
+        return vmm::run(args, vmm, &job, &dir, &phases, &prepared, &interrupted);
+    }
+    let recording = job.record("trace", &args.lab, &prepared, &interrupted)?;
     exitpath_recording::write(&dir, &recording)
         .map_err(|error| Failure::Cannot(error.to_string()))?;
     if recording.trace.is_none() {
         return output::print(&format!("recording: {}", dir.display()));
     }
     if args.without.is_empty() {
-        return view::show(&recording, &[], &dir, &phases, &args.view);
+        return view::show(&recording, None, &[], &dir, &phases, &args.view);
     }
     without::run(args, &job, &recording, &phases, &prepared, &interrupted)?;
     output::print(&format!("recording, with them: {}", dir.display()))

@@ -2,6 +2,7 @@
 
 mod annotate;
 pub(crate) mod diff;
+mod parts;
 mod path;
 mod tree;
 
@@ -13,6 +14,7 @@ use exitpath_recording::{Machine, Manifest};
 
 pub use annotate::annotate;
 pub use diff::{commit, diff};
+pub use parts::parts_of;
 pub use path::{Functions, path, seeds};
 pub use tree::tree;
 
