@@ -9,3 +9,4 @@ pub mod compare;
 pub mod path;
 pub mod stats;
 pub mod table;
+pub mod vmexit;

@@ -15,6 +15,7 @@ use exitpath_runner::Settings;
 
 use crate::cli::{LabOptions, PluginUse, Trace};
 use crate::failure::Failure;
+use crate::in_lab::vmm::Vmm;
 use crate::in_lab::{self, Plan};
 use crate::lab::Prepared;
 use crate::{image, interrupt, output, rows};
@@ -40,6 +41,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         .map_or_else(|| output::default_folder("trace"), Ok)?;
     // Before anything is measured, not after.
     exitpath_recording::check_writable(&dir).map_err(|error| Failure::Usage(error.to_string()))?;
+    let vmm = args.vmm.as_deref().map(Vmm::find).transpose()?;
     let rows = match &args.vmm {
         Some(_) => image::choose(&args.rows)?,
         None => rows::choose(&args.rows)?,
@@ -60,7 +62,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         patches: None,
         vmlinux: args.view.vmlinux.as_deref(),
     };
-    if let Some(vmm) = &args.vmm {
+    if let Some(vmm) = &vmm {
         return vmm::run(args, vmm, &job, &dir, &phases, &prepared, &interrupted);
     }
     let recording = job.record("trace", &args.lab, &prepared, &interrupted)?;

@@ -33,8 +33,6 @@ pub struct Vmm {
     pub program: PathBuf,
     /// Arguments that let it find its own files.
     pub arguments: Vec<String>,
-    /// Environment, likewise.
-    pub environment: Vec<(String, String)>,
 }
 
 /// Adds a QEMU with its libraries and the firmware of a PC.
@@ -75,7 +73,6 @@ pub fn add_qemu(files: &mut Initramfs, qemu: &Qemu) -> Result<Vmm> {
     Ok(Vmm {
         program: std::path::absolute(&qemu.path).map_err(Error::io("find", &qemu.path))?,
         arguments: arguments.collect(),
-        environment: Vec::new(),
     })
 }
 

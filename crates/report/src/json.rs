@@ -5,6 +5,7 @@
 
 mod diff;
 mod path;
+mod vmexit;
 
 use exitpath_analysis::table::{Figures, HandledBy, RowSummary, Variant, Verdict};
 use exitpath_recording::{Environment, Machine, Manifest};
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 pub use diff::{Diff, diff, incomparable};
 pub use path::{Path, path};
+pub use vmexit::{Vmexit, vmexit};
 
 /// The whole object.
 #[derive(Debug, Serialize)]

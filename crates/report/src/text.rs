@@ -5,6 +5,7 @@ pub(crate) mod diff;
 mod parts;
 mod path;
 mod tree;
+mod vmexit;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -17,6 +18,7 @@ pub use diff::{commit, diff};
 pub use parts::parts_of;
 pub use path::{Functions, path, seeds};
 pub use tree::tree;
+pub use vmexit::vmexit;
 
 use crate::format::{count, machine, new_table, none, plain, push_wrapped, subject, trimmed};
 use crate::json;

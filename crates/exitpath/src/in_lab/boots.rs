@@ -110,10 +110,7 @@ pub(super) fn run_all(
     let results: Mutex<Vec<Option<Result<Booted, Failure>>>> =
         Mutex::new(boots.iter().map(|_| None).collect());
     let lock = "no boot panics while it holds a lock";
-    let at_a_time = thread::available_parallelism()
-        .map_or(1, |n| n.get())
-        .min(MOST_AT_A_TIME)
-        .min(boots.len());
+    let at_a_time = self::at_a_time(boots.len());
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..at_a_time {
@@ -151,6 +148,12 @@ pub(super) fn run_all(
         Some(error) => Err(error),
         None => Ok(booted),
     }
+}
+
+/// How many of so many boots are made at a time.
+pub(super) fn at_a_time(boots: usize) -> usize {
+    let cpus = thread::available_parallelism().map_or(1, |n| n.get());
+    cpus.min(MOST_AT_A_TIME).min(boots)
 }
 
 fn no_kvm(hello: Hello) -> LabError {
@@ -318,12 +321,12 @@ pub(super) fn windows(order: &[&'static Row], samples: impl Fn(&Row) -> u32) -> 
     (0..).zip(order).map(window).collect()
 }
 
-fn not_done(run: &Run) -> Failure {
+pub(crate) fn not_done(run: &Run) -> Failure {
     let why = match &run.outcome {
         Outcome::Done => "done",
         Outcome::Skipped { reason } | Outcome::Fault { reason } | Outcome::Hung { reason } => {
             reason
         }
     };
-    Failure::Cannot(format!("{} could not be traced: {why}", run.row))
+    Failure::Cannot(format!("{} could not be measured: {why}", run.row))
 }

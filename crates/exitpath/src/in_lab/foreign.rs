@@ -1,6 +1,7 @@
 //! Real VMMs in the lab: the hidden command that starts them there, and the boot around it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read};
 use std::process::{Command, Stdio};
@@ -8,12 +9,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use exitpath_exits::{Row, bare};
+use exitpath_exits::Row;
 use exitpath_host::Root;
 use exitpath_lab::boot::Lab;
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::windows::{Collector, Expected};
 use exitpath_lab::wire::Hello;
+use exitpath_recording::Run;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -21,12 +23,16 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use super::boots::{self, Ended};
+use super::image_text;
 use super::worker::{self, PLAN_FILE, RESULT_FILE};
 use crate::failure::Failure;
 use crate::output;
 
 /// The hidden command's name.
 pub(crate) const NAME: &str = "vmm-in-lab";
+
+/// What the examination of the lab's machine found.
+pub(crate) type Facts = BTreeMap<String, serde_json::Value>;
 
 /// A VMM to be started in the lab, once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +41,6 @@ pub(crate) struct Start {
     pub(crate) title: String,
     /// Program and arguments, as they are in the lab.
     pub(crate) argv: Vec<String>,
-    /// Added to the environment.
-    pub(crate) environment: Vec<(String, String)>,
     /// Seconds of the lab's time it may take.
     pub(crate) seconds: u64,
 }
@@ -67,7 +71,7 @@ pub(crate) struct Printed {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct VmmReport {
     pub(crate) printed: Vec<Printed>,
-    pub(crate) facts: BTreeMap<String, serde_json::Value>,
+    pub(crate) facts: Facts,
     pub(crate) kallsyms: Option<String>,
 }
 
@@ -142,7 +146,6 @@ pub(crate) fn run() -> Result<(), Failure> {
 fn one(start: &Start) -> Result<Printed, Failure> {
     let mut child = Command::new(&start.argv[0])
         .args(&start.argv[1..])
-        .envs(start.environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -195,7 +198,26 @@ fn one(start: &Start) -> Result<Printed, Failure> {
     })
 }
 
-/// The windows that a VMM's boot should send.
-pub(crate) fn windows(rows: &[&'static Row], image: &bare::Plan) -> Vec<Expected> {
-    boots::windows(rows, |row| image.samples_of(row))
+impl Printed {
+    /// What the image said, as the runs of these rows.
+    ///
+    /// # Errors
+    /// What it did not say, and how the VMM ended, in words.
+    pub(crate) fn runs(&self, rows: &[&'static Row]) -> Result<Vec<Run>, String> {
+        image_text::runs(&self.text, rows).map_err(|what| format!("{what}{}", self.how_it_ended()))
+    }
+
+    /// How the VMM ended where that was not by itself, and the last it complained of; a message's
+    /// end.
+    pub(crate) fn how_it_ended(&self) -> String {
+        let mut text = String::new();
+        if let Some(ended) = &self.ended {
+            let _ = write!(text, "; {ended}");
+        }
+        let complaint = self.errors.lines().map(str::trim).rfind(|line| !line.is_empty());
+        if let Some(complaint) = complaint {
+            let _ = write!(text, "; the VMM says: {complaint}");
+        }
+        text
+    }
 }

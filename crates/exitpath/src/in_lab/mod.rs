@@ -3,8 +3,12 @@
 
 mod boots;
 pub(crate) mod foreign;
-pub(crate) mod names;
+mod image_text;
+mod names;
+pub(crate) mod vmm;
 pub(crate) mod worker;
+
+pub(crate) use boots::not_done;
 
 use std::collections::BTreeMap;
 use std::path::Path;

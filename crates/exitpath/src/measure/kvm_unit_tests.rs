@@ -1,76 +1,167 @@
-//! `exitpath measure --kvm-unit-tests DIR`: kvm-unit-tests' vmexit and this program's image under the
-//! same QEMU in the same lab, side by side.
+//! `exitpath measure --kvm-unit-tests DIR`: kvm-unit-tests' vmexit and exitpath's image under the same
+//! QEMU in the same lab, side by side.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use exitpath_analysis::vmexit::{self, Comparison};
+use exitpath_exits::{Row, bare};
 use exitpath_lab::initramfs::Initramfs;
-use exitpath_lab::qemu::Qemu;
-use exitpath_lab::vmm_files;
+use exitpath_recording::{Machine, Manifest, Plan, Recording};
+use exitpath_report::{json, text};
+use exitpath_runner::row_info;
 
+use super::{BATCH_LENGTH, BATCHES, WARM_UP};
 use crate::cli::Measure;
 use crate::failure::Failure;
 use crate::in_lab::foreign::{self, Start, VmmPlan};
+use crate::in_lab::not_done;
+use crate::in_lab::vmm::{self, IMAGE, Vmm};
 use crate::lab::Prepared;
-use crate::output;
+use crate::{image, output, provenance};
 
-/// Rows compared unless the user names others.
-const ROWS: [&str; 4] = [
-    "cpuid",
-    "inl_from_kernel",
-    "outl_to_kernel",
-    "inl_from_qemu",
-];
 /// The test in the lab.
 const VMEXIT: &str = "/vmm/vmexit.flat";
-/// Seconds of the lab's time for one row of theirs: its rounds double until one takes 2^30 ticks,
-/// so that all together take less than 2^32, which is 4.3 seconds.
+/// Seconds of the lab's time for one row of theirs: its rounds double until one takes 2^30 ticks
+/// or more, so that all together take less than 2^32, which is 4.3 seconds.
 const SECONDS: u64 = 20;
-
-/// The test's file in a checkout that has been built.
-fn find(dir: &Path) -> Result<PathBuf, Failure> {
-    let file = dir.join("x86/vmexit.flat");
-    if file.is_file() {
-        return Ok(file);
-    }
-    Err(Failure::Usage(format!("no {}", file.display())))
-}
+/// Bracketed samples of ours in a row unless the user says otherwise: enough for the lab's timer to
+/// interrupt a hundred of them, as it interrupts theirs.
+const SAMPLES: u32 = 65_536;
+/// Devices that vmexit's rows make use of; both run with them, as KVM's search among its devices
+/// takes longer for each.
+const DEVICES: [&str; 4] = ["-device", "pc-testdev", "-device", "pci-testdev"];
 
 pub(super) fn run(
     args: &Measure,
     dir: &Path,
     interrupted: &Arc<AtomicBool>,
 ) -> Result<(), Failure> {
-    let vmexit = find(dir)?;
-    let mut prepared = Prepared::new(&args.lab, interrupted)?;
-    let qemu = match std::env::var("VQ") {
-        Ok(p) => Qemu::at(Path::new(&p))?,
-        _ => Qemu::at(Path::new("/usr/bin/qemu-system-x86_64"))?,
+    let test = find(dir)?;
+    let rows = choose(&args.rows)?;
+    let out = args
+        .out
+        .clone()
+        .map_or_else(|| output::default_folder("measure"), Ok)?;
+    exitpath_recording::check_writable(&out).map_err(|error| Failure::Usage(error.to_string()))?;
+    let prepared = Prepared::new(&args.lab, interrupted)?;
+    let vmm = Vmm::find("qemu")?;
+    let image = bare::Plan {
+        samples: args.samples.unwrap_or(SAMPLES),
+        warm_up: WARM_UP,
+        batches: BATCHES,
+        batch_length: BATCH_LENGTH,
+        multiboot: true,
     };
     let mut files = Initramfs::new();
-    let vmm = vmm_files::add_qemu(&mut files, &qemu)?;
-    files.file_from(VMEXIT, &vmexit)?;
-    let starts = ROWS.iter().map(|row| {
-        let mut argv = vec![vmm.program.display().to_string()];
-        argv.extend(vmm.arguments.clone());
-        argv.extend(
-            "-nodefaults -no-user-config -display none -no-reboot -machine pc,accel=kvm -m 128 -smp 1 -device pc-testdev -device pci-testdev -device isa-debug-exit,iobase=0xf4,iosize=4 -serial stdio -kernel"
-                .split(' ').map(str::to_owned));
-        argv.extend([VMEXIT.to_owned(), "-append".to_owned(), row.to_string()]);
-        Start { title: row.to_string(), argv, environment: vmm.environment.clone(), seconds: SECONDS }
-    }).collect();
+    files.file_from(VMEXIT, &test)?;
+    files.file(IMAGE, 0o644, bare::elf(&rows, &image))?;
+    let ready = vmm.add_to(&mut files)?;
+    let start = |title: &str, kernel: &str, more: &[&str]| {
+        ready.start(title, kernel, &[&DEVICES, more].concat(), SECONDS)
+    };
+    let mut starts: Vec<Start> = rows
+        .iter()
+        .map(|row| start(row.name, VMEXIT, &["-append", row.name]))
+        .collect();
+    starts.push(start("exitpath's image", IMAGE, &[]));
     let plan = VmmPlan {
         starts,
         names: false,
     };
-    let lab = prepared.lab(args.lab.emulator.seeds(&[1])[0], 1);
-    let bar = output::progress(4);
-    let began = std::time::Instant::now();
-    let booted = foreign::boot(lab, files, &plan, None, &bar)?;
-    for p in &booted.report.printed {
-        output::print(&format!("{}\n{}\n{:?}\n", p.text, p.errors, p.ended))?;
+    let seed = args.lab.emulator.seeds(&[1])[0];
+    let bar = output::progress(rows.len() as u64 + 1);
+    let begun_unix_seconds = provenance::unix_seconds();
+    let booted = foreign::boot(prepared.lab(seed, 1), files, &plan, None, &bar);
+    bar.finish_and_clear();
+    let booted = booted?;
+    let broken = || Failure::Cannot("the lab's result lacks a VMM: report this as a bug".to_owned());
+    let (ours, theirs) = booted.report.printed.split_last().ok_or_else(broken)?;
+    let mut runs = ours.runs(&rows).map_err(Failure::Cannot)?;
+    let mut compared = Vec::new();
+    for ((row, printed), run) in rows.iter().zip(theirs).zip(&mut runs) {
+        run.seed = Some(seed);
+        let theirs = vmexit::figure(&printed.text, row.name).map_err(|what| {
+            let ended = printed.how_it_ended();
+            Failure::Cannot(format!("kvm-unit-tests' vmexit, {}: {what}{ended}", row.name))
+        })?;
+        let known = vmexit::ROWS.iter().find(|known| known.name == row.name);
+        let comparison = known.and_then(|known| Comparison::new(known, theirs, run));
+        compared.push(comparison.ok_or_else(|| not_done(run))?);
     }
-    output::print(&format!("{:?}", began.elapsed()))?;
-    Ok(())
+    let recording = Recording {
+        manifest: Manifest {
+            command: "measure".to_owned(),
+            begun_unix_seconds,
+            machine: Machine::Lab,
+            environment: vmm::environment(&ready, booted.hello, booted.report.facts, &args.lab, &prepared, &[seed]),
+            plan: Plan {
+                runs: 1,
+                samples: image.samples,
+                batches: image.batches,
+                batch_length: image.batch_length,
+                order_seed: 0,
+            },
+            rows: rows.iter().map(|row| row_info(row)).collect(),
+            warnings: Vec::new(),
+        },
+        runs,
+        trace: None,
+    };
+    exitpath_recording::write(&out, &recording)
+        .map_err(|error| Failure::Cannot(error.to_string()))?;
+    let place = out.display().to_string();
+    if args.json {
+        let json = json::vmexit(&recording.manifest, &compared, &place);
+        output::print(&json.render())
+    } else {
+        let text = text::vmexit(&recording.manifest, &compared);
+        output::print(&format!("{text}both under: {} {}\nrecording: {place}", ready.command(), DEVICES.join(" ")))
+    }
+}
+
+/// The test's file in a checkout that has been built.
+fn find(dir: &Path) -> Result<PathBuf, Failure> {
+    let usage = |what: String| Err(Failure::Usage(what));
+    let file = dir.join("x86/vmexit.flat");
+    if !file.exists() {
+        let dir = dir.display();
+        return usage(if file.with_extension("c").is_file() {
+            format!(
+                "{} is not built: run `./configure && make x86/vmexit.flat` in {dir}",
+                file.display()
+            )
+        } else {
+            format!("{dir} is no checkout of kvm-unit-tests: it has no x86/vmexit.c")
+        });
+    }
+    let is_elf = std::fs::read(&file).map(|bytes| bytes.starts_with(b"\x7fELF"));
+    match is_elf {
+        Ok(true) => Ok(file),
+        Ok(false) => usage(format!(
+            "{} is no ELF file: build it again (`make x86/vmexit.flat`)",
+            file.display()
+        )),
+        Err(error) => usage(format!("cannot read {}: {error}", file.display())),
+    }
+}
+
+/// The rows of these names, which both programs must have; the usual ones where there are none.
+fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
+    let usual: Vec<String> = vmexit::ROWS
+        .iter()
+        .map(|row| row.name.to_owned())
+        .collect();
+    let rows = image::choose(if names.is_empty() { &usual } else { names })?;
+    for row in &rows {
+        if !vmexit::ROWS.iter().any(|known| known.name == row.name) {
+            return Err(Failure::Usage(format!(
+                "{} is not compared: vmexit has no such row, or does something else in it; there are {}",
+                row.name,
+                usual.join(", ")
+            )));
+        }
+    }
+    Ok(rows)
 }
