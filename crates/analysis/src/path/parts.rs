@@ -100,7 +100,14 @@ fn whose_in_user(node: &Node) -> Whose {
     let begins = |names: &[&str]| names.iter().any(|name| module.starts_with(name));
     let is_library = module.contains(".so");
     if begins(&[
-        "libc.so", "libc-", "ld-", "ld.so", "libpthread", "libm.so", "[vdso]", "linux-vdso",
+        "libc.so",
+        "libc-",
+        "ld-",
+        "ld.so",
+        "libpthread",
+        "libm.so",
+        "[vdso]",
+        "linux-vdso",
     ]) {
         Whose::Libc
     } else if begins(&["libglib", "libgobject", "libgio", "libgmodule"]) {

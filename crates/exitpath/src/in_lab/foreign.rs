@@ -214,7 +214,11 @@ impl Printed {
         if let Some(ended) = &self.ended {
             let _ = write!(text, "; {ended}");
         }
-        let complaint = self.errors.lines().map(str::trim).rfind(|line| !line.is_empty());
+        let complaint = self
+            .errors
+            .lines()
+            .map(str::trim)
+            .rfind(|line| !line.is_empty());
         if let Some(complaint) = complaint {
             let _ = write!(text, "; the VMM says: {complaint}");
         }

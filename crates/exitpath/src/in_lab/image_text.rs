@@ -19,7 +19,10 @@ pub(crate) fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String
             continue;
         };
         let words = checked(line, due).ok_or_else(|| {
-            format!("the image's line {due} is garbled, or not there (`{}`)", shown(line))
+            format!(
+                "the image's line {due} is garbled, or not there (`{}`)",
+                shown(line)
+            )
         })?;
         due += 1;
         let strange = || format!("the image says what it never should: `{}`", shown(line));
@@ -99,7 +102,9 @@ fn checked(line: &str, due: u64) -> Option<Vec<&str>> {
     let (said, sum) = line.rsplit_once(" #")?;
     let hash = format!("xp1 {said}")
         .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        .fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
     if u32::from_str_radix(sum, 16).ok()? != hash {
         return None;
     }
@@ -153,7 +158,10 @@ mod tests {
         xp1 4 bye 1 #44da2e6b\n";
 
     fn parsed(text: &str) -> Result<Vec<Run>, String> {
-        runs(text, &[exitpath_exits::find("inl_from_qemu").expect("a row")])
+        runs(
+            text,
+            &[exitpath_exits::find("inl_from_qemu").expect("a row")],
+        )
     }
 
     #[test]
@@ -168,7 +176,11 @@ mod tests {
     #[test]
     fn what_is_cut_garbled_or_not_ours_is_refused_in_words() {
         let cut = &SAID[..SAID.find("xp1 3").expect("there")];
-        assert!(parsed(cut).unwrap_err().contains("in the midst of inl_from_qemu"));
+        assert!(
+            parsed(cut)
+                .unwrap_err()
+                .contains("in the midst of inl_from_qemu")
+        );
         let garbled = SAID.replace("5541", "5542");
         assert!(parsed(&garbled).unwrap_err().contains("line 2 is garbled"));
         let missing = SAID.replace("xp1 2", "zp1 2");

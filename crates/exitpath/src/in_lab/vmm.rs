@@ -13,9 +13,7 @@ use exitpath_lab::plugin::Plugin;
 use exitpath_lab::qemu::Qemu;
 use exitpath_lab::wire::Hello;
 use exitpath_lab::{vmm_files, windows};
-use exitpath_recording::{
-    Environment, Machine, Manifest, Outcome, Plan, Recording, Run, Trace,
-};
+use exitpath_recording::{Environment, Machine, Manifest, Outcome, Plan, Recording, Run, Trace};
 use exitpath_runner::row_info;
 use indicatif::ProgressBar;
 
@@ -139,10 +137,15 @@ impl Ready {
 
     /// To be started with this file in the image's place, and further arguments.
     pub(crate) fn start(&self, title: &str, image: &str, more: &[&str], seconds: u64) -> Start {
-        let argv = self.argv.iter().map(|word| word.replace(PLACEHOLDER, image));
+        let argv = self
+            .argv
+            .iter()
+            .map(|word| word.replace(PLACEHOLDER, image));
         Start {
             title: title.to_owned(),
-            argv: argv.chain(more.iter().map(|&word| word.to_owned())).collect(),
+            argv: argv
+                .chain(more.iter().map(|&word| word.to_owned()))
+                .collect(),
             seconds,
         }
     }
@@ -187,7 +190,9 @@ pub(crate) fn record(
         names: plan.plugin.is_some(),
     };
     let bar = output::progress(seeds.len() as u64);
-    let booted = boot_all(plan, &work, &files, &seeds, prepared, &bar, interrupted);
+    let booted = boot_all(&seeds, interrupted, |&seed| {
+        boot(plan, &work, files.clone(), seed, prepared, &bar)
+    });
     bar.finish_and_clear();
 
     let (mut runs, mut traces): (Vec<Run>, Vec<Trace>) = (Vec::new(), Vec::new());
@@ -214,7 +219,11 @@ pub(crate) fn record(
         let mut trace = windows::merge(traces);
         let kallsyms = booted.report.kallsyms.as_deref().unwrap_or_default();
         // Addresses are not randomised, so that one boot's files stand for all.
-        let maps = booted.report.printed.first().map_or("", |printed| &printed.maps);
+        let maps = booted
+            .report
+            .printed
+            .first()
+            .map_or("", |printed| &printed.maps);
         names::add_of_vmm(&mut trace, kallsyms, maps, &runs)?;
         names::add_lines(&mut trace, &prepared.kernel, plan.vmlinux)?;
         Some(trace)
@@ -278,28 +287,23 @@ pub(crate) fn environment(
     }
 }
 
-/// The boots, as many at a time as this machine has CPUs; results in the order of the seeds.
-fn boot_all(
-    plan: &UnderVmm<'_>,
-    work: &VmmPlan,
-    files: &Initramfs,
-    seeds: &[u64],
-    prepared: &Prepared,
-    bar: &ProgressBar,
-    interrupted: &Arc<AtomicBool>,
-) -> Result<Vec<Booted>, Failure> {
+/// Makes a boot of each item, as many at a time as this machine has CPUs; results in the order of
+/// the items. The first that fails ends the others.
+pub(crate) fn boot_all<T: Sync, R: Send>(
+    items: &[T],
+    interrupted: &AtomicBool,
+    boot: impl Fn(&T) -> Result<R, Failure> + Sync,
+) -> Result<Vec<R>, Failure> {
     let lock = "no boot panics while it holds a lock";
-    let queue: Mutex<VecDeque<(usize, u64)>> =
-        Mutex::new(seeds.iter().copied().enumerate().collect());
-    let done: Mutex<Vec<(usize, Booted)>> = Mutex::new(Vec::new());
+    let queue: Mutex<VecDeque<usize>> = Mutex::new((0..items.len()).collect());
+    let done: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::new());
     let failed: Mutex<Option<Failure>> = Mutex::new(None);
-    let at_a_time = boots::at_a_time(seeds.len());
     thread::scope(|scope| {
-        for _ in 0..at_a_time {
+        for _ in 0..boots::at_a_time(items.len()) {
             scope.spawn(|| {
-                while let Some((at, seed)) = { queue.lock().expect(lock).pop_front() } {
-                    match boot(plan, work, files.clone(), seed, prepared, bar) {
-                        Ok(booted) => done.lock().expect(lock).push((at, booted)),
+                while let Some(at) = { queue.lock().expect(lock).pop_front() } {
+                    match boot(&items[at]) {
+                        Ok(result) => done.lock().expect(lock).push((at, result)),
                         Err(error) => {
                             queue.lock().expect(lock).clear();
                             let mut failed = failed.lock().expect(lock);
@@ -320,7 +324,7 @@ fn boot_all(
     }
     let mut done = done.into_inner().expect(lock);
     done.sort_by_key(|(at, _)| *at);
-    Ok(done.into_iter().map(|(_, booted)| booted).collect())
+    Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
 fn boot(

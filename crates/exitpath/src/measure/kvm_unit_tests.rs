@@ -8,14 +8,14 @@ use std::sync::atomic::AtomicBool;
 use exitpath_analysis::vmexit::{self, Comparison};
 use exitpath_exits::{Row, bare};
 use exitpath_lab::initramfs::Initramfs;
-use exitpath_recording::{Machine, Manifest, Plan, Recording};
+use exitpath_recording::{Machine, Manifest, Plan, Recording, Run};
 use exitpath_report::{json, text};
 use exitpath_runner::row_info;
 
 use super::{BATCH_LENGTH, BATCHES, WARM_UP};
 use crate::cli::Measure;
 use crate::failure::Failure;
-use crate::in_lab::foreign::{self, Start, VmmPlan};
+use crate::in_lab::foreign::{self, VmmPlan};
 use crate::in_lab::not_done;
 use crate::in_lab::vmm::{self, IMAGE, Vmm};
 use crate::lab::Prepared;
@@ -56,46 +56,66 @@ pub(super) fn run(
     };
     let mut files = Initramfs::new();
     files.file_from(VMEXIT, &test)?;
-    files.file(IMAGE, 0o644, bare::elf(&rows, &image))?;
     let ready = vmm.add_to(&mut files)?;
-    let start = |title: &str, kernel: &str, more: &[&str]| {
-        ready.start(title, kernel, &[&DEVICES, more].concat(), SECONDS)
-    };
-    let mut starts: Vec<Start> = rows
-        .iter()
-        .map(|row| start(row.name, VMEXIT, &["-append", row.name]))
-        .collect();
-    starts.push(start("exitpath's image", IMAGE, &[]));
-    let plan = VmmPlan {
-        starts,
-        names: false,
-    };
     let seed = args.lab.emulator.seeds(&[1])[0];
-    let bar = output::progress(rows.len() as u64 + 1);
+    let bar = output::progress(2 * rows.len() as u64);
     let begun_unix_seconds = provenance::unix_seconds();
-    let booted = foreign::boot(prepared.lab(seed, 1), files, &plan, None, &bar);
+    // A boot for each row, so that what one leaves running does not disturb the next one.
+    let booted = vmm::boot_all(&rows, interrupted, |&row| {
+        let mut files = files.clone();
+        files.file(IMAGE, 0o644, bare::elf(&[row], &image))?;
+        let start = |kernel: &str, more: &[&str]| {
+            ready.start(row.name, kernel, &[&DEVICES, more].concat(), SECONDS)
+        };
+        let plan = VmmPlan {
+            starts: vec![start(VMEXIT, &["-append", row.name]), start(IMAGE, &[])],
+            names: false,
+        };
+        foreign::boot(prepared.lab(seed, 1), files, &plan, None, &bar)
+    });
     bar.finish_and_clear();
     let booted = booted?;
-    let broken = || Failure::Cannot("the lab's result lacks a VMM: report this as a bug".to_owned());
-    let (ours, theirs) = booted.report.printed.split_last().ok_or_else(broken)?;
-    let mut runs = ours.runs(&rows).map_err(Failure::Cannot)?;
+    let mut runs = Vec::new();
     let mut compared = Vec::new();
-    for ((row, printed), run) in rows.iter().zip(theirs).zip(&mut runs) {
-        run.seed = Some(seed);
-        let theirs = vmexit::figure(&printed.text, row.name).map_err(|what| {
-            let ended = printed.how_it_ended();
-            Failure::Cannot(format!("kvm-unit-tests' vmexit, {}: {what}{ended}", row.name))
+    for (id, (row, booted)) in (0..).zip(rows.iter().zip(&booted)) {
+        let [theirs, ours] = booted.report.printed.as_slice() else {
+            return Err(Failure::Cannot(
+                "the lab's result lacks a VMM: report this as a bug".to_owned(),
+            ));
+        };
+        let figure = vmexit::figure(&theirs.text, row.name).map_err(|what| {
+            let ended = theirs.how_it_ended();
+            Failure::Cannot(format!(
+                "kvm-unit-tests' vmexit, {}: {what}{ended}",
+                row.name
+            ))
         })?;
+        let of_row = ours.runs(&[row]).map_err(Failure::Cannot)?;
         let known = vmexit::ROWS.iter().find(|known| known.name == row.name);
-        let comparison = known.and_then(|known| Comparison::new(known, theirs, run));
-        compared.push(comparison.ok_or_else(|| not_done(run))?);
+        for run in of_row {
+            let comparison = known.and_then(|known| Comparison::new(known, figure, &run));
+            compared.push(comparison.ok_or_else(|| not_done(&run))?);
+            runs.push(Run {
+                id,
+                seed: Some(seed),
+                ..run
+            });
+        }
     }
+    let first = booted.into_iter().next().ok_or(Failure::Interrupted)?;
     let recording = Recording {
         manifest: Manifest {
             command: "measure".to_owned(),
             begun_unix_seconds,
             machine: Machine::Lab,
-            environment: vmm::environment(&ready, booted.hello, booted.report.facts, &args.lab, &prepared, &[seed]),
+            environment: vmm::environment(
+                &ready,
+                first.hello,
+                first.report.facts,
+                &args.lab,
+                &prepared,
+                &[seed],
+            ),
             plan: Plan {
                 runs: 1,
                 samples: image.samples,
@@ -117,7 +137,11 @@ pub(super) fn run(
         output::print(&json.render())
     } else {
         let text = text::vmexit(&recording.manifest, &compared);
-        output::print(&format!("{text}both under: {} {}\nrecording: {place}", ready.command(), DEVICES.join(" ")))
+        output::print(&format!(
+            "{text}both under: {} {}\nrecording: {place}",
+            ready.command(),
+            DEVICES.join(" ")
+        ))
     }
 }
 
@@ -149,10 +173,7 @@ fn find(dir: &Path) -> Result<PathBuf, Failure> {
 
 /// The rows of these names, which both programs must have; the usual ones where there are none.
 fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
-    let usual: Vec<String> = vmexit::ROWS
-        .iter()
-        .map(|row| row.name.to_owned())
-        .collect();
+    let usual: Vec<String> = vmexit::ROWS.iter().map(|row| row.name.to_owned()).collect();
     let rows = image::choose(if names.is_empty() { &usual } else { names })?;
     for row in &rows {
         if !vmexit::ROWS.iter().any(|known| known.name == row.name) {

@@ -43,11 +43,7 @@ pub struct Row {
 }
 
 /// The comparison as an object.
-pub fn vmexit<'a>(
-    manifest: &'a Manifest,
-    rows: &[Comparison],
-    recording: &'a str,
-) -> Vmexit<'a> {
+pub fn vmexit<'a>(manifest: &'a Manifest, rows: &[Comparison], recording: &'a str) -> Vmexit<'a> {
     let row = |row: &Comparison| Row {
         name: row.row.name,
         vmexit: row.theirs,

@@ -48,7 +48,7 @@ pub fn vmexit(manifest: &Manifest, rows: &[Comparison]) -> String {
     push_wrapped(
         &mut text,
         &format!(
-            "known: interruptions (in ours they add, in the mean: {}), their guest's local APIC (up \
+            "known: timer ticks (in ours they add, in the mean: {}), their guest's local APIC (up \
              to 16), memory (3 either way), truncation (−1), and for cpuid the leaf, which they \
              leave to chance (up to 140)",
             interruptions.join(", ")
