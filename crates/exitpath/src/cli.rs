@@ -83,8 +83,13 @@ pub(crate) struct Measure {
     /// Bracketed samples in each run [default: 1000 on a host, 250 in the lab]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) samples: Option<u32>,
-    /// Compare with kvm-unit-tests' vmexit: the folder of a checkout in which x86/vmexit.flat was built
-    #[arg(long, value_name = "DIR")]
+    /// Measure under a real VMM: `qemu` is this machine's; else a QEMU's path, or a command in which
+    /// {image} stands for the image's path
+    #[arg(long, value_name = "VMM")]
+    pub(crate) vmm: Option<String>,
+    /// Compare with kvm-unit-tests' vmexit under the same QEMU in the lab: the folder of a checkout in
+    /// which x86/vmexit.flat was built
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["runs", "order_seed"])]
     pub(crate) kvm_unit_tests: Option<PathBuf>,
     /// Seed of the random order of runs [default: random on a host, 1 in the lab]
     #[arg(long, value_name = "N")]
@@ -192,8 +197,9 @@ pub(crate) struct Trace {
     #[arg(long, value_name = "FUNCTION", value_delimiter = ',',
         conflicts_with_all = ["json", "tree", "annotate", "folded", "flamegraph", "perfetto"])]
     pub(crate) without: Vec<String>,
-    /// Trace under a real VMM in the lab: `qemu` is this machine's
-    #[arg(long, value_name = "VMM")]
+    /// Trace under a real VMM in the lab, with exitpath's own beside it: `qemu` is this machine's; else
+    /// a QEMU's path, or a command in which {image} stands for the image's path
+    #[arg(long, value_name = "VMM", conflicts_with_all = ["without", "recording"])]
     pub(crate) vmm: Option<String>,
     /// Seconds a guest may go without progress
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]

@@ -9,7 +9,9 @@ use super::model::{Count, Node, RowPath};
 pub enum Whose {
     /// The guest's.
     Guest,
-    /// The kernel's, before the VMM runs; all of it where no VMM does.
+    /// The kernel's, where no VMM runs in the round.
+    Kernel,
+    /// The kernel's, before the VMM runs.
     KernelBefore,
     /// The C library's, the dynamic linker's or the vDSO's.
     Libc,
@@ -27,8 +29,9 @@ pub enum Whose {
 
 impl Whose {
     /// All of them, in the order of a round.
-    pub const ALL: [Whose; 8] = [
+    pub const ALL: [Whose; 9] = [
         Whose::Guest,
+        Whose::Kernel,
         Whose::KernelBefore,
         Whose::Libc,
         Whose::Glib,
@@ -43,6 +46,7 @@ impl Whose {
     pub fn name(self) -> &'static str {
         match self {
             Whose::Guest => "guest",
+            Whose::Kernel => "kernel",
             Whose::KernelBefore => "kernel, before user space",
             Whose::Libc => "libc",
             Whose::Glib => "GLib",
@@ -83,7 +87,8 @@ pub fn parts(path: &RowPath) -> Vec<Part> {
         let whose = match node.space {
             Space::Guest => Whose::Guest,
             Space::User => whose_in_user(node),
-            Space::Kernel if first.is_none_or(|first| position < first) => Whose::KernelBefore,
+            Space::Kernel if first.is_none() => Whose::Kernel,
+            Space::Kernel if first.is_some_and(|first| position < first) => Whose::KernelBefore,
             Space::Kernel if last.is_some_and(|last| position > last) => Whose::KernelAfter,
             Space::Kernel => Whose::KernelBetween,
         };
@@ -205,7 +210,7 @@ mod tests {
         let steps = [(0, 1, false), (1, 100, false), (0, 1, false), (1, 9, true)];
         assert_eq!(
             told(&round(&steps)),
-            [(Whose::Guest, 2, 2), (Whose::KernelBefore, 109, 100)]
+            [(Whose::Guest, 2, 2), (Whose::Kernel, 109, 100)]
         );
         assert_eq!(told(&round(&[])), []);
     }

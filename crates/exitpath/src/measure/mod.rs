@@ -12,7 +12,7 @@ use exitpath_runner::Settings;
 
 use crate::cli::{Measure, On};
 use crate::failure::Failure;
-use crate::{doctor, interrupt, output, rows, show};
+use crate::{doctor, image, interrupt, output, rows, show};
 
 /// Repetitions of the batch estimator in a run.
 const BATCHES: u32 = 8;
@@ -28,7 +28,10 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
     if let Some(dir) = &args.kvm_unit_tests {
         return kvm_unit_tests::run(args, dir, &interrupt::flag());
     }
-    let rows = rows::choose(&args.rows)?;
+    let rows = match &args.vmm {
+        Some(_) => image::choose(&args.rows)?,
+        None => rows::choose(&args.rows)?,
+    };
     let dir = args
         .out
         .clone()
@@ -38,6 +41,11 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
     let interrupted = interrupt::flag();
 
     let (machine, guest, why) = choose_machine(args.on)?;
+    if machine == On::Host && args.vmm.is_some() {
+        return Err(Failure::Usage(
+            "--vmm measures in the lab for now: add --on lab".to_owned(),
+        ));
+    }
     let mut recording = match machine {
         On::Host => host::measure(args, &rows, &guest, &interrupted)?,
         On::Lab => lab::measure(args, &rows, &interrupted)?,
