@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use exitpath_exits::Row;
-use exitpath_host::Root;
+use exitpath_host::{Root, noise_difference, noise_snapshot_on};
 use exitpath_lab::boot::Lab;
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::windows::{Collector, Expected};
@@ -28,6 +29,15 @@ use super::worker::{self, PLAN_FILE, RESULT_FILE};
 use crate::failure::Failure;
 use crate::output;
 
+/// Most bytes that are read of what a VMM prints.
+const MOST_TEXT: usize = 4 << 20;
+/// Bytes read at once.
+const PIECE: usize = 4096;
+/// The counter that says how many samples may be interrupted ones.
+const INTERRUPTS: &str = "host.cpu_interrupts";
+/// What a reader should know of a run whose exits nobody counted.
+const NOT_COUNTED: &str = "KVM's statistics of another VMM's guest cannot be read in phase with its \
+                           rows; `exitpath trace --vmm` counts exits";
 /// The hidden command's name.
 pub(crate) const NAME: &str = "vmm-in-lab";
 
@@ -65,6 +75,8 @@ pub(crate) struct Printed {
     pub(crate) ended: Option<String>,
     /// `/proc/PID/maps` while it ran.
     pub(crate) maps: String,
+    /// Interrupts of the lab's machine meanwhile, its timer's included.
+    pub(crate) interrupts: Option<i64>,
 }
 
 /// What one boot brings out.
@@ -143,7 +155,10 @@ pub(crate) fn run() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Starts a VMM and waits for its end, or ends it.
 fn one(start: &Start) -> Result<Printed, Failure> {
+    let before = noise_snapshot_on(&Root::default(), 0);
+    let until = Instant::now() + Duration::from_secs(start.seconds);
     let mut child = Command::new(&start.argv[0])
         .args(&start.argv[1..])
         .stdin(Stdio::null())
@@ -151,51 +166,71 @@ fn one(start: &Start) -> Result<Printed, Failure> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| Failure::Cannot(format!("cannot start {}: {error}", start.argv[0])))?;
-    let mut out = child.stdout.take().expect("piped");
-    let mut err = child.stderr.take().expect("piped");
-    let (send, receive) = mpsc::channel::<Vec<u8>>();
+    let (out, err) = (pieces(child.stdout.take()), pieces(child.stderr.take()));
+    let (mut text, mut maps) = (Vec::new(), String::new());
+    let mut ended = None;
+    loop {
+        match out.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(bytes) => text.extend(bytes),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                ended = Some(format!("it ran for more than {} s", start.seconds));
+                break;
+            }
+        }
+        // At its first word all its libraries are there; at its last one they may be gone.
+        if maps.is_empty() {
+            let of_child = format!("/proc/{}/maps", child.id());
+            maps = std::fs::read_to_string(of_child).unwrap_or_default();
+        }
+        if text.len() > MOST_TEXT {
+            ended = Some(format!("it printed more than {MOST_TEXT} bytes"));
+            break;
+        }
+    }
+    // One that has closed its output may still run.
+    while ended.is_none() && matches!(child.try_wait(), Ok(None)) {
+        if Instant::now() > until {
+            ended = Some(format!("it ran for more than {} s", start.seconds));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    let status = child.wait();
+    // Where the guest said all, the VMM's own status means nothing: isa-debug-exit sets it.
+    if let (None, Ok(status)) = (&ended, status)
+        && let Some(signal) = status.signal()
+    {
+        ended = Some(format!("signal {signal} ended it"));
+    }
+    let mut errors = Vec::new();
+    // A process that it started may have its standard error, and be alive.
+    while let Ok(bytes) = err.recv_timeout(Duration::from_millis(100)) {
+        errors.extend(bytes);
+    }
+    let after = noise_snapshot_on(&Root::default(), 0);
+    Ok(Printed {
+        text: String::from_utf8_lossy(&text).into_owned(),
+        errors: String::from_utf8_lossy(&errors).into_owned(),
+        ended,
+        maps,
+        interrupts: noise_difference(&before, &after).remove(INTERRUPTS),
+    })
+}
+
+/// What a pipe brings, as it comes; at most [`MOST_TEXT`] bytes of it wait.
+fn pieces(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (send, receive) = mpsc::sync_channel(MOST_TEXT / PIECE);
     thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(n @ 1..) = out.read(&mut buffer) {
-            if send.send(buffer[..n].to_vec()).is_err() {
+        let mut buffer = [0; PIECE];
+        let Some(mut pipe) = pipe else { return };
+        while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+            if send.send(buffer[..length].to_vec()).is_err() {
                 return;
             }
         }
     });
-    let errors = thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = err.read_to_end(&mut text);
-        text
-    });
-    let until = Instant::now() + Duration::from_secs(start.seconds);
-    let mut text = Vec::new();
-    let mut maps = String::new();
-    let mut ended = None;
-    loop {
-        match receive.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(bytes) => {
-                text.extend(bytes);
-                // At its first word all its libraries are there; at its last one they may be gone.
-                if maps.is_empty() {
-                    let of_child = format!("/proc/{}/maps", child.id());
-                    maps = std::fs::read_to_string(of_child).unwrap_or_default();
-                }
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                ended = Some(format!("it ran for more than {} seconds", start.seconds));
-                let _ = child.kill();
-                break;
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    let _status = child.wait();
-    Ok(Printed {
-        text: String::from_utf8_lossy(&text).into_owned(),
-        errors: String::from_utf8_lossy(&errors.join().unwrap_or_default()).into_owned(),
-        ended,
-        maps,
-    })
+    receive
 }
 
 impl Printed {
@@ -204,7 +239,17 @@ impl Printed {
     /// # Errors
     /// What it did not say, and how the VMM ended, in words.
     pub(crate) fn runs(&self, rows: &[&'static Row]) -> Result<Vec<Run>, String> {
-        image_text::runs(&self.text, rows).map_err(|what| format!("{what}{}", self.how_it_ended()))
+        let mut runs = image_text::runs(&self.text, rows)
+            .map_err(|what| format!("{what}{}", self.how_it_ended()))?;
+        for run in &mut runs {
+            run.notes.push(NOT_COUNTED.to_owned());
+            // Of the VMM's whole life, so no fewer than hit this row.
+            let interrupts = self
+                .interrupts
+                .map(|number| (INTERRUPTS.to_owned(), number));
+            run.counters.extend(interrupts);
+        }
+        Ok(runs)
     }
 
     /// How the VMM ended where that was not by itself, and the last it complained of; a message's

@@ -30,10 +30,6 @@ pub(crate) const COMMAND: &str = "vmm.command";
 pub(crate) const VERSION: &str = "vmm.version";
 /// Seconds of the lab's time that a VMM may take for all rows.
 const SECONDS: u64 = 60;
-/// What a reader should know of a run whose exits nobody counted.
-const NOT_COUNTED: &str = "exits were not counted: KVM's statistics of another VMM's guest cannot be \
-                           read in phase with its rows; `exitpath trace --vmm` counts them";
-
 /// The image in the lab.
 pub(crate) const IMAGE: &str = "/vmm/image.elf";
 /// What stands for the image in a command.
@@ -340,13 +336,10 @@ fn boot(
     let records = plan.plugin == Some(Plugin::Records);
     let expected = records.then(|| boots::windows(plan.rows, |row| plan.image.samples_of(row)));
     let mut booted = foreign::boot(lab, files, work, expected, bar)?;
-    let mut runs = match booted.report.printed.first() {
+    let runs = match booted.report.printed.first() {
         Some(printed) => printed.runs(plan.rows).map_err(Failure::Cannot)?,
         None => Vec::new(),
     };
-    for run in &mut runs {
-        run.notes.push(NOT_COUNTED.to_owned());
-    }
     let trace = match booted.collector.take() {
         None => None,
         Some(collector) => {
