@@ -182,3 +182,123 @@ fn slot_of(address: u64, code: &[u8]) -> Option<u64> {
     let offset = i32::from_le_bytes(offset.try_into().ok()?);
     Some((address + at as u64 + 6).wrapping_add_signed(offset.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This very test program, which has symbols.
+    fn this() -> Vec<u8> {
+        let path = std::env::current_exe().expect("the test's path");
+        std::fs::read(path).expect("the test's file")
+    }
+
+    /// The same without its table of symbols: its section is said to be something else.
+    fn stripped(mut bytes: Vec<u8>) -> Vec<u8> {
+        let word = |bytes: &[u8], at: usize, size: usize| {
+            let mut value = [0; 8];
+            value[..size].copy_from_slice(&bytes[at..at + size]);
+            u64::from_le_bytes(value) as usize
+        };
+        let (table, size, count) = (
+            word(&bytes, 0x28, 8),
+            word(&bytes, 0x3a, 2),
+            word(&bytes, 0x3c, 2),
+        );
+        for header in (0..count).map(|number| table + number * size) {
+            // SHT_SYMTAB becomes SHT_PROGBITS.
+            if word(&bytes, header + 4, 4) == 2 {
+                bytes[header + 4] = 1;
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_stripped_programs_functions_are_where_its_symbols_were() {
+        let whole = this();
+        let known = elf(&whole, "t", 0).expect("an ELF file");
+        let bytes = stripped(whole);
+        assert!(elf(&bytes, "t", 0).expect("an ELF file").is_empty());
+        let found = program(&bytes, None, "t", 0x1000).expect("an ELF file");
+        let starts: std::collections::HashSet<u64> = known.iter().map(|s| s.address).collect();
+        let hits = found
+            .iter()
+            .filter(|s| starts.contains(&(s.address - 0x1000)))
+            .count();
+        // Pieces of functions that a compiler moved elsewhere have frames of their own.
+        assert!(
+            hits * 10 > known.len() * 8,
+            "{hits} of {} in {}",
+            known.len(),
+            found.len()
+        );
+        for pair in found.windows(2) {
+            assert!(
+                pair[0].address + pair[0].size <= pair[1].address,
+                "{pair:?}"
+            );
+        }
+        let one = &found[0];
+        assert_eq!(one.name, format!("t+{:#x}", one.address - 0x1000));
+    }
+
+    #[test]
+    fn symbols_win_over_frames_and_those_of_a_debug_file_over_both() {
+        let whole = this();
+        let known = elf(&whole, "t", 0).expect("an ELF file");
+        let bytes = stripped(whole.clone());
+        for found in [
+            program(&whole, None, "t", 0),
+            program(&bytes, Some(&whole), "t", 0),
+        ] {
+            let found = found.expect("ELF files");
+            assert!(known.iter().all(|symbol| found.contains(symbol)));
+        }
+        assert!(program(b"no ELF", None, "t", 0).is_err());
+    }
+
+    #[test]
+    fn broken_frames_end_the_list_and_nothing_else() {
+        let mut bytes = stripped(this());
+        let whole = program(&bytes, None, "t", 0).expect("an ELF file").len();
+        let file = ElfFile64::<Endianness>::parse(&*bytes).expect("an ELF file");
+        let section = file.section_by_name(".eh_frame").expect("frames");
+        let (from, size) = section.file_range().expect("in the file");
+        let middle = (from + size / 2) as usize;
+        bytes[middle..middle + 256].fill(0xff);
+        let found = program(&bytes, None, "t", 0).expect("an ELF file").len();
+        assert!(found < whole, "{found} of {whole}");
+    }
+
+    #[test]
+    fn an_entry_of_the_linkage_table_is_known_by_its_slot() {
+        let plain = [0xff, 0x25, 0x10, 0, 0, 0];
+        assert_eq!(slot_of(0x1000, &plain), Some(0x1016));
+        let behind_endbr = [
+            0xf3, 0x0f, 0x1e, 0xfa, 0xf2, 0xff, 0x25, 0xf0, 0xff, 0xff, 0xff,
+        ];
+        assert_eq!(slot_of(0x1000, &behind_endbr), Some(0x1000 + 11 - 16));
+        assert_eq!(slot_of(0x1000, &[0xff, 0x25, 0]), None);
+        assert_eq!(slot_of(0x1000, &[0x90; 16]), None);
+    }
+
+    #[test]
+    fn a_debug_file_is_found_by_the_builds_id() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bytes = this();
+        let file = ElfFile64::<Endianness>::parse(&*bytes).expect("an ELF file");
+        assert_eq!(debug_file_in(folder.path(), &bytes), None);
+        // Not every linker gives an id.
+        if let Ok(Some(id)) = file.build_id() {
+            let name: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+            let path = folder
+                .path()
+                .join(&name[..2])
+                .join(format!("{}.debug", &name[2..]));
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(&path, b"symbols").expect("a file");
+            assert_eq!(debug_file_in(folder.path(), &bytes), Some(path));
+        }
+    }
+}
