@@ -117,10 +117,17 @@ impl Vmm {
                     version: Some(qemu.version.clone()),
                 })
             }
-            Vmm::Command(command) => Ok(Ready {
-                argv: vmm_files::add_command(files, command)?,
-                version: None,
-            }),
+            Vmm::Command(command) => {
+                let argv = vmm_files::add_command(files, command).map_err(|error| match error {
+                    // The user's own words.
+                    LabError::NotAProgram { .. } => Failure::Usage(error.to_string()),
+                    error => error.into(),
+                })?;
+                Ok(Ready {
+                    argv,
+                    version: None,
+                })
+            }
         }
     }
 }

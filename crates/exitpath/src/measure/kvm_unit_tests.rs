@@ -40,13 +40,20 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let test = find(dir)?;
     let rows = choose(&args.rows)?;
+    let named = args.vmm.as_deref().unwrap_or("qemu");
+    let vmm = Vmm::find(named)?;
+    if !matches!(vmm, Vmm::Qemu(_)) {
+        return Err(Failure::Usage(format!(
+            "--vmm {named}: vmexit runs under QEMU, whose test devices it needs; give `qemu` or a \
+             QEMU's path"
+        )));
+    }
     let out = args
         .out
         .clone()
         .map_or_else(|| output::default_folder("measure"), Ok)?;
     exitpath_recording::check_writable(&out).map_err(|error| Failure::Usage(error.to_string()))?;
     let prepared = Prepared::new(&args.lab, interrupted)?;
-    let vmm = Vmm::find("qemu")?;
     let image = bare::Plan {
         samples: args.samples.unwrap_or(SAMPLES),
         warm_up: WARM_UP,
