@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::boots::{self, Ended};
 use super::image_text;
-use super::worker::{self, PLAN_FILE, RESULT_FILE};
+use super::worker::{self, PLAN_FILE, RESULT_FILE, Vdso};
 use crate::failure::Failure;
 use crate::output;
 
@@ -85,6 +85,7 @@ pub(crate) struct VmmReport {
     pub(crate) printed: Vec<Printed>,
     pub(crate) facts: Facts,
     pub(crate) kallsyms: Option<String>,
+    pub(crate) vdso: Option<Vdso>,
 }
 
 /// What a boot brought out.
@@ -144,6 +145,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         printed,
         facts,
         kallsyms,
+        vdso: plan.names.then(worker::vdso).flatten(),
     };
     let cannot = |error: &dyn std::fmt::Display| {
         Failure::Cannot(format!("cannot write {RESULT_FILE}: {error}"))

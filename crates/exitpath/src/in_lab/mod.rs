@@ -70,6 +70,7 @@ pub(crate) fn record(
     let (mut kernel, mut cmdline) = (String::new(), String::new());
     let mut traces = Vec::new();
     let mut kallsyms = None;
+    let mut vdsos = Vec::new();
     for (boot, booted) in boots.iter().zip(booted) {
         if facts.is_empty() {
             facts = booted.report.facts;
@@ -78,6 +79,7 @@ pub(crate) fn record(
         if kallsyms.is_none() {
             kallsyms = booted.report.kallsyms;
         }
+        vdsos.extend(booted.report.vdso);
         let first = runs.len() as u32;
         runs.extend((first..).zip(booted.report.runs).map(|(id, run)| Run {
             id,
@@ -122,7 +124,7 @@ pub(crate) fn record(
     } else {
         let mut trace = windows::merge(traces);
         let kallsyms = kallsyms.as_deref().unwrap_or_default();
-        names::add(&mut trace, kallsyms, &runs)?;
+        names::add(&mut trace, kallsyms, &vdsos, &runs)?;
         names::add_lines(&mut trace, &prepared.kernel, plan.vmlinux)?;
         Some(trace)
     };

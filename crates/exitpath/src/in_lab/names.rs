@@ -11,16 +11,31 @@ use exitpath_names::Mapping;
 use exitpath_recording::trace::{BRACKET, GUEST, HANDLER, OPERATION};
 use exitpath_recording::{Run, Space, Symbol, Trace};
 
+use super::worker::{VDSO, Vdso};
 use crate::failure::Failure;
 
 /// Adds symbols to a trace.
-pub(super) fn add(trace: &mut Trace, kallsyms: &str, runs: &[Run]) -> Result<(), Failure> {
+pub(super) fn add(
+    trace: &mut Trace,
+    kallsyms: &str,
+    vdsos: &[Vdso],
+    runs: &[Run],
+) -> Result<(), Failure> {
     let mut symbols = exitpath_names::kallsyms(kallsyms)?;
     let program = std::env::current_exe()
         .and_then(std::fs::read)
         .map_err(|error| Failure::Cannot(format!("cannot read this program: {error}")))?;
     // It is linked to its address, and the lab runs this very file.
     symbols.extend(exitpath_names::elf(&program, env!("CARGO_BIN_NAME"), 0)?);
+    // Each boot's process may have it elsewhere.
+    for vdso in vdsos {
+        symbols.extend(exitpath_names::program(
+            &vdso.bytes,
+            None,
+            VDSO,
+            vdso.address,
+        )?);
+    }
     for run in runs {
         symbols.extend(guest(&run.row));
     }
@@ -35,6 +50,7 @@ pub(crate) fn add_of_vmm(
     trace: &mut Trace,
     kallsyms: &str,
     maps: &str,
+    vdso: Option<&Vdso>,
     runs: &[Run],
 ) -> Result<(), Failure> {
     let mut symbols = exitpath_names::kallsyms(kallsyms)?;
@@ -47,7 +63,16 @@ pub(crate) fn add_of_vmm(
     }
     for mapping in files {
         let path = Path::new(&mapping.file);
-        // The vDSO and the like are no files, and what is not mapped by name has none.
+        // Another process's is the same, wherever it lies.
+        if let Some(vdso) = vdso.filter(|_| mapping.file == VDSO) {
+            symbols.extend(exitpath_names::program(
+                &vdso.bytes,
+                None,
+                VDSO,
+                mapping.start,
+            )?);
+        }
+        // What else is no file has no names.
         if !path.is_absolute() {
             continue;
         }

@@ -227,7 +227,13 @@ pub(crate) fn record(
             .printed
             .first()
             .map_or("", |printed| &printed.maps);
-        names::add_of_vmm(&mut trace, kallsyms, maps, &runs)?;
+        names::add_of_vmm(
+            &mut trace,
+            kallsyms,
+            maps,
+            booted.report.vdso.as_ref(),
+            &runs,
+        )?;
         names::add_lines(&mut trace, &prepared.kernel, plan.vmlinux)?;
         Some(trace)
     };
