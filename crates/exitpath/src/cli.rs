@@ -77,12 +77,6 @@ pub(crate) struct Measure {
     /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Fresh VMs for each row, on a host
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(crate) runs: u32,
-    /// Bracketed samples in each run [default: 1000 on a host, 250 in the lab]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub(crate) samples: Option<u32>,
     /// Measure under a real VMM: `qemu` is this machine's; else a QEMU's path, or a command in which
     /// {image} stands for the image's path
     #[arg(long, value_name = "VMM")]
@@ -91,14 +85,27 @@ pub(crate) struct Measure {
     /// which x86/vmexit.flat was built
     #[arg(long, value_name = "DIR", conflicts_with_all = ["runs", "order_seed"])]
     pub(crate) kvm_unit_tests: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    #[command(flatten)]
+    pub(crate) lab: LabOptions,
+}
+
+/// How much is measured, and in which order.
+#[derive(Debug, Args)]
+pub(crate) struct Sampling {
+    /// Fresh VMs for each row, on a host
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) runs: u32,
+    /// Bracketed samples in each run [default: 1000 on a host, 250 in the lab]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) samples: Option<u32>,
     /// Seed of the random order of runs [default: random on a host, 1 in the lab]
     #[arg(long, value_name = "N")]
     pub(crate) order_seed: Option<u64>,
     /// Seconds a guest may go without progress
     #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) watchdog: u64,
-    #[command(flatten)]
-    pub(crate) lab: LabOptions,
 }
 
 #[derive(Debug, Args)]

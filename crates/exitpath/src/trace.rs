@@ -133,11 +133,12 @@ pub(crate) fn traceable(rows: &[&'static Row]) -> Result<(), Failure> {
             )));
         }
         // See the plugin: its CPU index means nothing where QEMU runs several in one thread.
-        if row.vcpus > 1 {
+        if row.vcpus > 1 || row.cpus > 1 {
             return Err(Failure::Usage(format!(
-                "{} needs two vCPUs, and QEMU does not tell its plugins which of two CPUs executes \
+                "{} needs two {}, and QEMU does not tell its plugins which of two CPUs executes \
                  an instruction (thread=single): rows with one vCPU can be traced",
-                row.name
+                row.name,
+                if row.vcpus > 1 { "vCPUs" } else { "CPUs" },
             )));
         }
     }

@@ -54,6 +54,8 @@ pub enum Need {
     TsxCtrl,
     /// A performance counter.
     Pmu,
+    /// General registers by `kvm_run` (`KVM_CAP_SYNC_REGS`).
+    SyncRegs,
 }
 
 /// An ioeventfd that KVM answers instead of user space.

@@ -273,10 +273,11 @@ guest_program! { xsetbv,
 guest_program! { rdpmc, setup: "xor ecx, ecx", op: "rdpmc" }
 guest_program! { nested_page_fault, op: "mov byte ptr [r12], 1", after: "add r12, 0x1000" }
 guest_program! { dirty_log_write, op: "mov byte ptr [r12], 1", after: "add r12, 0x1000" }
-// Each vCPU writes to a port of its own, which its APIC's number tells.
+// Each vCPU writes to a port of its own, which its APIC's number tells. The others do nothing else, and
+// count it.
 guest_program! { locked_write,
     setup: "mov edx, {FIRST}\nxor eax, eax", op: "out dx, eax",
     secondary: "mov eax, 1\nxor ecx, ecx\ncpuid\nshr ebx, 24\nlea edx, [rbx * 4 + {FIRST}]\nxor eax, eax\n\
-        2:\nout dx, eax\njmp 2b",
-    consts: { FIRST = port::LOCKED },
+        shl ebx, 6\n2:\nout dx, eax\ninc qword ptr [rbx + {WRITES}]\njmp 2b",
+    consts: { FIRST = port::LOCKED, WRITES = CONTROL + word::WRITES },
 }

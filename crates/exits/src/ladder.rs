@@ -4,7 +4,7 @@
 //! A [`Rung`] says what the VMM does on each exit, as plain data; the `vmm` crate does it. What a
 //! layer costs is a rung's value less that of its reference, which differs in that layer only.
 
-use crate::catalogue::{Address, Group, Ioeventfd, Row, row};
+use crate::catalogue::{Address, Group, Ioeventfd, Need, Row, row};
 use crate::guest;
 use crate::layout::port;
 
@@ -56,9 +56,7 @@ pub enum Registers {
     Full,
     /// General registers by `kvm_run` on the way out (`kvm_valid_regs`).
     SyncOut,
-    /// General registers by `kvm_run` on the way in (`kvm_dirty_regs`).
-    SyncIn,
-    /// Both.
+    /// The same, and by `kvm_run` on the way in (`kvm_dirty_regs`).
     SyncBoth,
 }
 
@@ -99,6 +97,17 @@ pub enum Lock {
     Global,
     /// One lock for each device, around its own work.
     PerDevice,
+}
+
+impl Lock {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Lock::None => "none",
+            Lock::Global => "global",
+            Lock::PerDevice => "device",
+        }
+    }
 }
 
 /// What becomes of the vCPU's thread on each exit.
@@ -175,8 +184,14 @@ pub const PARTS: [&str; 6] = [
     "tree_by_path",
     "lock_global",
 ];
+/// Objects of the tree: as many as QEMU 7.2's machine `pc` has with its default devices (`info
+/// qom-tree`). The text of the rungs says it, too.
+pub const TREE_OBJECTS: usize = 274;
 /// Rounds of the device's work in the rows about several vCPUs and a lock.
 pub const LOCKED_WORK: u32 = 100;
+/// How many times as many samples these rows take as others: a phase has to be longer than the time slices
+/// of vCPUs that share a CPU.
+pub const LOCKED_SAMPLES: u32 = 16;
 
 /// A row's place on the ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +227,6 @@ impl Layers {
             Registers::Special => Some("regs+sregs"),
             Registers::Full => Some("regs+sregs+xsave"),
             Registers::SyncOut => Some("sync-regs-out"),
-            Registers::SyncIn => Some("sync-regs-in"),
             Registers::SyncBoth => Some("sync-regs"),
         };
         let mirror = match self.mirror {
@@ -255,7 +269,12 @@ const fn user(
     layers: Layers,
     reference: &'static str,
 ) -> Row {
+    let needs: &[Need] = match layers.registers {
+        Registers::SyncOut | Registers::SyncBoth => &[Need::SyncRegs],
+        _ => &[],
+    };
     Row {
+        needs,
         rung: Some(Rung {
             layers,
             reference: Some(reference),
@@ -283,7 +302,6 @@ const fn locked(name: &'static str, lock: Lock, vcpus: u8) -> Row {
         vcpus,
         exits: (0.0, 1e9),
         userspace_exits: (0.0, 1e9),
-        max_samples: 1000,
         rung: Some(Rung {
             layers: Layers {
                 lock,
@@ -318,14 +336,13 @@ pub const RUNGS: &[Row] = &[
     user("regs_sregs", "also KVM_GET_SREGS and KVM_SET_SREGS", Layers { registers: Registers::Special, ..BARE }, BARE_RUNG),
     user("regs_sregs_xsave", "also KVM_GET_XSAVE and KVM_SET_XSAVE", Layers { registers: Registers::Full, ..BARE }, BARE_RUNG),
     user("sync_out", "general registers by kvm_run, on the way out", Layers { registers: Registers::SyncOut, ..BARE }, BARE_RUNG),
-    user("sync_in", "general registers by kvm_run, on the way in", Layers { registers: Registers::SyncIn, ..BARE }, BARE_RUNG),
-    user("sync_regs", "general registers by kvm_run, both ways", Layers { registers: Registers::SyncBoth, ..BARE }, BARE_RUNG),
-    user("mirror_fields", "and a copy of them, field by field, both ways", Layers { registers: Registers::SyncBoth, mirror: Mirror::Fields, ..BARE }, "sync_regs"),
-    user("mirror_block", "and a copy of them, as one block, both ways", Layers { registers: Registers::SyncBoth, mirror: Mirror::Block, ..BARE }, "sync_regs"),
-    user("accessor", "and one of them read in place", Layers { registers: Registers::SyncBoth, mirror: Mirror::Accessor, ..BARE }, "sync_regs"),
+    user("sync_in", "and on the way in", Layers { registers: Registers::SyncBoth, ..BARE }, "sync_out"),
+    user("mirror_fields", "and a copy of them, field by field, both ways", Layers { registers: Registers::SyncBoth, mirror: Mirror::Fields, ..BARE }, "sync_in"),
+    user("mirror_block", "and a copy of them, as one block, both ways", Layers { registers: Registers::SyncBoth, mirror: Mirror::Block, ..BARE }, "sync_in"),
+    user("accessor", "and one of them read in place", Layers { registers: Registers::SyncBoth, mirror: Mirror::Accessor, ..BARE }, "sync_in"),
     user("interval_map", "device found in a map of 64 port ranges", Layers { dispatch: Dispatch::IntervalMap, ..BARE }, BARE_RUNG),
-    user("tree_by_path", "device found by its path in a tree of 298 objects", Layers { dispatch: Dispatch::TreeByPath, ..BARE }, BARE_RUNG),
-    user("tree_by_type", "device found by its type among all 298 objects", Layers { dispatch: Dispatch::TreeByType, ..BARE }, BARE_RUNG),
+    user("tree_by_path", "device found by its path in a tree of 274 objects", Layers { dispatch: Dispatch::TreeByPath, ..BARE }, BARE_RUNG),
+    user("tree_by_type", "device found by its type among all 274 objects", Layers { dispatch: Dispatch::TreeByType, ..BARE }, BARE_RUNG),
     user("tree_once", "device of the tree, found once", Layers { dispatch: Dispatch::TreeOnce, ..BARE }, BARE_RUNG),
     user("lock_global", "with one lock around the device model, uncontended", Layers { lock: Lock::Global, ..BARE }, BARE_RUNG),
     user("lock_device", "with one lock for each device, uncontended", Layers { lock: Lock::PerDevice, ..BARE }, BARE_RUNG),

@@ -74,6 +74,10 @@ pub mod word {
     pub const TURN_0: u64 = 0x100;
     /// Turn word for the second vCPU, on a cache line of its own.
     pub const TURN_1: u64 = 0x140;
+    /// Port writes of vCPU i in the rows about locks: this word and 64 × i bytes, a cache line each.
+    pub const WRITES: u64 = 0x400;
+    /// Distance of two of them, in bytes.
+    pub const WRITES_STEP: u64 = 64;
 }
 
 /// Values of the COMMAND word.

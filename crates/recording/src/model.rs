@@ -73,6 +73,38 @@ pub struct RowInfo {
     pub exits: Bounds,
     /// User space exits one operation should make.
     pub userspace_exits: Bounds,
+    /// Its place on the ladder of `exitpath userspace`, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rung: Option<RungInfo>,
+}
+
+/// What a rung of the ladder is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RungInfo {
+    /// What the VMM does on each exit beyond what it must, one word each.
+    pub layers: Vec<String>,
+    /// The rung it is compared with; `None` where it stands for itself.
+    pub reference: Option<String>,
+    /// What it is to the others.
+    pub role: RungRole,
+}
+
+/// What a rung is to the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RungRole {
+    /// No layer is on.
+    Bare,
+    /// One more layer than in its reference.
+    Layer,
+    /// One of those layers of which `AllOn` is made.
+    Part,
+    /// All layers are on.
+    AllOn,
+    /// All but one.
+    AllBut,
+    /// Several vCPUs exit at once; which lock keeps them apart.
+    Locking(String),
 }
 
 /// How a run ended.

@@ -4,6 +4,7 @@
 //! protocol's own exits off the counters: what comes out is raw, and `analysis` does the rest.
 
 mod calibrate;
+mod contention;
 mod counters;
 mod marker;
 mod order;
@@ -12,12 +13,14 @@ mod session;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use exitpath_exits::ladder::{ALL_ON_RUNG, BARE_RUNG, LOCKED_SAMPLES, PARTS, Rung, is_locking};
 use exitpath_exits::{Row, Scratch};
-use exitpath_recording::{Bounds, Outcome, RowInfo, Run};
+use exitpath_recording::{Bounds, Outcome, RowInfo, Run, RungInfo, RungRole};
 use exitpath_vmm::Kvm;
 use serde::{Deserialize, Serialize};
 
 pub use calibrate::{Calibration, calibrate};
+pub use contention::{ALL_EXITS, PHASE_NS};
 pub use order::random_order;
 
 /// How much is measured in a run.
@@ -70,6 +73,22 @@ pub fn row_info(row: &Row) -> RowInfo {
         delay_ticks: row.delay_ticks,
         exits: bounds(row.exits),
         userspace_exits: bounds(row.userspace_exits),
+        rung: row.rung.map(|rung| RungInfo {
+            layers: rung.layers.names().into_iter().map(str::to_owned).collect(),
+            reference: rung.reference.map(str::to_owned),
+            role: role(row, rung),
+        }),
+    }
+}
+
+fn role(row: &Row, rung: Rung) -> RungRole {
+    match row.name {
+        _ if is_locking(row) => RungRole::Locking(rung.layers.lock.name().to_owned()),
+        BARE_RUNG => RungRole::Bare,
+        ALL_ON_RUNG => RungRole::AllOn,
+        name if PARTS.contains(&name) => RungRole::Part,
+        _ if rung.reference == Some(ALL_ON_RUNG) => RungRole::AllBut,
+        _ => RungRole::Layer,
     }
 }
 
@@ -101,6 +120,16 @@ pub fn run_row(
         run.outcome = Outcome::Skipped { reason };
         return Ok(run);
     }
+    let cpus = match settings.cpus.len() {
+        0 => exitpath_vmm::kick::allowed_cpus()?.len(),
+        bound => bound,
+    };
+    if usize::from(row.cpus) > cpus {
+        run.outcome = Outcome::Skipped {
+            reason: format!("it needs {} CPUs, and there is {cpus} to run on", row.cpus),
+        };
+        return Ok(run);
+    }
     if row.vcpus > 1 && settings.cpus.len() < usize::from(row.vcpus) && !settings.cpus.is_empty() {
         run.notes.push(format!(
             "{} vCPUs on {} CPU: includes scheduling",
@@ -121,11 +150,17 @@ pub fn ready_address() -> u64 {
 /// Samples a run of this row takes.
 pub fn samples_of(row: &Row, settings: &Settings) -> u32 {
     let room = exitpath_exits::layout::RESULTS_SIZE / 16;
-    settings.samples.min(row.max_samples).min(room as u32)
+    let times = if is_locking(row) { LOCKED_SAMPLES } else { 1 };
+    let wanted = settings.samples.saturating_mul(times);
+    wanted.min(row.max_samples).min(room as u32)
 }
 
 /// Repetitions and length of this row's batches, limited by the pages a row uses up.
 fn batches_of(row: &Row, settings: &Settings) -> (u32, u32) {
+    if is_locking(row) {
+        // A batch is what several vCPUs make of it, not so many times an operation.
+        return (0, 0);
+    }
     let room = (exitpath_exits::layout::RESULTS_SIZE / 32) as u32;
     match row.scratch {
         Scratch::Unused => (settings.batches.min(room), settings.batch_length),

@@ -7,15 +7,15 @@ use std::thread;
 use std::time::Duration;
 
 use exitpath_exits::layout::{command, port, word};
-use exitpath_exits::{Image, Program, Row, Scratch};
+use exitpath_exits::{Image, Program, Row, Scratch, ladder};
 use exitpath_host::{Root, noise_difference, noise_snapshot, noise_snapshot_on};
 use exitpath_recording::{Batch, Outcome, Run, Sample};
 use exitpath_vmm::kick::{self, Kickable};
-use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Stop, Vcpu, Vm};
+use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Model, Stop, Vcpu, Vm};
 
 use crate::counters::Counters;
-use crate::marker;
 use crate::{Settings, batches_of, samples_of};
+use crate::{contention, marker};
 
 /// Among the counters: the guest's TSC frequency in kHz, as KVM reports it.
 pub(crate) const TSC_KHZ: &str = "guest.tsc_khz";
@@ -87,6 +87,7 @@ pub(crate) fn run(
     let mut vcpus = vcpus.into_iter();
     let first = vcpus.next().expect("every row has a vCPU");
 
+    let model = Arc::new(Model::default());
     let mut others = Vec::new();
     let secondary_exits = Arc::new(AtomicU64::new(0));
     let mut threads = Vec::new();
@@ -95,8 +96,10 @@ pub(crate) fn run(
         let cpu = cpu_of(settings, index);
         let exits = secondary_exits.clone();
         let (memory_seen, stop_all) = (memory.clone(), stop.clone());
+        let (model, cpus) = (model.clone(), settings.cpus.clone());
         threads.push(Worker::spawn(move || {
             bind(cpu);
+            vcpu.climb(row, &model, &cpus)?;
             let mut devices = Devices::default();
             loop {
                 let before = vcpu.userspace_exits();
@@ -122,6 +125,7 @@ pub(crate) fn run(
         vm,
         vcpu: first,
         devices: Devices::default(),
+        model,
         counters: Counters { others },
         secondary_exits,
     };
@@ -347,6 +351,7 @@ struct Protocol {
     vm: Vm,
     vcpu: Vcpu,
     devices: Devices,
+    model: Arc<Model>,
     counters: Counters,
     secondary_exits: Arc<AtomicU64>,
 }
@@ -360,6 +365,8 @@ impl Protocol {
         let yielding = u64::from(self.settings.yielding);
         self.vm.memory().set_word(word::YIELD, yielding);
 
+        let cpus = self.settings.cpus.clone();
+        self.vcpu.climb(self.row, &self.model, &cpus)?;
         self.until_ready()?;
         marker::arm();
         // Nothing that is counted or timed may be the first touch of a page: results, stack, and
@@ -402,11 +409,18 @@ impl Protocol {
             )
         };
         let machine_before = machine();
+        let locking = ladder::is_locking(self.row);
+        if locking {
+            contention::wait_for_others(self.vm.memory(), self.row, self.settings.watchdog)?;
+        }
         let start = self.read()?;
+        let phase = locking.then(|| contention::Phase::begin(self.vm.memory(), self.row));
         marker::start();
         self.go(command::PAIRS, samples, 0)?;
         marker::stop();
+        let contended = phase.map(|phase| phase.end(self.vm.memory(), samples));
         let (mut counters, userspace_exits) = self.read()?.since(&start);
+        counters.extend(contended.into_iter().flatten());
         counters.extend(noise_difference(&machine_before, &machine()));
         harvest.ops = u64::from(samples);
         let userspace_exits = userspace_exits - own(baseline_userspace, 0);

@@ -1,25 +1,48 @@
 //! Getting a thread out of `KVM_RUN`, and threads onto CPUs.
 
+use std::cell::Cell;
+use std::ptr;
 use std::sync::Once;
 
 use crate::Error;
 
-/// The signal that interrupts `KVM_RUN`: its handler does nothing, the system call returns EINTR.
-fn signal() -> i32 {
+/// The signal that interrupts `KVM_RUN`: the system call returns EINTR.
+pub(crate) fn signal() -> i32 {
     libc::SIGRTMIN()
 }
 
-extern "C" fn nothing(_: i32) {}
+thread_local! {
+    /// `immediate_exit` of the vCPU that this thread runs, where it is to be set.
+    static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// Does nothing, or sets `immediate_exit`, so that a signal just before `KVM_RUN` is not lost.
+extern "C" fn interrupt(_: i32) {
+    let flag = IMMEDIATE_EXIT.get();
+    if !flag.is_null() {
+        // SAFETY: who has set the pointer takes it back before the page goes.
+        unsafe { flag.write_volatile(1) };
+    }
+}
+
+/// From now on the signal sets this byte where it finds the calling thread, as well; null: no more.
+///
+/// # Safety
+/// The byte must stay writable until another call on the same thread.
+pub(crate) unsafe fn set_on_signal(flag: *mut u8) {
+    IMMEDIATE_EXIT.set(flag);
+}
 
 /// Installs the handler; once per process is enough and further calls do nothing.
 pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: an all-zero sigaction is a valid one (no flags, empty mask); the handler is an
-        // `extern "C"` function that does nothing, so it is async-signal-safe.
+        // `extern "C"` function that reads a thread-local word that needs no initialisation and
+        // writes a byte, so it is async-signal-safe.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = nothing as *const () as usize;
+            action.sa_sigaction = interrupt as *const () as usize;
             libc::sigaction(signal(), &raw const action, std::ptr::null_mut());
         }
     });

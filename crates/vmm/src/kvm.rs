@@ -98,6 +98,10 @@ impl Kvm {
                 "MSR TSX_CTRL",
             ),
             Need::Pmu => (self.has_pmu(), "performance counter"),
+            Need::SyncRegs => {
+                return (!self.device.check_extension(Cap::SyncRegs))
+                    .then(|| "this KVM has no KVM_CAP_SYNC_REGS".to_owned());
+            }
             Need::Msr(msr) => {
                 return (!self.msrs.contains(&msr))
                     .then(|| format!("KVM gives the guest no MSR {msr:#x} here"));

@@ -1,7 +1,8 @@
 //! A small VMM on rust-vmm's kvm-ioctls and kvm-bindings.
 //!
 //! [`Kvm`] is `/dev/kvm`, [`Vm`] a virtual machine made from a catalogue row's image, [`Vcpu`] one
-//! virtual CPU with the loop around `KVM_RUN`, [`Devices`] what answers in user space. This crate
+//! virtual CPU with the loop around `KVM_RUN`, [`Devices`] what answers in user space. [`Model`] is
+//! what the rungs of the ladder have in its place. This crate
 //! neither measures nor prints: guests take their own timestamps, and the `runner` crate asks
 //! for them and reads the counters.
 
@@ -9,6 +10,7 @@ mod devices;
 mod error;
 pub mod kick;
 mod kvm;
+mod layers;
 mod memory;
 mod stats;
 mod vcpu;
@@ -17,6 +19,7 @@ mod vm;
 pub use devices::Devices;
 pub use error::Error;
 pub use kvm::Kvm;
+pub use layers::Model;
 pub use memory::Memory;
 pub use stats::Stats;
 pub use vcpu::{Stop, Vcpu};

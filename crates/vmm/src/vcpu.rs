@@ -11,7 +11,10 @@ use exitpath_exits::layout::{GDT, IDT, TSS, port};
 use kvm_bindings::{CpuId, kvm_mp_state, kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
+use exitpath_exits::Row;
+
 use crate::devices::Devices;
+use crate::layers::{Layered, Model};
 use crate::{Error, Memory, Stats};
 
 /// Why [`Vcpu::run`] came back.
@@ -26,10 +29,12 @@ pub enum Stop {
 /// A virtual CPU. Belongs to the thread that runs it.
 #[derive(Debug)]
 pub struct Vcpu {
-    fd: VcpuFd,
+    /// In place of the usual loop. Before the descriptor, so that it goes first.
+    layered: Option<Layered>,
+    pub(crate) fd: VcpuFd,
     stats: Option<Stats>,
-    stop: Arc<AtomicBool>,
-    userspace_exits: u64,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) userspace_exits: u64,
     /// What the guest writes to. Kept until the descriptor above is closed: KVM refers to it by
     /// plain host addresses, and a vCPU's descriptor keeps its VM alive.
     _memory: Memory,
@@ -111,6 +116,7 @@ impl Vcpu {
 
         let stats = Stats::open(&fd)?;
         Ok(Vcpu {
+            layered: None,
             fd,
             stats,
             stop,
@@ -119,11 +125,26 @@ impl Vcpu {
         })
     }
 
+    /// Gives the vCPU the loop of a rung of the ladder, if `row` is one. To be called on the thread
+    /// that runs it; `cpus` are those that the rung's thread may be moved between.
+    ///
+    /// # Errors
+    /// Where KVM or the operating system refuses what the rung's layers need.
+    pub fn climb(&mut self, row: &Row, model: &Arc<Model>, cpus: &[usize]) -> Result<(), Error> {
+        self.layered = Layered::new(self, row, model, cpus)?;
+        Ok(())
+    }
+
     /// Runs the guest until it writes to the control port or the vCPU is asked to stop.
     ///
     /// # Errors
     /// Where `KVM_RUN` fails or ends for a reason no row has.
     pub fn run(&mut self, devices: &mut Devices) -> Result<Stop, Error> {
+        if let Some(mut layered) = self.layered.take() {
+            let stop = layered.run(self);
+            self.layered = Some(layered);
+            return stop;
+        }
         let unexpected = |reason: String| Err(Error::Unexpected { reason });
         loop {
             if self.stop.load(Ordering::Relaxed) {

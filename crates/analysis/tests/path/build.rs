@@ -320,6 +320,7 @@ pub(crate) fn recording(trace: Trace, samples: Vec<Sample>, seed: u64) -> Record
         delay_ticks: 0,
         exits: bounds,
         userspace_exits: bounds,
+        rung: None,
     };
     let run = Run {
         id: 7,

@@ -29,6 +29,8 @@ const BOOT_SECONDS: u64 = 600;
 /// Most boots at a time, whatever the machine has: each takes a gigabyte.
 const MOST_AT_A_TIME: usize = 8;
 
+type Rows = Vec<&'static Row>;
+
 /// One boot: its seed, its CPUs, and the rows it measures.
 #[derive(Clone)]
 pub(super) struct Boot {
@@ -36,6 +38,8 @@ pub(super) struct Boot {
     pub(super) cpus: u32,
     pub(super) rows: Vec<&'static Row>,
     pub(super) settings: Settings,
+    /// The plugin, where the plan has one and can have it here.
+    pub(super) plugin: Option<Plugin>,
 }
 
 /// What a boot brought out.
@@ -47,55 +51,50 @@ pub(super) struct Booted {
 }
 
 /// Rows of one vCPU are measured on one CPU, whatever else is in the table, so that a row's value
-/// does not depend on its company. Rows of two vCPUs get a boot with two CPUs where QEMU can.
+/// does not depend on its company. Rows of several vCPUs, and those whose vCPU moves, get a boot with
+/// two CPUs where QEMU can, and are never recorded: see [`crate::trace::traceable`].
 pub(super) fn plan(plan: &Plan<'_>, seeds: &[u64], two_cpus: bool) -> Vec<Boot> {
-    let (pairs, singles): (Vec<_>, Vec<_>) =
-        plan.rows.iter().copied().partition(|row| row.vcpus > 1);
-    let mut boots = Vec::new();
-    for &seed in seeds {
-        let one = plan.settings.clone();
-        if !singles.is_empty() {
-            boots.push(Boot {
-                seed,
-                cpus: 1,
-                rows: singles.clone(),
-                settings: one.clone(),
-            });
-        }
-        if pairs.is_empty() {
-            continue;
-        }
-        let (cpus, settings) = if two_cpus {
-            // Values differ with the emulator's turns between the CPUs; more do not help.
-            (
-                2,
-                Settings {
-                    batches: one.batches.min(2),
-                    batch_length: 4,
-                    cpus: vec![0, 1],
-                    ..one
-                },
-            )
-        } else {
-            // Every hand-over between two vCPUs that share a CPU takes a time slice of millions
-            // of instructions, and pausing does not make it shorter.
-            let settings = Settings {
-                samples: one.samples.min(SHARED_CPU_SAMPLES),
-                warm_up: 1,
-                batches: 0,
-                yielding: false,
-                ..one
-            };
-            (1, settings)
+    let rows = plan.rows.iter().copied();
+    let (several, single): (Rows, Rows) = rows.partition(|row| row.vcpus > 1 || row.cpus > 1);
+    let one = &plan.settings;
+    let mut kinds = vec![(1, single, one.clone(), plan.plugin)];
+    if two_cpus {
+        // Values differ with the emulator's turns between the CPUs; more do not help.
+        let settings = Settings {
+            batches: one.batches.min(2),
+            batch_length: 4,
+            cpus: vec![0, 1],
+            ..one.clone()
         };
-        boots.push(Boot {
-            seed,
-            cpus,
-            rows: pairs.clone(),
-            settings,
-        });
+        kinds.push((2, several, settings, None));
+    } else {
+        // Every hand-over between two vCPUs that share a CPU takes a time slice of millions
+        // of instructions, and pausing does not make it shorter. Rungs do not wait in the guest.
+        let (rungs, waiting): (Rows, Rows) =
+            several.into_iter().partition(|row| row.rung.is_some());
+        let settings = Settings {
+            samples: one.samples.min(SHARED_CPU_SAMPLES),
+            warm_up: 1,
+            batches: 0,
+            yielding: false,
+            ..one.clone()
+        };
+        kinds.push((1, waiting, settings, None));
+        kinds.push((1, rungs, one.clone(), None));
     }
-    boots
+    kinds.retain(|(_, rows, _, _)| !rows.is_empty());
+    let boots = seeds.iter().flat_map(|&seed| {
+        kinds
+            .iter()
+            .map(move |(cpus, rows, settings, plugin)| Boot {
+                seed,
+                cpus: *cpus,
+                rows: rows.clone(),
+                settings: settings.clone(),
+                plugin: *plugin,
+            })
+    });
+    boots.collect()
 }
 
 /// Runs the boots, as many at a time as this machine has CPUs; results in the order of `boots`.
@@ -261,9 +260,9 @@ fn boot_one(
         files.file_from(format!("/boot/config-{release}"), config)?;
     }
     let mut lab = prepared.lab(boot.seed, boot.cpus);
-    lab.plugin = plan.plugin;
+    lab.plugin = boot.plugin;
     lab.patches = plan.patches.clone();
-    let expected = (plan.plugin == Some(Plugin::Records)).then(|| expected(&order, &boot.settings));
+    let expected = (boot.plugin == Some(Plugin::Records)).then(|| expected(&order, &boot.settings));
     let Ended {
         outcome,
         collector,

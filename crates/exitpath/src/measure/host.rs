@@ -10,29 +10,44 @@ use exitpath_runner::{Place, random_order, row_info, run_row};
 use exitpath_vmm::{Kvm, kick};
 
 use super::{BATCH_LENGTH, BATCHES};
-use crate::cli::Measure;
+use crate::cli::Sampling;
 use crate::failure::Failure;
 use crate::{doctor, output, provenance};
 
 /// Bracketed samples in a run unless the user says otherwise: enough for a 99th percentile.
 const SAMPLES: u32 = 1000;
 
-pub(super) fn measure(
-    args: &Measure,
-    rows: &[&'static Row],
+/// What is to be done on this machine's KVM.
+pub(crate) struct HostPlan<'a> {
+    /// The command that wants it.
+    pub(crate) command: &'static str,
+    /// The rows.
+    pub(crate) rows: &'a [&'static Row],
+    /// How much of each.
+    pub(crate) sampling: &'a Sampling,
+}
+
+/// Runs each row in fresh VMs, in random order.
+pub(crate) fn measure(
+    plan: &HostPlan<'_>,
     guest: &GuestOutcome,
     interrupted: &AtomicBool,
 ) -> Result<Recording, Failure> {
+    let HostPlan {
+        command,
+        rows,
+        sampling,
+    } = *plan;
     let kvm = Kvm::open()?;
     let examination = doctor::examine(guest.clone());
     let allowed = kick::allowed_cpus()?;
     let (cpus, shared_core) = exitpath_host::choose_cpus(&Root::default(), &allowed);
-    let samples = args.samples.unwrap_or(SAMPLES);
-    let settings = super::settings(args, samples, cpus.clone(), false);
-    let order_seed = args.order_seed.unwrap_or_else(provenance::unix_seconds);
+    let samples = sampling.samples.unwrap_or(SAMPLES);
+    let settings = super::settings(sampling, samples, cpus.clone(), false);
+    let order_seed = sampling.order_seed.unwrap_or_else(provenance::unix_seconds);
     let begun_unix_seconds = provenance::unix_seconds();
 
-    let order = random_order(rows, args.runs, order_seed);
+    let order = random_order(rows, sampling.runs, order_seed);
     let bar = output::progress(order.len() as u64);
     let mut runs = Vec::new();
     let mut given_up: Vec<&str> = Vec::new();
@@ -60,7 +75,7 @@ pub(super) fn measure(
     bar.finish_and_clear();
 
     let plan = Plan {
-        runs: args.runs,
+        runs: sampling.runs,
         samples,
         batches: BATCHES,
         batch_length: BATCH_LENGTH,
@@ -68,7 +83,7 @@ pub(super) fn measure(
     };
     Ok(Recording {
         manifest: Manifest {
-            command: "measure".to_owned(),
+            command: command.to_owned(),
             begun_unix_seconds,
             machine: Machine::Host,
             environment: environment(&examination, guest, &allowed, &cpus),

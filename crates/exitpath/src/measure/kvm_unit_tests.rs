@@ -55,7 +55,7 @@ pub(super) fn run(
     exitpath_recording::check_writable(&out).map_err(|error| Failure::Usage(error.to_string()))?;
     let prepared = Prepared::new(&args.lab, interrupted)?;
     let image = bare::Plan {
-        samples: args.samples.unwrap_or(SAMPLES),
+        samples: args.sampling.samples.unwrap_or(SAMPLES),
         warm_up: WARM_UP,
         batches: BATCHES,
         batch_length: BATCH_LENGTH,

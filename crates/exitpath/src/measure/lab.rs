@@ -23,7 +23,7 @@ pub(super) fn measure(
 ) -> Result<Recording, Failure> {
     let vmm = args.vmm.as_deref().map(Vmm::find).transpose()?;
     let prepared = Prepared::new(&args.lab, interrupted)?;
-    let samples = args.samples.unwrap_or(SAMPLES);
+    let samples = args.sampling.samples.unwrap_or(SAMPLES);
     if let Some(vmm) = vmm {
         let under = UnderVmm {
             command: "measure",
@@ -38,8 +38,8 @@ pub(super) fn measure(
     let plan = Plan {
         command: "measure",
         rows,
-        settings: super::settings(args, samples, vec![0], true),
-        order_seed: args.order_seed.unwrap_or(1),
+        settings: super::settings(&args.sampling, samples, vec![0], true),
+        order_seed: args.sampling.order_seed.unwrap_or(1),
         seeds: args.lab.emulator.seeds(&[1, 2, 3]),
         plugin: None,
         patches: None,

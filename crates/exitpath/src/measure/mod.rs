@@ -1,6 +1,6 @@
 //! `exitpath measure`: the table of exits.
 
-mod host;
+pub(crate) mod host;
 mod kvm_unit_tests;
 mod lab;
 
@@ -9,8 +9,9 @@ use std::time::Duration;
 use exitpath_analysis::table::{RowSummary, Verdict, summarise};
 use exitpath_host::GuestOutcome;
 use exitpath_runner::Settings;
+use host::HostPlan;
 
-use crate::cli::{Measure, On};
+use crate::cli::{Measure, On, Sampling};
 use crate::failure::Failure;
 use crate::{doctor, image, interrupt, output, rows, show};
 
@@ -47,7 +48,14 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
         ));
     }
     let mut recording = match machine {
-        On::Host => host::measure(args, &rows, &guest, &interrupted)?,
+        On::Host => {
+            let plan = HostPlan {
+                command: "measure",
+                rows: &rows,
+                sampling: &args.sampling,
+            };
+            host::measure(&plan, &guest, &interrupted)?
+        }
         On::Lab => lab::measure(args, &rows, &interrupted)?,
     };
     if let Some(why) = why {
@@ -80,7 +88,9 @@ fn check(rows: &[RowSummary]) -> Result<(), Failure> {
 }
 
 /// Host where guests really run on the CPU, else lab; and the reason where nobody asked.
-fn choose_machine(on: Option<On>) -> Result<(On, GuestOutcome, Option<String>), Failure> {
+pub(crate) fn choose_machine(
+    on: Option<On>,
+) -> Result<(On, GuestOutcome, Option<String>), Failure> {
     if on == Some(On::Lab) {
         return Ok((On::Lab, GuestOutcome::NoDevice, None));
     }
@@ -117,13 +127,19 @@ fn choose_machine(on: Option<On>) -> Result<(On, GuestOutcome, Option<String>), 
     }
 }
 
-fn settings(args: &Measure, samples: u32, cpus: Vec<usize>, yielding: bool) -> Settings {
+/// How much of each row one run has.
+pub(crate) fn settings(
+    sampling: &Sampling,
+    samples: u32,
+    cpus: Vec<usize>,
+    yielding: bool,
+) -> Settings {
     Settings {
         samples,
         warm_up: WARM_UP,
         batches: BATCHES,
         batch_length: BATCH_LENGTH,
-        watchdog: Duration::from_secs(args.watchdog),
+        watchdog: Duration::from_secs(sampling.watchdog),
         cpus,
         yielding,
     }

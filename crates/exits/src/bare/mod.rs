@@ -321,6 +321,8 @@ fn cpuid_of(need: Need) -> (&'static str, [Place; 2]) {
         Need::TsxCtrl => ("MSR TSX_CTRL", [bit(7, edx, 29), NOWHERE]),
         Need::Msr(_) => ("MSR", [NOWHERE; 2]),
         Need::Pmu => ("performance counter", [NOWHERE; 2]),
+        // Of the VMM's KVM; rows about that are in no image.
+        Need::SyncRegs => ("KVM_CAP_SYNC_REGS", [NOWHERE; 2]),
     }
 }
 

@@ -60,6 +60,7 @@ pub(crate) fn small() -> Recording {
         delay_ticks: 0,
         exits: Bounds { min: 1.0, max: 1.1 },
         userspace_exits: Bounds { min: 0.0, max: 0.0 },
+        rung: None,
     };
     let run = |id, row: &str, outcome, samples: u64| Run {
         id,
@@ -311,6 +312,7 @@ fn manifest() -> impl Strategy<Value = Manifest> {
                     delay_ticks,
                     exits,
                     userspace_exits,
+                    rung: None,
                 }
             })
             .collect()

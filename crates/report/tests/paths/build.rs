@@ -493,6 +493,7 @@ pub(crate) fn manifest() -> Manifest {
         delay_ticks: 0,
         exits: Bounds { min: 1.0, max: 1.0 },
         userspace_exits: Bounds { min: 0.0, max: 0.0 },
+        rung: None,
     };
     Manifest {
         command: "trace".to_owned(),

@@ -1,0 +1,258 @@
+//! The run loop with the layers of a rung of the ladder: a port write that this VMM answers, and
+//! what VMMs do around it.
+//!
+//! Each rung has a loop of its own, made from one text: the compiler leaves out of it what the rung
+//! does not have, so that a layer that is off costs nothing, and one that is on costs what it does in
+//! a VMM that was written with it.
+
+mod call;
+mod model;
+mod registers;
+mod signal;
+
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+
+use exitpath_exits::Row;
+use exitpath_exits::ladder::{Call, Extra, Layers, Lock, RUNGS, Signal, Thread};
+use exitpath_exits::layout::port;
+use kvm_bindings::{KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, kvm_run};
+use kvm_ioctls::VcpuExit;
+
+use crate::vcpu::{Stop, Vcpu};
+use crate::{Error, kick};
+pub use model::Model;
+use registers::Registers;
+
+/// What a rung's loop keeps between exits.
+#[derive(Debug)]
+pub(crate) struct Layered {
+    run: Loop,
+    model: Arc<Model>,
+    registers: Box<Registers>,
+    /// CPUs that the thread is moved between, the first one its own.
+    cpus: Vec<usize>,
+    /// Number of moves.
+    moves: usize,
+}
+
+type Loop = fn(&mut Vcpu, &mut Layered) -> Result<Stop, Error>;
+
+/// The layers of a rung; nothing but the bare loop for a row that has none.
+const fn layers_of(rung: usize) -> Layers {
+    match RUNGS[rung].rung {
+        Some(rung) => rung.layers,
+        None => exitpath_exits::ladder::BARE,
+    }
+}
+
+macro_rules! loops {
+    ($($rung:literal)*) => {
+        [$(run::<$rung>),*]
+    };
+}
+
+/// The loops, in the order of the rungs. (A number too few or too many does not compile.)
+static LOOPS: [Loop; RUNGS.len()] = loops!(
+    0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24
+    25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45
+);
+
+impl Layered {
+    /// The loop of a row of the ladder; `None` for any other row. Sets up of the vCPU what the layers
+    /// need, and has to be called on the thread that will run it.
+    pub(crate) fn new(
+        vcpu: &mut Vcpu,
+        row: &Row,
+        model: &Arc<Model>,
+        cpus: &[usize],
+    ) -> Result<Option<Layered>, Error> {
+        let Some(position) = RUNGS.iter().position(|rung| rung.name == row.name) else {
+            return Ok(None);
+        };
+        let layers = layers_of(position);
+        let run: *mut kvm_run = vcpu.fd.get_kvm_run();
+        match layers.signal {
+            Signal::None => {}
+            Signal::Mask => signal::mask(&vcpu.fd)?,
+            // SAFETY: the vCPU owns this, and forgets it before its page goes.
+            Signal::ImmediateExit => unsafe { signal::request_by(run) },
+        }
+        Ok(Some(Layered {
+            run: LOOPS[position],
+            model: model.clone(),
+            registers: Registers::new(&vcpu.fd, run, layers.registers)?,
+            cpus: if cpus.is_empty() {
+                kick::allowed_cpus()?
+            } else {
+                cpus.to_vec()
+            },
+            moves: 0,
+        }))
+    }
+
+    /// Runs the guest until it writes to the control port or the vCPU is asked to stop.
+    pub(crate) fn run(&mut self, vcpu: &mut Vcpu) -> Result<Stop, Error> {
+        (self.run)(vcpu, self)
+    }
+}
+
+impl Drop for Layered {
+    fn drop(&mut self) {
+        signal::forget();
+    }
+}
+
+/// A port write, or why there is none.
+enum Exit {
+    Write { port: u16, value: u32 },
+    Interrupted,
+    Other(u32),
+}
+
+fn run<const RUNG: usize>(vcpu: &mut Vcpu, state: &mut Layered) -> Result<Stop, Error> {
+    let layers = const { layers_of(RUNG) };
+    let run: *mut kvm_run = vcpu.fd.get_kvm_run();
+    let fd = vcpu.fd.as_raw_fd();
+    let stop = vcpu.stop.clone();
+    let model = &*state.model;
+    let mut held: Option<MutexGuard<'_, ()>> = None;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(Stop::Asked);
+        }
+        // SAFETY: the descriptor is this vCPU's and `run` its shared page; the buffers are as long
+        // as the ioctls want them.
+        unsafe {
+            state
+                .registers
+                .put_back(fd, run, layers.registers, layers.mirror)
+        };
+        if layers.lock == Lock::Global {
+            drop(held.take());
+        }
+        let exit = match layers.call {
+            // SAFETY: the descriptor is this vCPU's and `run` its shared page.
+            Call::Syscall => unsafe { exit_of(call::run(fd), run) },
+            // SAFETY: as above.
+            Call::Libc => unsafe { exit_of(call::run_by_libc(fd), run) },
+            Call::KvmIoctls => match vcpu.fd.run() {
+                Ok(VcpuExit::IoOut(port, data)) => Exit::Write {
+                    port,
+                    value: value(data),
+                },
+                Ok(VcpuExit::Intr) => Exit::Interrupted,
+                Ok(_) => Exit::Other(vcpu.fd.get_kvm_run().exit_reason),
+                Err(error) if is_interrupted(error.errno()) => Exit::Interrupted,
+                Err(error) => return Err(Error::kvm("KVM_RUN")(error)),
+            },
+        };
+        if layers.lock == Lock::Global {
+            held = Some(model.lock());
+        }
+        let (port, value) = match exit {
+            Exit::Write { port, value } => (port, value),
+            Exit::Interrupted => {
+                match layers.signal {
+                    Signal::None => {}
+                    Signal::Mask => signal::take(),
+                    // SAFETY: `run` is this vCPU's shared page.
+                    Signal::ImmediateExit => unsafe { (*run).immediate_exit = 0 },
+                }
+                continue;
+            }
+            Exit::Other(reason) => return Err(unexpected(reason)),
+        };
+        vcpu.userspace_exits += 1;
+        // SAFETY: as for `put_back`.
+        unsafe {
+            state
+                .registers
+                .fetch(fd, run, layers.registers, layers.mirror)
+        };
+        if port == port::CONTROL {
+            return Ok(Stop::Control(value as u8));
+        }
+        match layers.extra {
+            Extra::None => {}
+            Extra::Syscall => call::getppid(),
+            // SAFETY: the descriptor is this vCPU's.
+            Extra::RefusedIoctl => unsafe { call::refused(fd) },
+            // SAFETY: the descriptor is this vCPU's and `run` its shared page.
+            Extra::ImmediateExit => unsafe {
+                (*run).immediate_exit = 1;
+                call::run(fd);
+                (*run).immediate_exit = 0;
+            },
+        }
+        match layers.thread {
+            Thread::Still | Thread::Preempted => {}
+            Thread::Told => kick::pin(state.cpus[0])?,
+            Thread::Moved => {
+                state.moves += 1;
+                kick::pin(state.cpus[state.moves % state.cpus.len()])?;
+            }
+        }
+        if let Some(device) = model.find(layers.dispatch, port) {
+            let _own = (layers.lock == Lock::PerDevice).then(|| device.lock());
+            device.write(value, layers.work);
+        }
+    }
+}
+
+fn is_interrupted(errno: i32) -> bool {
+    errno == libc::EINTR || errno == libc::EAGAIN
+}
+
+/// What `KVM_RUN` came back with.
+///
+/// # Safety
+/// `run` is the shared page of the vCPU that has run.
+#[inline(always)]
+unsafe fn exit_of(result: isize, run: *mut kvm_run) -> Exit {
+    // SAFETY: the caller's; the reason says which member of the union is filled in, and KVM puts
+    // the data into the mapping that begins with `run`.
+    unsafe {
+        if result < 0 {
+            return if is_interrupted(-result as i32) {
+                Exit::Interrupted
+            } else {
+                Exit::Other(0)
+            };
+        }
+        let io = (*run).__bindgen_anon_1.io;
+        match (*run).exit_reason {
+            KVM_EXIT_IO if u32::from(io.direction) == KVM_EXIT_IO_OUT => Exit::Write {
+                port: io.port,
+                value: {
+                    let data = run.cast::<u8>().add(io.data_offset as usize);
+                    match io.size {
+                        1 => u32::from(data.read()),
+                        2 => u32::from(data.cast::<u16>().read_unaligned()),
+                        _ => data.cast::<u32>().read_unaligned(),
+                    }
+                },
+            },
+            KVM_EXIT_INTR => Exit::Interrupted,
+            reason => Exit::Other(reason),
+        }
+    }
+}
+
+fn value(data: &[u8]) -> u32 {
+    let mut bytes = [0; 4];
+    let length = data.len().min(4);
+    bytes[..length].copy_from_slice(&data[..length]);
+    u32::from_le_bytes(bytes)
+}
+
+#[cold]
+fn unexpected(reason: u32) -> Error {
+    Error::Unexpected {
+        reason: format!(
+            "KVM_RUN returned with exit reason {reason} (linux/kvm.h) to a loop that knows port \
+             writes only"
+        ),
+    }
+}
