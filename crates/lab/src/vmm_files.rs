@@ -106,7 +106,10 @@ pub fn add_command(files: &mut Initramfs, command: &[String]) -> Result<Vec<Stri
 }
 
 /// The program that a shell would start for this name.
-fn find_program(name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// [`Error::NotAProgram`] if there is none.
+pub fn find_program(name: &str) -> Result<PathBuf> {
     if name.contains('/') {
         return std::path::absolute(name).map_err(Error::io("find", name));
     }
@@ -126,4 +129,52 @@ fn display(folders: &[PathBuf]) -> String {
         .map(|dir| dir.display().to_string())
         .collect();
     folders.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn files_that_a_command_names_come_along() {
+        // Not in /tmp, which the lab has itself.
+        let this = std::env::current_exe().expect("the test's path");
+        let dir = tempfile::tempdir_in(this.parent().expect("a folder")).expect("a folder");
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        for name in ["config", "disk"] {
+            std::fs::write(at(name), name).expect("a file");
+        }
+        let command = format!(
+            "sh --config={} -drive file={},if=none /proc/self/exe /nonexistent -k {{image}}",
+            at("config"),
+            at("disk")
+        );
+        let mut files = Initramfs::new();
+        let there = add_command(&mut files, &words(&command)).expect("a shell");
+        assert!(
+            there[0].starts_with('/') && there[0].ends_with("/sh"),
+            "{there:?}"
+        );
+        assert_eq!(there[1..], words(&command)[1..]);
+        assert!(files.contains(&there[0]));
+        assert!(files.contains(at("config")) && files.contains(at("disk")));
+        assert!(!files.contains("/proc/self/exe") && !files.contains("/nonexistent"));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let mut files = Initramfs::new();
+        for (command, says) in [
+            ("nosuchprogram x", "no folder of PATH"),
+            ("", "no program is named"),
+        ] {
+            let error = add_command(&mut files, &words(command)).expect_err("no program");
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        assert!(add_command(&mut files, &words("/nonexistent/vmm x")).is_err());
+    }
 }

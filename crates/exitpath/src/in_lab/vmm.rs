@@ -1,7 +1,7 @@
 //! Rows under a real VMM in the lab, traced or not: which VMM, its boots, and their recording.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -118,6 +118,21 @@ impl Vmm {
                 })
             }
             Vmm::Command(command) => {
+                // One that is QEMU needs its firmware, too.
+                let program = command
+                    .first()
+                    .and_then(|name| vmm_files::find_program(name).ok());
+                let is_qemu = |path: &PathBuf| {
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                    name.starts_with("qemu-system-")
+                };
+                let qemu = program
+                    .filter(is_qemu)
+                    .map(|path| Qemu::at(&path))
+                    .transpose()?;
+                if let Some(qemu) = &qemu {
+                    vmm_files::add_qemu(files, qemu)?;
+                }
                 let argv = vmm_files::add_command(files, command).map_err(|error| match error {
                     // The user's own words.
                     LabError::NotAProgram { .. } => Failure::Usage(error.to_string()),
@@ -125,7 +140,7 @@ impl Vmm {
                 })?;
                 Ok(Ready {
                     argv,
-                    version: None,
+                    version: qemu.map(|qemu| qemu.version),
                 })
             }
         }
@@ -133,6 +148,12 @@ impl Vmm {
 }
 
 impl Ready {
+    /// With further arguments.
+    pub(crate) fn and(mut self, more: &[&str]) -> Ready {
+        self.argv.extend(more.iter().map(|&word| word.to_owned()));
+        self
+    }
+
     /// Its command, for a reader.
     pub(crate) fn command(&self) -> String {
         self.argv.join(" ")

@@ -63,7 +63,7 @@ pub(super) fn run(
     };
     let mut files = Initramfs::new();
     files.file_from(VMEXIT, &test)?;
-    let ready = vmm.add_to(&mut files)?;
+    let ready = vmm.add_to(&mut files)?.and(&DEVICES);
     let seed = args.lab.emulator.seeds(&[1])[0];
     let bar = output::progress(2 * rows.len() as u64);
     let begun_unix_seconds = provenance::unix_seconds();
@@ -71,9 +71,7 @@ pub(super) fn run(
     let booted = vmm::boot_all(&rows, interrupted, |&row| {
         let mut files = files.clone();
         files.file(IMAGE, 0o644, bare::elf(&[row], &image))?;
-        let start = |kernel: &str, more: &[&str]| {
-            ready.start(row.name, kernel, &[&DEVICES, more].concat(), SECONDS)
-        };
+        let start = |kernel: &str, more: &[&str]| ready.start(row.name, kernel, more, SECONDS);
         let plan = VmmPlan {
             starts: vec![start(VMEXIT, &["-append", row.name]), start(IMAGE, &[])],
             names: false,
@@ -144,11 +142,7 @@ pub(super) fn run(
         output::print(&json.render())
     } else {
         let text = text::vmexit(&recording.manifest, &compared);
-        output::print(&format!(
-            "{text}both under: {} {}\nrecording: {place}",
-            ready.command(),
-            DEVICES.join(" ")
-        ))
+        output::print(&format!("{text}recording: {place}"))
     }
 }
 

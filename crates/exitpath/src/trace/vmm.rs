@@ -70,7 +70,12 @@ pub(super) fn run(
     if recording.trace.is_none() {
         return output::print(&format!("recording: {}", dir.display()));
     }
-    view::show(&recording, Some(&own), &[], dir, phases, &args.view)
+    view::show(&recording, Some(&own), &[], dir, phases, &args.view)?;
+    output::remark(&format!(
+        "the same under exitpath's own VMM: {}",
+        own_dir.display()
+    ));
+    Ok(())
 }
 
 /// Where the recording under exitpath's own VMM goes: beside the other one.
