@@ -9,11 +9,14 @@ use crate::error::{Error, Result};
 use crate::initramfs::Initramfs;
 use crate::qemu::Qemu;
 
-/// QEMU's firmware for a PC without a display that is given a kernel (`hw/i386/x86.c` and
-/// `hw/i386/pc.c` of QEMU 7.2 to 10.0): the BIOS, the option ROMs that start a kernel by
-/// multiboot, PVH or Linux's own protocol, with and without DMA, and KVM's for the local APIC.
-const FIRMWARE: [&str; 7] = [
+/// QEMU's firmware for a PC or a microvm that is given a kernel (`hw/i386/` of QEMU 7.2 to 10.0):
+/// the BIOS, the option ROMs that start a kernel by multiboot, PVH or Linux's own protocol, with and
+/// without DMA, KVM's for the local APIC, and the display that a PC has by default.
+const FIRMWARE: [&str; 10] = [
     "bios-256k.bin",
+    "bios-microvm.bin",
+    "qboot.rom",
+    "vgabios-stdvga.bin",
     "kvmvapic.bin",
     "linuxboot.bin",
     "linuxboot_dma.bin",
