@@ -11,3 +11,4 @@ pub mod path;
 pub mod stats;
 pub mod table;
 pub mod userspace;
+pub mod vmexit;

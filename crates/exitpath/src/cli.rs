@@ -28,6 +28,9 @@ pub(crate) enum Command {
     /// The VMM's half of an exit, layer by layer
     #[command(after_help = EXIT_STATUS)]
     Userspace(Userspace),
+    /// The guest programs as an image that any VMM can boot, for the same table there
+    #[command(after_help = EXIT_STATUS)]
+    Image(Image),
     /// The exact path of one exit, every instruction of it, from a kernel in the lab
     #[command(after_help = EXIT_STATUS)]
     Trace(Trace),
@@ -47,6 +50,9 @@ pub(crate) enum Command {
     /// Runs a plan inside the lab
     #[command(name = crate::in_lab::worker::NAME, hide = true)]
     Worker,
+    /// Starts real VMMs inside the lab
+    #[command(name = crate::in_lab::foreign::NAME, hide = true)]
+    VmmWorker,
 }
 
 /// Where to measure.
@@ -74,6 +80,14 @@ pub(crate) struct Measure {
     /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Measure under a real VMM: `qemu` is this machine's; else a QEMU's path, or a command in which
+    /// {image} stands for the image's path
+    #[arg(long, value_name = "VMM")]
+    pub(crate) vmm: Option<String>,
+    /// Compare with kvm-unit-tests' vmexit under the same QEMU in the lab: the folder of a checkout in
+    /// which x86/vmexit.flat was built
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["runs", "order_seed"])]
+    pub(crate) kvm_unit_tests: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
     #[command(flatten)]
@@ -117,6 +131,21 @@ pub(crate) struct Sampling {
     /// Seconds a guest may go without progress
     #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) watchdog: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Image {
+    /// Rows it holds [default: all that need nothing of the VMM but to be there]
+    pub(crate) rows: Vec<String>,
+    /// File to write: an ELF that boots by PVH, by multiboot, or as a 64-bit Linux
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub(crate) output: PathBuf,
+    /// Bracketed samples it takes of each row [default: 1000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) samples: Option<u32>,
+    /// Without a multiboot header, which QEMU prefers: so it has to use PVH
+    #[arg(long, hide = true)]
+    pub(crate) no_multiboot: bool,
 }
 
 /// What the lab is made of.
@@ -200,6 +229,10 @@ pub(crate) struct Trace {
     #[arg(long, value_name = "FUNCTION", value_delimiter = ',',
         conflicts_with_all = ["json", "tree", "annotate", "folded", "flamegraph", "perfetto"])]
     pub(crate) without: Vec<String>,
+    /// Trace under a real VMM in the lab, with exitpath's own beside it: `qemu` is this machine's; else
+    /// a QEMU's path, or a command in which {image} stands for the image's path
+    #[arg(long, value_name = "VMM", conflicts_with_all = ["without", "recording"])]
+    pub(crate) vmm: Option<String>,
     /// Seconds a guest may go without progress
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) watchdog: u64,

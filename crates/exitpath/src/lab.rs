@@ -196,6 +196,7 @@ fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Fai
         modules: Vec::new(),
         output: None,
         share_root: true,
+        fixed_addresses: false,
         terminal,
     };
     let mut sink = PassOn {

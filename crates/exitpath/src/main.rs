@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod failure;
 mod gate;
+mod image;
 mod in_lab;
 mod interrupt;
 mod lab;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Measure(args) => measure::run(&args),
         Command::Userspace(args) => userspace::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Gate(args) => gate::run(&args),
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Show(args) => show::run(&args),
         Command::Lab(command) => lab::run(command),
         Command::Worker => in_lab::worker::run(),
+        Command::VmmWorker => in_lab::foreign::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

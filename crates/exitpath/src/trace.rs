@@ -1,6 +1,7 @@
 //! `exitpath trace`: the exact path of one exit.
 
 mod view;
+mod vmm;
 mod without;
 
 use std::path::Path;
@@ -14,9 +15,10 @@ use exitpath_runner::Settings;
 
 use crate::cli::{LabOptions, PluginUse, Trace};
 use crate::failure::Failure;
+use crate::in_lab::vmm::Vmm;
 use crate::in_lab::{self, Plan};
 use crate::lab::Prepared;
-use crate::{interrupt, output, rows};
+use crate::{image, interrupt, output, rows};
 
 pub(crate) use view::phases;
 
@@ -31,10 +33,14 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
     view::check_files(&args.view)?;
     if let Some(dir) = &args.recording {
         let recording = open(dir)?;
-        return view::show(&recording, &args.rows, dir, &phases, &args.view);
+        return view::show(&recording, None, &args.rows, dir, &phases, &args.view);
     }
     let dir = output::folder(args.out.as_deref(), "trace")?;
-    let rows = rows::choose(&args.rows)?;
+    let vmm = args.vmm.as_deref().map(Vmm::find).transpose()?;
+    let rows = match &args.vmm {
+        Some(_) => image::choose(&args.rows)?,
+        None => rows::choose(&args.rows)?,
+    };
     traceable(&rows)?;
     let interrupted = interrupt::flag();
     let prepared = Prepared::new(&args.lab, &interrupted)?;
@@ -51,6 +57,9 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         patches: None,
         vmlinux: args.view.vmlinux.as_deref(),
     };
+    if let Some(vmm) = &vmm {
+        return vmm::run(args, vmm, &job, &dir, &phases, &prepared, &interrupted);
+    }
     let recording = job.record("trace", &args.lab, &prepared, &interrupted)?;
     exitpath_recording::write(&dir, &recording)
         .map_err(|error| Failure::Cannot(error.to_string()))?;
@@ -58,7 +67,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         return output::print(&format!("recording: {}", dir.display()));
     }
     if args.without.is_empty() {
-        return view::show(&recording, &[], &dir, &phases, &args.view);
+        return view::show(&recording, None, &[], &dir, &phases, &args.view);
     }
     without::run(args, &job, &recording, &phases, &prepared, &interrupted)?;
     output::print(&format!("recording, with them: {}", dir.display()))

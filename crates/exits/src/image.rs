@@ -114,14 +114,17 @@ fn idt(handler: u64) -> Vec<u8> {
             } else {
                 STUBS + vector * stubs::STUB_SIZE
             };
-            let low = (to & 0xffff)
-                | u64::from(CODE_SELECTOR) << 16
-                | 0x8e00 << 32
-                | (to >> 16 & 0xffff) << 48;
-            [low, to >> 32]
+            gate(to)
         })
         .flat_map(u64::to_le_bytes)
         .collect()
+}
+
+/// An interrupt gate that leads to an address.
+pub(crate) fn gate(to: u64) -> [u64; 2] {
+    let low =
+        (to & 0xffff) | u64::from(CODE_SELECTOR) << 16 | 0x8e00 << 32 | (to >> 16 & 0xffff) << 48;
+    [low, to >> 32]
 }
 
 /// One PML4, one PDPT, four page directories: the first 4 GiB one to one in 2 MiB pages,

@@ -10,6 +10,7 @@
 pub mod program;
 mod guest;
 
+pub mod bare;
 pub mod catalogue;
 pub mod image;
 pub mod kicks;

@@ -146,6 +146,7 @@ fn command(job: &Job) -> Command {
         .env_clear()
         .envs(job.env.iter().cloned());
     let (share_root, terminal, cwd) = (job.share_root, job.terminal, job.cwd.clone());
+    let fixed_addresses = job.fixed_addresses;
     // SAFETY: the closure runs in the child between fork and exec; init has one thread, so every
     // lock is free, and it makes system calls and allocates only.
     unsafe {
@@ -154,6 +155,9 @@ fn command(job: &Job) -> Command {
             // each return of the command to user space: 56 instructions on every user exit.
             for (port, count) in PORTS {
                 libc::ioperm(port.into(), count, 0);
+            }
+            if fixed_addresses && libc::personality(libc::ADDR_NO_RANDOMIZE as _) < 0 {
+                return Err(io::Error::last_os_error());
             }
             if share_root {
                 std::os::unix::fs::chroot(SHARED)?;

@@ -24,6 +24,9 @@ pub struct Job {
     pub output: Option<String>,
     /// Whether to run the command in the host's root file system, under a tmpfs overlay.
     pub share_root: bool,
+    /// Whether addresses are not randomised for the command and all that it starts
+    /// (`ADDR_NO_RANDOMIZE`), so that a program lies at the same ones in every boot.
+    pub fixed_addresses: bool,
     /// Whether the command gets the console as its terminal instead of pipes.
     pub terminal: bool,
 }

@@ -23,6 +23,7 @@ pub mod qemu;
 mod sources;
 pub mod stream;
 mod versions;
+pub mod vmm_files;
 pub mod windows;
 pub mod wire;
 

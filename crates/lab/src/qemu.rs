@@ -149,6 +149,11 @@ impl Qemu {
         self.number >= (10, 0)
     }
 
+    /// Folders of its firmware, where it is unpacked rather than installed; else none.
+    pub fn data_folders(&self) -> &[PathBuf] {
+        &self.data
+    }
+
     /// The command with what this QEMU needs to find its own files.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);

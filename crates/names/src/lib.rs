@@ -1,7 +1,7 @@
 //! Gives addresses names: kallsyms, ELF symbol tables, DWARF lines.
 //!
 //! [`kallsyms`] names the kernel's addresses and [`elf`] those of a program or library, which
-//! [`maps`] and [`load_bias`] place in a process. [`cover`] keeps of all symbols those that a
+//! [`maps`] and [`load_bias`] place in a process; [`program`] also what is stripped of its symbols. [`cover`] keeps of all symbols those that a
 //! recording needs. [`Lines`] reads source lines and inlined functions from debug information
 //! ([`kernel_lines`] all of a kernel's), and [`locations`] collects them for a recording's
 //! instructions.
@@ -12,6 +12,7 @@ mod alias;
 mod cover;
 mod elf;
 mod error;
+mod frames;
 mod kallsyms;
 mod lines;
 mod locations;
@@ -21,6 +22,7 @@ mod sections;
 pub use cover::cover;
 pub use elf::elf;
 pub use error::{Error, Result};
+pub use frames::{DEBUG_FOLDER, debug_file, program};
 pub use kallsyms::{VMLINUX, kallsyms};
 pub use lines::{Frame, Lines, kernel_lines};
 pub use locations::locations;

@@ -6,6 +6,7 @@
 mod diff;
 mod path;
 mod userspace;
+mod vmexit;
 
 use exitpath_analysis::table::{Figures, HandledBy, RowSummary, Variant, Verdict};
 use exitpath_recording::{Environment, Machine, Manifest};
@@ -14,6 +15,7 @@ use serde::Serialize;
 pub use diff::{Diff, diff, incomparable};
 pub use path::{Path, path};
 pub use userspace::{Userspace, userspace};
+pub use vmexit::{Vmexit, vmexit};
 
 /// The whole object.
 #[derive(Debug, Serialize)]

@@ -2,9 +2,11 @@
 
 mod annotate;
 pub(crate) mod diff;
+mod parts;
 mod path;
 mod tree;
 mod userspace;
+mod vmexit;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -14,9 +16,11 @@ use exitpath_recording::{Machine, Manifest};
 
 pub use annotate::annotate;
 pub use diff::{commit, diff};
+pub use parts::parts_of;
 pub use path::{Functions, path, seeds};
 pub use tree::tree;
 pub use userspace::userspace;
+pub use vmexit::vmexit;
 
 use crate::format::{count, machine, new_table, none, plain, push_wrapped, subject, trimmed};
 use crate::json;
@@ -232,9 +236,18 @@ fn cpus(text: &mut String, rows: &[RowSummary]) {
     }
 }
 
-/// What the figures hold for: a line on the machine and one on its kernel.
+/// What the figures hold for: a line on the machine and one on its kernel, and one on the VMM where
+/// that is not exitpath's own.
 pub fn environment(manifest: &Manifest) -> String {
     let environment = &manifest.environment;
     let machine = machine(manifest, environment.cpus, &environment.seeds);
-    format!("{machine}\n{}", subject(manifest))
+    let mut text = format!("{machine}\n{}", subject(manifest));
+    let fact = |name| environment.facts.get(name).and_then(|fact| fact.as_str());
+    if let Some(command) = fact("vmm.command") {
+        let version = fact("vmm.version").map_or_else(String::new, |version| {
+            format!(" (version {})", plain(version))
+        });
+        let _ = write!(text, "\nunder: {}{version}", plain(command));
+    }
+    text
 }

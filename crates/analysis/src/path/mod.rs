@@ -21,6 +21,7 @@ pub mod diff;
 mod functions;
 pub mod model;
 mod nodes;
+pub mod parts;
 pub mod phases;
 mod rounds;
 mod row;
@@ -37,6 +38,7 @@ use exitpath_recording::Recording;
 
 pub use diff::{Incomparable, PathDiff, diff_paths};
 pub use model::*;
+pub use parts::{Part, Whose, parts};
 pub use phases::{PhaseError, PhaseTable};
 
 /// Why there is no path.

@@ -7,7 +7,7 @@ use std::thread;
 
 use exitpath_exits::Row;
 use exitpath_lab::Error as LabError;
-use exitpath_lab::boot::Sink;
+use exitpath_lab::boot::{Lab, Sink};
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::job::Job;
 use exitpath_lab::plugin::Plugin;
@@ -109,10 +109,7 @@ pub(super) fn run_all(
     let results: Mutex<Vec<Option<Result<Booted, Failure>>>> =
         Mutex::new(boots.iter().map(|_| None).collect());
     let lock = "no boot panics while it holds a lock";
-    let at_a_time = thread::available_parallelism()
-        .map_or(1, |n| n.get())
-        .min(MOST_AT_A_TIME)
-        .min(boots.len());
+    let at_a_time = self::at_a_time(boots.len());
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..at_a_time {
@@ -152,6 +149,12 @@ pub(super) fn run_all(
     }
 }
 
+/// How many of so many boots are made at a time.
+pub(super) fn at_a_time(boots: usize) -> usize {
+    let cpus = thread::available_parallelism().map_or(1, |n| n.get());
+    cpus.min(MOST_AT_A_TIME).min(boots)
+}
+
 fn no_kvm(hello: Hello) -> LabError {
     LabError::NoKvm {
         release: hello.release,
@@ -186,6 +189,54 @@ impl Sink for Follow<'_> {
     }
 }
 
+/// How a boot ended that did its work.
+pub(super) struct Ended {
+    pub(super) outcome: exitpath_lab::boot::Outcome,
+    /// The windows, where they were expected.
+    pub(super) collector: Option<Collector>,
+    /// What was wrong with the stream first.
+    pub(super) broken: Option<String>,
+}
+
+/// Boots, and runs this program's hidden command there.
+pub(super) fn run_command(
+    mut lab: Lab,
+    files: Initramfs,
+    command: &str,
+    expected: Option<Vec<Expected>>,
+    bar: &ProgressBar,
+) -> Result<Ended, Failure> {
+    let mut follow = Follow {
+        bar,
+        collector: expected.map(Collector::new),
+        broken: None,
+    };
+    lab.limit
+        .get_or_insert(std::time::Duration::from_secs(BOOT_SECONDS));
+    let job = Job {
+        argv: vec!["/init".to_owned(), command.to_owned()],
+        cwd: "/".to_owned(),
+        output: Some(RESULT_FILE.to_owned()),
+        fixed_addresses: command != worker::NAME,
+        ..Job::default()
+    };
+    let outcome = lab.run(files, job, &mut follow)?;
+    if !outcome.hello.kvm {
+        return Err(no_kvm(outcome.hello).into());
+    }
+    if outcome.status != 0 {
+        let said = outcome.stderr.trim();
+        return Err(Failure::Cannot(format!(
+            "measuring in the lab failed: {said}"
+        )));
+    }
+    Ok(Ended {
+        outcome,
+        collector: follow.collector,
+        broken: follow.broken,
+    })
+}
+
 fn boot_one(
     plan: &Plan<'_>,
     prepared: &Prepared,
@@ -211,36 +262,18 @@ fn boot_one(
     let mut lab = prepared.lab(boot.seed, boot.cpus);
     lab.plugin = boot.plugin;
     lab.patches = plan.patches.clone();
-    let mut follow = Follow {
-        bar,
-        collector: (boot.plugin == Some(Plugin::Records))
-            .then(|| Collector::new(expected(&order, &boot.settings))),
-        broken: None,
-    };
-    lab.limit
-        .get_or_insert(std::time::Duration::from_secs(BOOT_SECONDS));
-    let job = Job {
-        argv: vec!["/init".to_owned(), worker::NAME.to_owned()],
-        cwd: "/".to_owned(),
-        output: Some(RESULT_FILE.to_owned()),
-        ..Job::default()
-    };
-    let outcome = lab.run(files, job, &mut follow)?;
-    if !outcome.hello.kvm {
-        return Err(no_kvm(outcome.hello).into());
-    }
-    if outcome.status != 0 {
-        let said = outcome.stderr.trim();
-        return Err(Failure::Cannot(format!(
-            "measuring in the lab failed: {said}"
-        )));
-    }
+    let expected = (boot.plugin == Some(Plugin::Records)).then(|| expected(&order, &boot.settings));
+    let Ended {
+        outcome,
+        collector,
+        broken,
+    } = run_command(lab, files, worker::NAME, expected, bar)?;
     let report = worker::read(&outcome.output).map_err(|error| {
         Failure::Cannot(format!(
             "the lab's result cannot be read ({error}): report this as a bug"
         ))
     })?;
-    let trace = match follow.collector {
+    let trace = match collector {
         None => None,
         Some(collector) => {
             // A row that did not end as it should has no whole window, and is the better reason.
@@ -257,7 +290,7 @@ fn boot_one(
             if let Some(run) = failed {
                 return Err(not_done(run));
             }
-            let trace = follow.broken.map_or_else(|| collector.finish(&done), Err);
+            let trace = broken.map_or_else(|| collector.finish(&done), Err);
             Some(trace.map_err(|what| LabError::Stream { what })?)
         }
     };
@@ -270,24 +303,29 @@ fn boot_one(
 
 /// The windows that a boot should send: one for each row, in their order.
 fn expected(order: &[&'static Row], settings: &Settings) -> Vec<Expected> {
+    windows(order, |row| samples_of(row, settings))
+}
+
+/// The windows of rows of which so many samples are taken.
+pub(super) fn windows(order: &[&'static Row], samples: impl Fn(&Row) -> u32) -> Vec<Expected> {
     let window = |(run, row): (u32, &&'static Row)| {
         // The lab's CPU is an AMD one; rows with two programs differ in the operation only.
         let program = row.program(true);
         Expected {
             run,
             clocks: program.clocks.map(|offset| program.address + offset as u64),
-            samples: samples_of(row, settings),
+            samples: samples(row),
         }
     };
     (0..).zip(order).map(window).collect()
 }
 
-fn not_done(run: &Run) -> Failure {
+pub(crate) fn not_done(run: &Run) -> Failure {
     let why = match &run.outcome {
         Outcome::Done => "done",
         Outcome::Skipped { reason } | Outcome::Fault { reason } | Outcome::Hung { reason } => {
             reason
         }
     };
-    Failure::Cannot(format!("{} could not be traced: {why}", run.row))
+    Failure::Cannot(format!("{} could not be measured: {why}", run.row))
 }

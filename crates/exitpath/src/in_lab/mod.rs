@@ -2,8 +2,13 @@
 //! rows with two vCPUs.
 
 mod boots;
+pub(crate) mod foreign;
+mod image_text;
 mod names;
+pub(crate) mod vmm;
 pub(crate) mod worker;
+
+pub(crate) use boots::not_done;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -65,6 +70,7 @@ pub(crate) fn record(
     let (mut kernel, mut cmdline) = (String::new(), String::new());
     let mut traces = Vec::new();
     let mut kallsyms = None;
+    let mut vdsos = Vec::new();
     for (boot, booted) in boots.iter().zip(booted) {
         if facts.is_empty() {
             facts = booted.report.facts;
@@ -73,6 +79,7 @@ pub(crate) fn record(
         if kallsyms.is_none() {
             kallsyms = booted.report.kallsyms;
         }
+        vdsos.extend(booted.report.vdso);
         let first = runs.len() as u32;
         runs.extend((first..).zip(booted.report.runs).map(|(id, run)| Run {
             id,
@@ -117,7 +124,7 @@ pub(crate) fn record(
     } else {
         let mut trace = windows::merge(traces);
         let kallsyms = kallsyms.as_deref().unwrap_or_default();
-        names::add(&mut trace, kallsyms, &runs)?;
+        names::add(&mut trace, kallsyms, &vdsos, &runs)?;
         names::add_lines(&mut trace, &prepared.kernel, plan.vmlinux)?;
         Some(trace)
     };

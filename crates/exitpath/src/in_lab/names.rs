@@ -7,19 +7,93 @@ use exitpath_exits::find;
 use exitpath_exits::layout::{STACKS, STUBS};
 use exitpath_lab::debug_files::DebugFiles;
 use exitpath_lab::kernels::Kernel;
+use exitpath_names::Mapping;
 use exitpath_recording::trace::{BRACKET, GUEST, HANDLER, OPERATION};
 use exitpath_recording::{Run, Space, Symbol, Trace};
 
+use super::worker::{VDSO, Vdso};
 use crate::failure::Failure;
 
 /// Adds symbols to a trace.
-pub(super) fn add(trace: &mut Trace, kallsyms: &str, runs: &[Run]) -> Result<(), Failure> {
+pub(super) fn add(
+    trace: &mut Trace,
+    kallsyms: &str,
+    vdsos: &[Vdso],
+    runs: &[Run],
+) -> Result<(), Failure> {
     let mut symbols = exitpath_names::kallsyms(kallsyms)?;
     let program = std::env::current_exe()
         .and_then(std::fs::read)
         .map_err(|error| Failure::Cannot(format!("cannot read this program: {error}")))?;
     // It is linked to its address, and the lab runs this very file.
     symbols.extend(exitpath_names::elf(&program, env!("CARGO_BIN_NAME"), 0)?);
+    // Each boot's process may have it elsewhere.
+    for vdso in vdsos {
+        symbols.extend(exitpath_names::program(
+            &vdso.bytes,
+            None,
+            VDSO,
+            vdso.address,
+        )?);
+    }
+    for run in runs {
+        symbols.extend(guest(&run.row));
+    }
+    trace.symbols = exitpath_names::cover(symbols, &trace.instructions);
+    Ok(())
+}
+
+/// Adds symbols to the trace of a VMM that had these files mapped: of the kernel, of the VMM and
+/// its libraries, and of the rows' programs. Files are read on this machine, where they were
+/// copied from.
+pub(crate) fn add_of_vmm(
+    trace: &mut Trace,
+    kallsyms: &str,
+    maps: &str,
+    vdso: Option<&Vdso>,
+    runs: &[Run],
+) -> Result<(), Failure> {
+    let mut symbols = exitpath_names::kallsyms(kallsyms)?;
+    let mut files: Vec<Mapping> = Vec::new();
+    for mapping in exitpath_names::maps(maps) {
+        // A file has one bias, whichever of its parts is looked at.
+        if !files.iter().any(|known| known.file == mapping.file) {
+            files.push(mapping);
+        }
+    }
+    for mapping in files {
+        let path = Path::new(&mapping.file);
+        // Another process's is the same, wherever it lies.
+        if let Some(vdso) = vdso.filter(|_| mapping.file == VDSO) {
+            symbols.extend(exitpath_names::program(
+                &vdso.bytes,
+                None,
+                VDSO,
+                mapping.start,
+            )?);
+        }
+        // What else is no file has no names.
+        if !path.is_absolute() {
+            continue;
+        }
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| {
+                Failure::Cannot(format!("cannot read {}: {error}", path.display()))
+            })
+        };
+        let bytes = read(path)?;
+        let debug = exitpath_names::debug_file(&bytes)
+            .map(|debug| read(&debug))
+            .transpose()?;
+        let bias = exitpath_names::load_bias(&mapping, &bytes)?;
+        let module = path.file_name().unwrap_or_default().to_string_lossy();
+        symbols.extend(exitpath_names::program(
+            &bytes,
+            debug.as_deref(),
+            &module,
+            bias,
+        )?);
+    }
     for run in runs {
         symbols.extend(guest(&run.row));
     }
@@ -28,7 +102,7 @@ pub(super) fn add(trace: &mut Trace, kallsyms: &str, runs: &[Run]) -> Result<(),
 }
 
 /// Adds source lines and inlined functions, where there is debug information of the kernel.
-pub(super) fn add_lines(
+pub(crate) fn add_lines(
     trace: &mut Trace,
     kernel: &Kernel,
     vmlinux: Option<&Path>,

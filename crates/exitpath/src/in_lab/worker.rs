@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, BufWriter};
+use std::os::unix::fs::FileExt;
 
 use exitpath_exits::find;
 use exitpath_host::Root;
@@ -20,6 +21,8 @@ use crate::output;
 pub(crate) const NAME: &str = "measure-in-lab";
 /// The plan, in the initramfs.
 pub(crate) const PLAN_FILE: &str = "/plan.json";
+/// How `/proc/PID/maps` calls the vDSO.
+pub(super) const VDSO: &str = "[vdso]";
 /// The kernel's symbols.
 const KALLSYMS: &str = "/proc/kallsyms";
 /// The report, in a tmpfs.
@@ -45,6 +48,31 @@ pub(crate) struct Report {
     pub(crate) facts: BTreeMap<String, serde_json::Value>,
     /// Code's symbols of `/proc/kallsyms`, where they were wanted.
     pub(crate) kallsyms: Option<String>,
+    /// The vDSO, likewise.
+    pub(crate) vdso: Option<Vdso>,
+}
+
+/// The kernel's code in each process, a shared library that is no file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Vdso {
+    /// Where the process that read it has it.
+    pub(crate) address: u64,
+    /// All of it.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// This process's vDSO; `None` where there is none to be read.
+pub(super) fn vdso() -> Option<Vdso> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let mapped = exitpath_names::maps(&maps);
+    let mapping = mapped.iter().find(|mapping| mapping.file == VDSO)?;
+    let mut bytes = vec![0; usize::try_from(mapping.end - mapping.start).ok()?];
+    let memory = std::fs::File::open("/proc/self/mem").ok()?;
+    memory.read_exact_at(&mut bytes, mapping.start).ok()?;
+    Some(Vdso {
+        address: mapping.start,
+        bytes,
+    })
 }
 
 pub(crate) fn run() -> Result<(), Failure> {
@@ -70,17 +98,12 @@ pub(crate) fn run() -> Result<(), Failure> {
         runs.push(run_row(&kvm, row, &plan.settings, &place)?);
     }
     let facts = exitpath_host::examine(&Root::default(), None).facts;
-    let kallsyms = if plan.names {
-        let text = std::fs::read_to_string(KALLSYMS)
-            .map_err(|error| Failure::Cannot(format!("cannot read {KALLSYMS}: {error}")))?;
-        Some(code_symbols(&text))
-    } else {
-        None
-    };
+    let kallsyms = plan.names.then(self::kallsyms).transpose()?;
     let report = Report {
         runs,
         facts,
         kallsyms,
+        vdso: plan.names.then(vdso).flatten(),
     };
     let cannot = |error: &dyn std::fmt::Display| {
         Failure::Cannot(format!("cannot write {RESULT_FILE}: {error}"))
@@ -96,6 +119,13 @@ pub(crate) fn run() -> Result<(), Failure> {
 /// What a worker wrote, read outside.
 pub(super) fn read(result: &[u8]) -> Result<Report, serde_json::Error> {
     serde_json::from_reader(BufReader::new(GzDecoder::new(result)))
+}
+
+/// The symbols of the kernel's code.
+pub(super) fn kallsyms() -> Result<String, Failure> {
+    let text = std::fs::read_to_string(KALLSYMS)
+        .map_err(|error| Failure::Cannot(format!("cannot read {KALLSYMS}: {error}")))?;
+    Ok(code_symbols(&text))
 }
 
 /// The lines of `/proc/kallsyms` that name code: types t, T, w and W (nm(1)).

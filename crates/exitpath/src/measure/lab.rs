@@ -8,6 +8,7 @@ use exitpath_recording::Recording;
 
 use crate::cli::Measure;
 use crate::failure::Failure;
+use crate::in_lab::vmm::{self, UnderVmm, Vmm};
 use crate::in_lab::{self, Plan};
 use crate::lab::Prepared;
 
@@ -20,8 +21,20 @@ pub(super) fn measure(
     rows: &[&'static Row],
     interrupted: &Arc<AtomicBool>,
 ) -> Result<Recording, Failure> {
+    let vmm = args.vmm.as_deref().map(Vmm::find).transpose()?;
     let prepared = Prepared::new(&args.lab, interrupted)?;
     let samples = args.sampling.samples.unwrap_or(SAMPLES);
+    if let Some(vmm) = vmm {
+        let under = UnderVmm {
+            command: "measure",
+            rows,
+            image: super::image_plan(samples, true),
+            seeds: args.lab.emulator.seeds(&[1, 2, 3]),
+            plugin: None,
+            vmlinux: None,
+        };
+        return vmm::record(&under, &vmm, &args.lab, &prepared, interrupted);
+    }
     let plan = Plan {
         command: "measure",
         rows,

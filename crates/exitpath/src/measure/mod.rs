@@ -1,6 +1,7 @@
 //! `exitpath measure`: the table of exits.
 
 pub(crate) mod host;
+mod kvm_unit_tests;
 mod lab;
 
 use std::time::Duration;
@@ -12,7 +13,7 @@ use host::HostPlan;
 
 use crate::cli::{Measure, On, Sampling};
 use crate::failure::Failure;
-use crate::{doctor, interrupt, output, rows, show};
+use crate::{doctor, image, interrupt, output, rows, show};
 
 /// Repetitions of the batch estimator in a run.
 const BATCHES: u32 = 8;
@@ -25,11 +26,22 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
     if args.list {
         return output::print(&rows::list());
     }
-    let rows = rows::choose(&args.rows)?;
+    if let Some(dir) = &args.kvm_unit_tests {
+        return kvm_unit_tests::run(args, dir, &interrupt::flag());
+    }
+    let rows = match &args.vmm {
+        Some(_) => image::choose(&args.rows)?,
+        None => rows::choose(&args.rows)?,
+    };
     let dir = output::folder(args.out.as_deref(), "measure")?;
     let interrupted = interrupt::flag();
 
     let (machine, guest, why) = choose_machine(args.on)?;
+    if machine == On::Host && args.vmm.is_some() {
+        return Err(Failure::Usage(
+            "--vmm measures in the lab for now: add --on lab".to_owned(),
+        ));
+    }
     let mut recording = match machine {
         On::Host => {
             let plan = HostPlan {
@@ -125,5 +137,16 @@ pub(crate) fn settings(
         watchdog: Duration::from_secs(sampling.watchdog),
         cpus,
         yielding,
+    }
+}
+
+/// How much an image for another VMM measures of each row.
+pub(crate) fn image_plan(samples: u32, multiboot: bool) -> exitpath_exits::bare::Plan {
+    exitpath_exits::bare::Plan {
+        samples,
+        warm_up: WARM_UP,
+        batches: BATCHES,
+        batch_length: BATCH_LENGTH,
+        multiboot,
     }
 }

@@ -6,6 +6,7 @@ use exitpath_analysis::path::{PhaseTable, RowPath, trace_rows};
 use exitpath_recording::Recording;
 use exitpath_report::{flame, json, perfetto, text};
 
+use super::vmm;
 use crate::cli::TraceView;
 use crate::failure::Failure;
 use crate::output;
@@ -42,9 +43,11 @@ pub(super) fn check_files(view: &TraceView) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Shows the rows of these names, or all.
+/// Shows the rows of these names, or all; `own` is a recording of the same rows under exitpath's
+/// own VMM, for one of another.
 pub(super) fn show(
     recording: &Recording,
+    own: Option<&Recording>,
     names: &[String],
     dir: &Path,
     phases: &PhaseTable,
@@ -52,6 +55,10 @@ pub(super) fn show(
 ) -> Result<(), Failure> {
     let paths =
         trace_rows(recording, phases).map_err(|error| Failure::Cannot(error.to_string()))?;
+    let own = own.map(|own| trace_rows(own, phases)).transpose();
+    let own = own.map_err(|error| Failure::Cannot(error.to_string()))?;
+    let own_of = |path: &RowPath| own.iter().flatten().find(|own| own.row == path.row);
+    let vmm = vmm::of(&recording.manifest);
     for name in names {
         if !paths.iter().any(|path| path.row == *name) {
             return Err(Failure::Usage(format!(
@@ -82,7 +89,19 @@ pub(super) fn show(
     }
     files(recording, &shown, view)?;
     if view.json {
-        return print_json(recording, &shown, dir);
+        let place = dir.display().to_string();
+        let objects: Vec<String> = shown
+            .iter()
+            .map(|path| {
+                json::path(&recording.manifest, path, Some(place.clone()))
+                    .under(vmm.map(str::to_owned), own_of(path))
+                    .render()
+            })
+            .collect();
+        return match objects.as_slice() {
+            [object] => output::print(object),
+            objects => output::print(&format!("[{}]", objects.join(","))),
+        };
     }
     let manifest = &recording.manifest;
     let place = dir.display();
@@ -120,22 +139,11 @@ pub(super) fn show(
                 String::new()
             };
             let text = text::path(manifest, path, functions);
-            output::print(&format!("{text}{seeds}recording: {place}"))?;
+            let parts = vmm.map_or_else(String::new, |vmm| vmm::parts(vmm, path, own_of(path)));
+            output::print(&format!("{text}{parts}{seeds}recording: {place}"))?;
         }
     }
     Ok(())
-}
-
-fn print_json(recording: &Recording, shown: &[&RowPath], dir: &Path) -> Result<(), Failure> {
-    let place = dir.display().to_string();
-    let objects: Vec<String> = shown
-        .iter()
-        .map(|path| json::path(&recording.manifest, path, Some(place.clone())).render())
-        .collect();
-    match objects.as_slice() {
-        [object] => output::print(object),
-        objects => output::print(&format!("[{}]", objects.join(","))),
-    }
 }
 
 /// Writes the files that are asked for, of the first row.

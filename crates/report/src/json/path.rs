@@ -44,6 +44,8 @@ pub struct Path<'a> {
     pub exits: u64,
     /// By purpose.
     pub phases: Vec<Phase<'a>>,
+    /// By whose code it is, in the order of a round; those without any are left out.
+    pub parts: Vec<Part>,
     /// By function, most of its own first.
     pub functions: Vec<Function<'a>>,
     /// By class.
@@ -52,9 +54,37 @@ pub struct Path<'a> {
     pub variants: Vec<Variant<'a>>,
     /// What exists only because the CPU is emulated.
     pub emulated_cpu_artefacts: Vec<Artefact<'a>>,
+    /// The VMM it was traced under, where that is not exitpath's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vmm: Option<String>,
+    /// The same row under exitpath's own VMM in the same lab, where it was traced beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own_vmm: Option<Beside>,
     /// The recording's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recording: Option<String>,
+}
+
+/// Instructions of one owner.
+#[derive(Debug, Serialize)]
+pub struct Part {
+    /// Whose they are.
+    pub name: &'static str,
+    /// How many.
+    pub instructions: u64,
+    /// Of these, not skip-emulation.
+    pub without_skip_emulation: u64,
+}
+
+/// A row under another VMM.
+#[derive(Debug, Serialize)]
+pub struct Beside {
+    /// Of its most frequent path.
+    pub total: u64,
+    /// Of it, what is not explained.
+    pub residual: i64,
+    /// By whose code it is.
+    pub parts: Vec<Part>,
 }
 
 /// Instructions of one purpose.
@@ -167,15 +197,41 @@ pub fn path<'a>(
         total_without_skip_emulation: path.total.lean,
         exits: path.exits,
         phases: path.phases.iter().map(Phase::from).collect(),
+        parts: parts(path),
         functions: path.functions.iter().map(Function::from).collect(),
         classes: path.classes.iter().map(Class::from).collect(),
         variants: path.variants.iter().map(Variant::from).collect(),
         emulated_cpu_artefacts: path.artefacts.iter().map(Artefact::from).collect(),
+        vmm: None,
+        own_vmm: None,
         recording,
     }
 }
 
+fn parts(path: &model::RowPath) -> Vec<Part> {
+    let parts = model::parts(path).into_iter();
+    let some = parts.filter(|part| part.instructions.all > 0);
+    some.map(|part| Part {
+        name: part.whose.name(),
+        instructions: part.instructions.all,
+        without_skip_emulation: part.instructions.lean,
+    })
+    .collect()
+}
+
 impl Path<'_> {
+    /// The same, traced under this VMM; beside it the row's path under exitpath's own.
+    #[must_use]
+    pub fn under(mut self, vmm: Option<String>, own: Option<&model::RowPath>) -> Self {
+        self.vmm = vmm;
+        self.own_vmm = own.map(|own| Beside {
+            total: own.total.all,
+            residual: own.residual,
+            parts: parts(own),
+        });
+        self
+    }
+
     /// The object as text, one line per field.
     pub fn render(&self) -> String {
         super::render(self)

@@ -1,0 +1,181 @@
+//! Real VMMs in the lab: the path through Debian's QEMU, and VMMs that never say what they should.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::common::{Said, exitpath, installed_qemu};
+
+/// The sum of a figure over the objects of a list.
+#[track_caller]
+fn sum(list: &Value, figure: &str) -> u64 {
+    let list = list.as_array().expect("a list").iter();
+    list.map(|item| item[figure].as_u64().expect("a count"))
+        .sum()
+}
+
+/// A part's instructions, 0 where there is none.
+fn part(path: &Value, name: &str) -> u64 {
+    let parts = path["parts"].as_array().expect("parts");
+    let part = parts.iter().find(|part| part["name"] == name);
+    part.map_or(0, |part| part["instructions"].as_u64().expect("a count"))
+}
+
+#[test]
+fn the_path_through_qemu_is_whole_and_named() {
+    let Some(qemu) = installed_qemu() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("traced");
+    let mut command = exitpath(&["trace", "inl_from_qemu", "--vmm", "qemu", "--json"]);
+    command.args([
+        "--kernel", "6.1", "--rounds", "100", "--seed", "1", "--qemu",
+    ]);
+    let said = Said::of(command.arg(&qemu).arg("--out").arg(&out));
+    if said.status == Some(3) && said.stderr.contains("kernel") {
+        eprintln!("skipped: no kernel 6.1 to be had: {}", said.stderr);
+        return;
+    }
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    let path = said.json();
+
+    let total = path["total"].as_u64().expect("a count");
+    assert_eq!(path["residual"], 0);
+    assert_eq!(path["rounds_with_residual"], 0);
+    assert_eq!(path["rounds_with_empty_residual"], 0);
+    assert_eq!(path["exits"], 1);
+    assert_eq!(sum(&path["phases"], "instructions"), total);
+    assert_eq!(sum(&path["functions"], "self"), total);
+    assert_eq!(sum(&path["parts"], "instructions"), total);
+    for name in [
+        "guest",
+        "kernel, before user space",
+        "libc",
+        "VMM",
+        "kernel, after user space",
+    ] {
+        assert!(part(&path, name) > 0, "no {name}: {}", path["parts"]);
+    }
+
+    // Beside it ours, which does less.
+    let own = &path["own_vmm"];
+    assert_eq!(own["residual"], 0);
+    assert_eq!(
+        sum(&own["parts"], "instructions"),
+        own["total"].as_u64().expect("a count")
+    );
+    assert_eq!(part(own, "guest"), part(&path, "guest"));
+    let user = |path: &Value| part(path, "VMM") + part(path, "libc") + part(path, "GLib");
+    assert!(user(own) > 0 && user(own) * 2 < user(&path), "{own}");
+
+    // QEMU exports most functions of its exits; the others have a place in the file.
+    let functions = path["functions"].as_array().expect("functions");
+    let names: Vec<&str> = functions
+        .iter()
+        .filter(|function| function["space"] == "user")
+        .map(|function| function["name"].as_str().expect("a name"))
+        .collect();
+    assert!(names.contains(&"kvm_cpu_exec"), "{names:?}");
+    assert!(names.contains(&"ioctl"), "{names:?}");
+    let unnamed: Vec<_> = names.iter().filter(|name| name.starts_with("0x")).collect();
+    assert!(unnamed.is_empty(), "{unnamed:?}");
+
+    // The recording is enough to show it again, and each function can be looked at.
+    let show = |args: &[&str]| {
+        let said = Said::of(exitpath(&["trace", "--recording"]).arg(&out).args(args));
+        assert_eq!(said.status, Some(0), "{}", said.stderr);
+        said.stdout
+    };
+    let text = show(&[]);
+    for piece in ["from guest to guest", "qemu-system-x86_64", "under: /"] {
+        assert!(text.contains(piece), "no '{piece}' in {text}");
+    }
+    assert!(show(&["--annotate", "kvm_cpu_exec"]).contains("kvm_cpu_exec"));
+    assert!(out.with_file_name("traced-own-vmm").is_dir());
+}
+
+#[test]
+fn what_no_vmm_can_run_is_refused_before_anything_boots() {
+    let fails = |args: &[&str], pieces: &[&str]| Said::of(&mut exitpath(args)).fails(2, pieces);
+    fails(&["trace", "ipi", "--vmm", "qemu"], &["ipi", "two vCPUs"]);
+    fails(
+        &["trace", "irqfd_loopback", "--vmm", "qemu"],
+        &["irqfd_loopback", "irqfd"],
+    );
+    fails(&["trace", "nop", "--vmm", "qemu"], &["nop makes no exit"]);
+    fails(&["trace", "cpuid", "--vmm", "qemuu"], &["qemuu", "{image}"]);
+    fails(
+        &[
+            "measure",
+            "cpuid",
+            "--on",
+            "lab",
+            "--vmm",
+            "nosuchvmm {image}",
+        ],
+        &["nosuchvmm", "PATH"],
+    );
+    let both = ["trace", "cpuid", "--vmm", "qemu", "--without", "f"];
+    let said = Said::of(&mut exitpath(&both));
+    assert_eq!(said.status, Some(2), "{}", said.stdout);
+    assert!(said.stderr.contains("--without"), "{}", said.stderr);
+}
+
+#[test]
+fn a_checkout_that_cannot_be_compared_with_is_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let compare = |dir: &Path, rows: &[&str]| {
+        Said::of(
+            exitpath(&["measure", "--kvm-unit-tests"])
+                .arg(dir)
+                .args(rows),
+        )
+    };
+    compare(dir.path(), &[]).fails(2, &["no checkout of kvm-unit-tests", "x86/vmexit.c"]);
+    fs::create_dir(dir.path().join("x86")).expect("a folder");
+    fs::write(dir.path().join("x86/vmexit.c"), "").expect("a file");
+    compare(dir.path(), &[]).fails(2, &["is not built", "make x86/vmexit.flat"]);
+    fs::write(dir.path().join("x86/vmexit.flat"), "text").expect("a file");
+    compare(dir.path(), &[]).fails(2, &["is no ELF file"]);
+    fs::write(dir.path().join("x86/vmexit.flat"), b"\x7fELF").expect("a file");
+    compare(dir.path(), &["vmcall"]).fails(2, &["vmcall is not compared", "inl_from_qemu"]);
+}
+
+#[test]
+fn vmms_that_never_tell_a_result_end_in_words() {
+    let Some(qemu) = installed_qemu() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let lab = |command: &mut std::process::Command| {
+        Said::of(command.args(["--seed", "1", "--qemu"]).arg(&qemu))
+    };
+    // It prints what is no result, and does not end by itself.
+    let out = dir.path().join("out");
+    let hangs = [
+        "measure",
+        "cpuid",
+        "--on",
+        "lab",
+        "--vmm",
+        "tail -f {image}",
+    ];
+    let said = lab(exitpath(&hangs).arg("--out").arg(&out));
+    if said.stderr.contains("no kernel") {
+        eprintln!("skipped: {}", said.stderr);
+        return;
+    }
+    said.fails(
+        3,
+        &["nothing it printed is the image's", "it ran for more than"],
+    );
+    assert!(!out.exists());
+
+    // An image of ours is no vmexit.
+    fs::create_dir(dir.path().join("x86")).expect("a folder");
+    let flat = dir.path().join("x86/vmexit.flat");
+    let image = Said::of(exitpath(&["image", "cpuid", "--samples", "10", "-o"]).arg(&flat));
+    assert_eq!(image.status, Some(0), "{}", image.stderr);
+    let compare = ["measure", "cpuid", "--samples", "10", "--kvm-unit-tests"];
+    let said = lab(exitpath(&compare).arg(dir.path()).arg("--out").arg(&out));
+    said.fails(3, &["vmexit, cpuid", "printed no figure", "bye"]);
+    assert!(!out.exists());
+}

@@ -1,0 +1,391 @@
+//! The guest programs as a bootable image: the same code at the same addresses under any VMM.
+//!
+//! [`elf`] makes one file that a VMM can load in three ways: by PVH (a note in a 64-bit ELF), by
+//! multiboot 1 (a header in its first 8 KiB, with addresses), or as a 64-bit Linux (the ELF's
+//! entry). It lies at 4 MiB, and nothing of it below 1 MiB, where VMMs put their boot structures;
+//! `driver` puts the guest of [`layout`](crate::layout) together there and plays the host's part.
+//!
+//! # What it says
+//!
+//! Lines on COM1 (port 0x3f8), each `xp1 NUMBER WORDS #SUM`: lines are numbered from 0, and the sum
+//! is the FNV-1a hash (32 bits, eight hexadecimal digits) of all that stands before ` #`. Numbers
+//! are decimal. What does not begin with `xp1 ` is somebody else's: firmware, the VMM.
+//!
+//! | words | meaning |
+//! |---|---|
+//! | `boot ENTRY ROWS VENDOR` | entered by PVH (0), multiboot (1) or as Linux (2); rows that follow; CPUID's vendor |
+//! | `row INDEX NAME` | a row begins |
+//! | `lacks WHAT` | the CPU does not have what the row needs |
+//! | `fault BYTE VECTOR CODE RIP CR2 PROGRESS` | what the program wrote to the control port, the exception's vector plus 1, error code, place, CR2, operations until then |
+//! | `samples EMPTY,OP*N …` | raw ticks of the bracket without and with the operation; `*N`: N such samples in a row |
+//! | `batch LENGTH EMPTY_N EMPTY_2N OP_N OP_2N` | one repetition of the batch estimator, raw ticks |
+//! | `end INDEX done`, `lacking` or `fault` | the row is over, and how |
+//! | `broken VECTOR CODE RIP CR2` | an exception in the driver itself, after which it ends |
+//! | `bye ROWS` | all is said |
+//!
+//! Then it writes 0x10 to port 0xf4 (QEMU's isa-debug-exit: status 33), 0xfe to port 0x64 (a reset
+//! by the keyboard controller), and halts.
+
+mod driver;
+
+use crate::catalogue::{Code, Need, Row, Scratch};
+use crate::image::{Image, Segment, gate};
+use crate::layout::{CODE_SIZE, GDT, IDT, RESULTS_SIZE, port};
+use crate::program::Program;
+use driver::parameter;
+use driver::{BASE, HEADER_SIZE, NEED_SIZE, PARAMETERS_SIZE, RECORD_SIZE, VECTOR};
+
+/// Bytes of the file before what is loaded.
+const FILE_FRONT: usize = 0x1000;
+/// Bytes of the driver's stack.
+const DRIVER_STACK: u64 = 0x2000;
+/// Baselines run before what counts, as on a host.
+const BASELINES: u64 = 64;
+/// Multiboot's magic number, and its flag for addresses in the header (Multiboot Specification
+/// 0.6.96, 3.1).
+const MULTIBOOT: (u32, u32) = (0x1bad_b002, 1 << 16);
+/// Type of the note with the PVH entry's address (Xen's public/elfnote.h).
+const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
+
+/// How much of each row the image measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Bracketed samples, unless a row limits itself.
+    pub samples: u32,
+    /// Iterations before the first sample that counts.
+    pub warm_up: u32,
+    /// Repetitions of the batch estimator.
+    pub batches: u32,
+    /// Operations in the shorter batch.
+    pub batch_length: u32,
+    /// Whether a VMM that can load it by multiboot finds a header for that; QEMU prefers it to PVH.
+    pub multiboot: bool,
+}
+
+impl Plan {
+    /// Samples it takes of a row.
+    pub fn samples_of(&self, row: &Row) -> u32 {
+        let room = (RESULTS_SIZE / 16) as u32;
+        self.samples.min(row.max_samples).min(room).max(1)
+    }
+
+    fn batches(&self) -> u32 {
+        if self.batch_length == 0 {
+            return 0;
+        }
+        self.batches.min((RESULTS_SIZE / 32) as u32)
+    }
+}
+
+/// Why a row is in no image; `None` where it may be in one.
+pub fn obstacle(row: &Row) -> Option<&'static str> {
+    if row.rung.is_some() || !crate::ROWS.iter().any(|known| known.name == row.name) {
+        return Some("it is about what exitpath's own VMM does on an exit");
+    }
+    if row.vcpus > 1 {
+        return Some("it needs two vCPUs, and the image starts one");
+    }
+    if row.scratch != Scratch::Unused {
+        return Some("the VMM has to unmap or clean pages between its phases");
+    }
+    if row.irqfd {
+        return Some("it needs an irqfd that the VMM registers");
+    }
+    if !row.ioeventfds.is_empty() {
+        return Some("it needs an ioeventfd that the VMM registers");
+    }
+    None
+}
+
+/// The rows an image holds unless others are asked for: those of the default table that it can.
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    crate::default_rows().filter(|row| obstacle(row).is_none())
+}
+
+/// The image of these rows.
+///
+/// # Panics
+/// If a row has an [`obstacle`], or a program does not lie where RAM is sure to be; tests hold
+/// every row to the latter.
+pub fn elf(rows: &[&Row], plan: &Plan) -> Vec<u8> {
+    let driver = driver::driver();
+    let mut at = Layout::new(driver.bytes);
+    let handler = BASE + driver.handler;
+
+    let mut records = Vec::new();
+    for row in rows {
+        assert!(obstacle(row).is_none(), "{}: in no image", row.name);
+        records.push(row_record(row, plan, &mut at));
+    }
+    let segments = common_segments(handler);
+    let mut list = Vec::new();
+    for segment in &segments {
+        let from = at.push(&segment.bytes);
+        list.extend([segment.at, from, segment.bytes.len() as u64]);
+    }
+    let list = at.push(&words(&list));
+    let row_table = at.push(&records.concat());
+
+    let loaded_end = at.end();
+    let most_samples = rows.iter().map(|row| plan.samples_of(row)).max();
+    let buffer = loaded_end.next_multiple_of(0x1000);
+    let stack_top = (buffer + u64::from(most_samples.unwrap_or(0)) * 16).next_multiple_of(0x1000)
+        + DRIVER_STACK;
+
+    for (offset, value) in [
+        (parameter::ROWS, row_table),
+        (parameter::ROW_COUNT, rows.len() as u64),
+        (parameter::BUFFER, buffer),
+        (parameter::STACK_TOP, stack_top),
+        (parameter::WARM_UP, u64::from(plan.warm_up)),
+        (parameter::SEGMENTS, list),
+        (parameter::SEGMENT_COUNT, segments.len() as u64),
+        (parameter::START_64, BASE + driver.start_64),
+        (parameter::BASELINES, BASELINES),
+    ] {
+        at.set(offset, &value.to_le_bytes());
+    }
+    at.set(parameter::GDTR, &descriptor(crate::image::GDT_SIZE, GDT));
+    at.set(parameter::IDTR, &descriptor(crate::image::IDT_SIZE, IDT));
+    if plan.multiboot {
+        let (magic, flags) = MULTIBOOT;
+        let check = 0u32.wrapping_sub(magic).wrapping_sub(flags);
+        let low = |address: u64| u32::try_from(address).expect("the image lies below 4 GiB");
+        let header = [
+            magic,
+            flags,
+            check,
+            low(BASE),
+            low(BASE),
+            low(loaded_end),
+            low(stack_top),
+            low(BASE + driver.multiboot),
+        ];
+        let header: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
+        at.set(0, &header);
+    }
+    file(
+        &at.bytes,
+        stack_top - BASE,
+        BASE + driver.linux64,
+        BASE + driver.pvh,
+    )
+}
+
+/// What is loaded at [`BASE`], as it grows.
+struct Layout {
+    bytes: Vec<u8>,
+}
+
+impl Layout {
+    fn new(driver: &[u8]) -> Layout {
+        assert!(driver.len() > HEADER_SIZE + PARAMETERS_SIZE);
+        Layout {
+            bytes: driver.to_vec(),
+        }
+    }
+
+    fn end(&self) -> u64 {
+        BASE + self.bytes.len() as u64
+    }
+
+    /// Puts bytes behind what is there, at a multiple of 64, and gives their address.
+    fn push(&mut self, bytes: &[u8]) -> u64 {
+        self.bytes.resize(self.bytes.len().next_multiple_of(64), 0);
+        let address = self.end();
+        self.bytes.extend_from_slice(bytes);
+        address
+    }
+
+    fn set(&mut self, offset: u64, bytes: &[u8]) {
+        let offset = offset as usize;
+        self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+fn row_record(row: &Row, plan: &Plan, at: &mut Layout) -> Vec<u8> {
+    let name = at.push(row.name.as_bytes());
+    let needs: Vec<u8> = row
+        .needs
+        .iter()
+        .flat_map(|&need| need_record(need, at))
+        .collect();
+    let needs = at.push(&needs);
+    let intel = row.program(false);
+    let mut record = vec![name, row.name.len() as u64, intel.address];
+    let mut variants = vec![intel];
+    if let Code::ByVendor { .. } = row.code {
+        variants.push(row.program(true));
+    }
+    let places: Vec<[u64; 4]> = variants
+        .iter()
+        .map(|program| {
+            let code = at.push(&patched_program(program));
+            let [low, high] = gate(program.address + program.handler as u64);
+            [code, program.code.len() as u64, low, high]
+        })
+        .collect();
+    record.extend(places[0]);
+    record.extend(places[places.len() - 1]);
+    let cleared = if row.needs.contains(&Need::Ibrs) {
+        0x48
+    } else {
+        0
+    };
+    record.extend([
+        u64::from(plan.samples_of(row)),
+        u64::from(plan.batches()),
+        u64::from(plan.batch_length),
+        needs,
+        row.needs.len() as u64,
+        cleared,
+    ]);
+    let record = words(&record);
+    assert_eq!(record.len(), RECORD_SIZE);
+    record
+}
+
+/// The program with its two writes to the control port (ready, and a command it does not know)
+/// replaced.
+fn patched_program(program: &Program) -> Vec<u8> {
+    assert!(
+        program.address + CODE_SIZE <= 0x9_f000,
+        "a program where a PC has no RAM"
+    );
+    let mut code = program.code.to_vec();
+    for value in [port::READY, port::BAD_COMMAND] {
+        patch(&mut code, value);
+    }
+    code
+}
+
+/// Makes the one `mov al, value; out CONTROL, al` a `mov al, value; int VECTOR`.
+fn patch(code: &mut [u8], value: u8) {
+    let find = [0xb0, value, 0xe6, port::CONTROL as u8];
+    let mut places = code
+        .windows(find.len())
+        .enumerate()
+        .filter(|(_, bytes)| *bytes == find)
+        .map(|(at, _)| at);
+    let place = places
+        .next()
+        .expect("guest code writes to the control port");
+    assert!(places.next().is_none(), "it does so in one place");
+    code[place + 2..place + 4].copy_from_slice(&[0xcd, VECTOR]);
+}
+
+/// Tables, stubs and page tables: what all programs share.
+fn common_segments(handler: u64) -> Vec<Segment> {
+    let empty = crate::find("empty").expect("a row").program(false);
+    let mut segments = Image::new(&empty).segments;
+    segments.retain(|segment| segment.at != empty.address);
+    for segment in &mut segments {
+        if segment.at == IDT {
+            let [low, high] = gate(handler).map(u64::to_le_bytes);
+            let at = usize::from(VECTOR) * 16;
+            segment.bytes[at..at + 8].copy_from_slice(&low);
+            segment.bytes[at + 8..at + 16].copy_from_slice(&high);
+        }
+        if segment.at == crate::layout::STUBS {
+            patch(&mut segment.bytes, port::FAULT);
+        }
+    }
+    segments
+}
+
+/// Where CPUID says that the CPU has something: leaf, index, register (eax, ebx, ecx, edx), bits of
+/// which one must be set.
+type Place = [u32; 4];
+
+/// What a need is called and where CPUID tells of it: one of the two is enough. No bits in either:
+/// it does not tell, and the operation's exception will.
+fn cpuid_of(need: Need) -> (&'static str, [Place; 2]) {
+    const NOWHERE: Place = [0; 4];
+    let (ebx, ecx, edx) = (1, 2, 3);
+    let bit = |leaf, register, bit: u32| [leaf, 0, register, 1 << bit];
+    match need {
+        Need::X2apic => ("x2APIC", [bit(1, ecx, 21), NOWHERE]),
+        Need::TscDeadline => ("TSC deadline timer", [bit(1, ecx, 24), NOWHERE]),
+        Need::Rdtscp => ("RDTSCP", [bit(0x8000_0001, edx, 27), NOWHERE]),
+        Need::Xsave => ("XSAVE", [bit(1, ecx, 26), NOWHERE]),
+        Need::Pge => ("global pages", [bit(1, edx, 13), NOWHERE]),
+        Need::Ibrs => (
+            "SPEC_CTRL with IBRS",
+            [bit(7, edx, 26), bit(0x8000_0008, ebx, 14)],
+        ),
+        Need::Ibpb => (
+            "PRED_CMD with IBPB",
+            [bit(7, edx, 26), bit(0x8000_0008, ebx, 12)],
+        ),
+        // Further conditions are in ARCH_CAPABILITIES; without them the write is refused.
+        Need::TsxCtrl => ("MSR TSX_CTRL", [bit(7, edx, 29), NOWHERE]),
+        Need::Msr(_) => ("MSR", [NOWHERE; 2]),
+        Need::Pmu => ("performance counter", [NOWHERE; 2]),
+        // Of the VMM's KVM; rows about that are in no image.
+        Need::SyncRegs => ("KVM_CAP_SYNC_REGS", [NOWHERE; 2]),
+    }
+}
+
+fn need_record(need: Need, at: &mut Layout) -> Vec<u8> {
+    let (name, places) = cpuid_of(need);
+    let mut record = words(&[at.push(name.as_bytes()), name.len() as u64]);
+    record.extend(places.iter().flatten().flat_map(|word| word.to_le_bytes()));
+    assert_eq!(record.len(), NEED_SIZE);
+    record
+}
+
+fn words(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// Operand of LGDT and LIDT.
+fn descriptor(size: u16, base: u64) -> [u8; 10] {
+    let mut bytes = [0; 10];
+    bytes[..2].copy_from_slice(&(size - 1).to_le_bytes());
+    bytes[2..].copy_from_slice(&base.to_le_bytes());
+    bytes
+}
+
+/// A 64-bit ELF (System V ABI, chapters 4 and 5): one segment to load, one of notes.
+fn file(loaded: &[u8], memory: u64, entry: u64, pvh_entry: u64) -> Vec<u8> {
+    const HEADER: u64 = 64;
+    const PROGRAM_HEADER: u64 = 56;
+    let note_at = HEADER + 2 * PROGRAM_HEADER;
+    let mut note = Vec::new();
+    for word in [4, 8, XEN_ELFNOTE_PHYS32_ENTRY] {
+        note.extend_from_slice(&word.to_le_bytes());
+    }
+    note.extend_from_slice(b"Xen\0");
+    note.extend_from_slice(&pvh_entry.to_le_bytes());
+
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    let half = |file: &mut Vec<u8>, value: u16| file.extend_from_slice(&value.to_le_bytes());
+    let word = |file: &mut Vec<u8>, value: u32| file.extend_from_slice(&value.to_le_bytes());
+    half(&mut file, 2); // ET_EXEC
+    half(&mut file, 62); // EM_X86_64
+    word(&mut file, 1);
+    file.extend(words(&[entry, HEADER, 0]));
+    word(&mut file, 0);
+    for value in [HEADER as u16, PROGRAM_HEADER as u16, 2, 64, 0, 0] {
+        half(&mut file, value);
+    }
+    word(&mut file, 1); // PT_LOAD
+    word(&mut file, 7); // all of it is read, written and executed
+    file.extend(words(&[
+        FILE_FRONT as u64,
+        BASE,
+        BASE,
+        loaded.len() as u64,
+        memory,
+        0x1000,
+    ]));
+    word(&mut file, 4); // PT_NOTE
+    word(&mut file, 4);
+    let length = note.len() as u64;
+    file.extend(words(&[note_at, 0, 0, length, length, 4]));
+    file.extend(note);
+    file.resize(FILE_FRONT, 0);
+    file.extend_from_slice(loaded);
+    file
+}

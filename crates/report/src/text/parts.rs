@@ -1,0 +1,116 @@
+//! Whose code a round runs through, under one VMM or several side by side.
+
+use exitpath_analysis::path::{RowPath, Whose, parts};
+
+use crate::format::{new_table, none, plain, signed, thousands, trimmed};
+
+/// A table of the parts of a row's path under each of these VMMs: its name and the path. Where
+/// there are two, with the difference of the first from the second.
+pub fn parts_of(vmms: &[(&str, &RowPath)]) -> String {
+    let mut header = vec!["from guest to guest".to_owned()];
+    for (name, _) in vmms {
+        header.extend([plain(name), "share".to_owned()]);
+    }
+    if vmms.len() == 2 {
+        header.push("difference".to_owned());
+    }
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let mut table = new_table(&header, &[0]);
+    let parts: Vec<_> = vmms.iter().map(|(_, path)| self::parts(path)).collect();
+    let mut add = |name: &str, figures: &[u64]| {
+        let mut row = vec![name.to_owned()];
+        for (&figure, (_, path)) in figures.iter().zip(vmms) {
+            row.extend([thousands(figure), share(figure, path.total.all)]);
+        }
+        if let &[one, two] = figures {
+            row.push(signed(one.cast_signed() - two.cast_signed()));
+        }
+        table.add_row(row);
+    };
+    for whose in Whose::ALL {
+        let figures: Vec<u64> = parts
+            .iter()
+            .map(|parts| parts[whose as usize].instructions.all)
+            .collect();
+        if figures.iter().any(|&figure| figure > 0) {
+            add(whose.name(), &figures);
+        }
+    }
+    let totals: Vec<u64> = parts
+        .iter()
+        .map(|parts| parts.iter().map(|part| part.instructions.all).sum())
+        .collect();
+    add("total", &totals);
+    trimmed(&table)
+}
+
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return none();
+    }
+    format!("{:.1} %", 100.0 * part as f64 / whole as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exitpath_analysis::path::{Count, Entered, Node, Step};
+    use exitpath_recording::Space;
+
+    fn round(vmm: u64) -> RowPath {
+        let node = |space, module: &str| Node {
+            parent: 0,
+            name: "f".to_owned(),
+            module: module.to_owned(),
+            space,
+            cpu: 0,
+            entered: Entered::Call,
+            calls: 1,
+            own: Count::default(),
+            total: Count::default(),
+            phase: String::new(),
+        };
+        let step = |node, instructions| Step {
+            node,
+            instructions,
+            skipped: false,
+        };
+        RowPath {
+            tree: vec![node(Space::Kernel, "kvm"), node(Space::User, "vmm")],
+            steps: vec![step(0, 100), step(1, vmm), step(0, 1000)],
+            total: Count {
+                all: 1100 + vmm,
+                lean: 1100 + vmm,
+            },
+            ..RowPath::default()
+        }
+    }
+
+    #[test]
+    fn two_vmms_stand_side_by_side() {
+        let text = parts_of(&[("qe\u{1b}mu", &round(900)), ("ours", &round(100))]);
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "from guest to guest qe mu share ours share difference",
+                "kernel, before user space 100 5.0 % 100 8.3 % 0",
+                "VMM 900 45.0 % 100 8.3 % 800",
+                "kernel, after user space 1,000 50.0 % 1,000 83.3 % 0",
+                "total 2,000 100.0 % 1,200 100.0 % 800",
+            ]
+        );
+    }
+
+    #[test]
+    fn one_stands_alone() {
+        let text = parts_of(&[("ours", &round(0))]);
+        assert!(
+            !text.contains("difference") && !text.contains("VMM"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! kvm-unit-tests' vmexit and exitpath's image, side by side.
+
+use exitpath_analysis::vmexit::Comparison;
+use exitpath_recording::Manifest;
+
+use super::environment;
+use crate::format::{new_table, push_wrapped, signed, thousands, trimmed};
+
+/// A line for each row with both figures and what their difference is made of, then what the columns
+/// mean and what it was measured on.
+pub fn vmexit(manifest: &Manifest, rows: &[Comparison]) -> String {
+    let header = [
+        "row",
+        "vmexit",
+        "exitpath",
+        "difference",
+        "their loop",
+        "rest",
+        "known",
+        "agree",
+    ];
+    let mut table = new_table(&header, &[0, 7]);
+    for row in rows {
+        let theirs = i64::try_from(row.theirs).unwrap_or(i64::MAX);
+        let (least, most) = row.known;
+        table.add_row([
+            row.row.name.to_owned(),
+            thousands(row.theirs),
+            thousands(row.ours.unsigned_abs()),
+            signed(theirs.saturating_sub(row.ours)),
+            thousands(row.row.overhead),
+            signed(row.rest),
+            format!("{} … {}", signed(least), signed(most)),
+            if row.agrees() { "yes" } else { "no" }.to_owned(),
+        ]);
+    }
+    let mut text = trimmed(&table);
+    text.push('\n');
+    push_wrapped(
+        &mut text,
+        "vmexit: the mean of its last round, truncated, with all that interrupted it; exitpath: the \
+         most frequent sample, net of the empty bracket; their loop: instructions of loop and call",
+    );
+    let interruptions: Vec<String> = rows
+        .iter()
+        .map(|row| format!("{} {:.1}", row.row.name, row.interruptions))
+        .collect();
+    push_wrapped(
+        &mut text,
+        &format!(
+            "known: timer ticks (in ours they add, in the mean: {}), their guest's local APIC (up \
+             to 16), memory (3 either way), truncation (−1), and for cpuid the leaf, which they \
+             leave to chance (up to 140)",
+            interruptions.join(", ")
+        ),
+    );
+    text.push_str(&environment(manifest));
+    text.push('\n');
+    text
+}
