@@ -5,11 +5,36 @@ use std::collections::BTreeMap;
 use exitpath_exits::Row;
 use exitpath_recording::{Batch, Outcome, Run, Sample};
 
+/// What an image has said so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SoFar {
+    /// The rows it has ended, in order.
+    pub runs: Vec<Run>,
+    /// The row it is in the midst of.
+    pub midst: Option<&'static str>,
+    /// Whether it said that this is all.
+    pub whole: bool,
+}
+
 /// The runs of these rows, in this order and all of them.
 ///
 /// # Errors
 /// What is missing or wrong, in words.
-pub(crate) fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String> {
+pub fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String> {
+    let told = so_far(text, rows)?;
+    match told.midst {
+        Some(row) => Err(format!("it ended in the midst of {row}")),
+        None if told.whole && told.runs.len() == rows.len() => Ok(told.runs),
+        None => Err("it ended before all rows were measured".to_owned()),
+    }
+}
+
+/// The runs of those of these rows that the text tells to their end. Whoever ended the VMM hands
+/// over whole lines only.
+///
+/// # Errors
+/// Where the image said nothing, or what it never should, in words.
+pub fn so_far(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
     let mut runs: Vec<Run> = Vec::new();
     let mut open = false;
     let mut whole = false;
@@ -28,7 +53,7 @@ pub(crate) fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String
         let strange = || format!("the image says what it never should: `{}`", shown(line));
         match words.as_slice() {
             ["boot", ..] => {}
-            ["row", _, name] if !open && rows.get(runs.len()).is_some_and(|r| r.name == *name) => {
+            ["row", _, name] if !open && !whole && rows.get(runs.len()).is_some_and(|r| r.name == *name) => {
                 runs.push(begun(runs.len() as u32, name));
                 open = true;
             }
@@ -69,7 +94,7 @@ pub(crate) fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String
             ["end", ..] if open => {
                 open = false;
             }
-            ["bye", _] if !open => whole = true,
+            ["bye", _] if !open && !whole => whole = true,
             _ => return Err(strange()),
         }
     }
@@ -86,13 +111,9 @@ pub(crate) fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String
                 .to_owned(),
         });
     }
-    if !whole || runs.len() != rows.len() {
-        return Err(match runs.last().filter(|_| open) {
-            Some(run) => format!("it ended in the midst of {}", run.row),
-            None => "it ended before all rows were measured".to_owned(),
-        });
-    }
-    Ok(runs)
+    let midst = if open { runs.pop() } else { None };
+    let midst = midst.and_then(|_| rows.get(runs.len()).map(|row| row.name));
+    Ok(SoFar { runs, midst, whole })
 }
 
 /// A line's words, if its number is the one due and its sum is right.
@@ -121,7 +142,8 @@ fn samples(pair: &str) -> Option<(Sample, usize)> {
     Some((sample, times.parse().ok()?))
 }
 
-fn begun(id: u32, row: &str) -> Run {
+/// A run of this row of which nothing is told yet.
+pub fn begun(id: u32, row: &str) -> Run {
     Run {
         id,
         row: row.to_owned(),
