@@ -53,7 +53,9 @@ pub fn so_far(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
         let strange = || format!("the image says what it never should: `{}`", shown(line));
         match words.as_slice() {
             ["boot", ..] => {}
-            ["row", _, name] if !open && !whole && rows.get(runs.len()).is_some_and(|r| r.name == *name) => {
+            ["row", _, name]
+                if !open && !whole && rows.get(runs.len()).is_some_and(|r| r.name == *name) =>
+            {
                 runs.push(begun(runs.len() as u32, name));
                 open = true;
             }
@@ -210,5 +212,28 @@ mod tests {
         assert!(parsed("").unwrap_err().contains("printed nothing"));
         let other = runs(SAID, &[exitpath_exits::find("cpuid").expect("a row")]);
         assert!(other.unwrap_err().contains("never should"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_refused_or_taken_in_words(text in "(xp1 [0-9]? ?(row|samples|batch|end|bye|fault)?.{0,20}\n|.{0,30}\n){0,8}") {
+            // No sum is right by chance.
+            proptest::prop_assert!(parsed(&text).is_err());
+        }
+
+        #[test]
+        fn what_is_cut_is_never_taken_for_whole(at in 0..SAID.len() - 1) {
+            proptest::prop_assert!(parsed(&SAID[..at]).is_err());
+        }
+
+        #[test]
+        fn what_is_altered_gives_the_same_or_no_result(at in 0..SAID.len(), byte in 0u8..128) {
+            let mut text = SAID.as_bytes().to_vec();
+            text[at] = byte;
+            let text = String::from_utf8(text).expect("ASCII");
+            if let Ok(runs) = parsed(&text) {
+                proptest::prop_assert_eq!(runs, parsed(SAID).expect("whole"));
+            }
+        }
     }
 }

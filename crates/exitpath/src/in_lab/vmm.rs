@@ -106,11 +106,17 @@ impl Vmm {
     }
 
     /// As this machine starts it.
-    pub(crate) fn on_host(&self) -> Ready {
+    pub(crate) fn on_host(&self, interpreted: bool) -> Ready {
         match self {
             Vmm::Qemu(qemu) => {
                 let mut argv = vec![qemu.path.display().to_string()];
-                argv.extend(QEMU_ARGUMENTS.map(str::to_owned));
+                let mut arguments = QEMU_ARGUMENTS.to_vec();
+                if interpreted {
+                    // Such a KVM claims features of the CPU whose MSRs it then refuses, and QEMU
+                    // ends; its own default model has none of them.
+                    arguments.retain(|word| !["-cpu", "host"].contains(word));
+                }
+                argv.extend(arguments.into_iter().map(str::to_owned));
                 argv.extend(["-kernel", PLACEHOLDER].map(str::to_owned));
                 Ready {
                     argv,

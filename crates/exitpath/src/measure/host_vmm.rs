@@ -33,7 +33,8 @@ pub(super) fn measure(
         rows,
         sampling,
     } = *plan;
-    let ready = Vmm::find(vmm)?.on_host();
+    let vmm = Vmm::find(vmm)?;
+    let ready = vmm.on_host(matches!(guest, GuestOutcome::Interpreted { .. }));
     let examination = doctor::examine(guest.clone());
     let allowed = kick::allowed_cpus()?;
     let order_seed = sampling.order_seed.unwrap_or_else(provenance::unix_seconds);
@@ -66,6 +67,15 @@ pub(super) fn measure(
     }
     bar.finish_and_clear();
 
+    let mut warnings = host::warnings(&examination, false);
+    if let Vmm::Command(_) = vmm {
+        warnings.push(
+            "vmm: nanoseconds suppose that its guest runs on this machine's KVM and has this \
+             machine's TSC; ticks are the guest's own → go by ticks where the command does not \
+             use KVM"
+                .to_owned(),
+        );
+    }
     let mut environment = host::environment(&examination, guest, &allowed, &[]);
     let facts = &mut environment.facts;
     facts.insert(COMMAND.to_owned(), ready.command().into());
@@ -86,7 +96,7 @@ pub(super) fn measure(
                 order_seed,
             },
             rows: rows.iter().map(|row| row_info(row)).collect(),
-            warnings: host::warnings(&examination, false),
+            warnings,
         },
         runs,
         trace: None,
@@ -136,7 +146,9 @@ impl Started<'_> {
             silence: self.silence,
         };
         let said = foreign::run(&start.argv, &limits, self.interrupted).map_err(|what| {
-            Failure::Usage(format!("--vmm: {what}; name a program that this machine has"))
+            Failure::Usage(format!(
+                "--vmm: {what}; name a program that this machine has"
+            ))
         })?;
         if self.interrupted.load(Ordering::Relaxed) || said.ended == Some(Ended::Interrupted) {
             return Err(Failure::Interrupted);
