@@ -112,12 +112,17 @@ fn idt(handler: u64) -> Vec<u8> {
             let to = if vector == u64::from(TEST_VECTOR) {
                 handler
             } else {
-                STUBS + vector * stubs::STUB_SIZE
+                stub(vector as u8)
             };
             gate(to)
         })
         .flat_map(u64::to_le_bytes)
         .collect()
+}
+
+/// Address of the exception stub of a vector.
+pub(crate) const fn stub(vector: u8) -> u64 {
+    STUBS + vector as u64 * stubs::STUB_SIZE
 }
 
 /// An interrupt gate that leads to an address.

@@ -6,9 +6,11 @@
 mod calibrate;
 mod contention;
 mod counters;
+pub mod foreign;
 mod marker;
 mod order;
 mod session;
+pub mod told;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

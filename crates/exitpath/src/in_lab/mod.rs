@@ -3,7 +3,6 @@
 
 mod boots;
 pub(crate) mod foreign;
-mod image_text;
 mod names;
 pub(crate) mod vmm;
 pub(crate) mod worker;

@@ -78,7 +78,9 @@ impl Vmm {
     /// image's path.
     pub(crate) fn find(text: &str) -> Result<Vmm, Failure> {
         if text.contains(PLACEHOLDER) {
-            let words = text.split_whitespace().map(str::to_owned).collect();
+            let words = shlex::split(text).ok_or_else(|| {
+                Failure::Usage(format!("--vmm {text}: a quote is not closed; close it"))
+            })?;
             return Ok(Vmm::Command(words));
         }
         if text == "qemu" {
@@ -100,6 +102,31 @@ impl Vmm {
                 "--vmm {text}: give `qemu`, the path of a QEMU, or a command in which {PLACEHOLDER} \
                  stands for the image's path"
             ))),
+        }
+    }
+
+    /// As this machine starts it.
+    pub(crate) fn on_host(&self, interpreted: bool) -> Ready {
+        match self {
+            Vmm::Qemu(qemu) => {
+                let mut argv = vec![qemu.path.display().to_string()];
+                let mut arguments = QEMU_ARGUMENTS.to_vec();
+                if interpreted {
+                    // Such a KVM claims features of the CPU whose MSRs it then refuses, and QEMU
+                    // ends; its own default model has none of them.
+                    arguments.retain(|word| !["-cpu", "host"].contains(word));
+                }
+                argv.extend(arguments.into_iter().map(str::to_owned));
+                argv.extend(["-kernel", PLACEHOLDER].map(str::to_owned));
+                Ready {
+                    argv,
+                    version: Some(qemu.version.clone()),
+                }
+            }
+            Vmm::Command(command) => Ready {
+                argv: command.clone(),
+                version: None,
+            },
         }
     }
 

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::{doctor, output, provenance};
 
 /// Bracketed samples in a run unless the user says otherwise: enough for a 99th percentile.
-const SAMPLES: u32 = 1000;
+pub(super) const SAMPLES: u32 = 1000;
 
 /// What is to be done on this machine's KVM.
 pub(crate) struct HostPlan<'a> {
@@ -99,7 +99,7 @@ pub(crate) fn measure(
     })
 }
 
-fn environment(
+pub(super) fn environment(
     examination: &Examination,
     guest: &GuestOutcome,
     allowed: &[usize],
@@ -136,7 +136,7 @@ fn environment(
 }
 
 /// Findings that weigh on times, with their advice.
-fn warnings(examination: &Examination, shared_core: bool) -> Vec<String> {
+pub(super) fn warnings(examination: &Examination, shared_core: bool) -> Vec<String> {
     let shared = shared_core.then(|| {
         "rows of two vCPUs: both run on threads of one core, as no second core is allowed → \
          allow CPUs of two cores (taskset)"

@@ -1,6 +1,7 @@
 //! `exitpath measure`: the table of exits.
 
 pub(crate) mod host;
+mod host_vmm;
 mod kvm_unit_tests;
 mod lab;
 
@@ -37,11 +38,6 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
     let interrupted = interrupt::flag();
 
     let (machine, guest, why) = choose_machine(args.on)?;
-    if machine == On::Host && args.vmm.is_some() {
-        return Err(Failure::Usage(
-            "--vmm measures in the lab for now: add --on lab".to_owned(),
-        ));
-    }
     let mut recording = match machine {
         On::Host => {
             let plan = HostPlan {
@@ -49,7 +45,10 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
                 rows: &rows,
                 sampling: &args.sampling,
             };
-            host::measure(&plan, &guest, &interrupted)?
+            match &args.vmm {
+                Some(vmm) => host_vmm::measure(&plan, vmm, &guest, &interrupted)?,
+                None => host::measure(&plan, &guest, &interrupted)?,
+            }
         }
         On::Lab => lab::measure(args, &rows, &interrupted)?,
     };

@@ -3,6 +3,7 @@
 mod bad_input;
 mod common;
 mod host;
+mod host_vmm;
 mod lab;
 mod trace;
 mod vmm;

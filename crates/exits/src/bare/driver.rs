@@ -5,8 +5,10 @@
 //! sets, and then plays the host's part of the protocol row by row, telling the results over COM1.
 //!
 //! A program says that it is ready by a byte to a port. In the image the two bytes of that OUT are
-//! an INT of [`VECTOR`], whose gate leads here: the program's registers are saved, and `go`
-//! returns to the driver's own flow. What is measured is untouched.
+//! [`CALL`], an instruction that no CPU executes, and the exception's gate leads here: the
+//! program's registers are saved, and `go` returns to the driver's own flow. What is measured is
+//! untouched. (INT would do on a CPU, but where KVM emulates instructions it has no INT in 64-bit
+//! mode.)
 //!
 //! The driver lies at [`BASE`] and only there. It has no stack of a program and uses none.
 
@@ -17,8 +19,10 @@ use crate::layout::{CONTROL, RESULTS, STACK_SIZE, STACKS, TSS, command, port, wo
 /// Where the image lies: above all that VMMs put into low memory and all that a guest of ours has
 /// there, below the scratch memory.
 pub(crate) const BASE: u64 = 0x40_0000;
-/// Vector by which programs and exception stubs reach the driver.
-pub(crate) const VECTOR: u8 = 0xe0;
+/// `mov cs, eax`, by which programs and exception stubs reach the driver: #UD on any CPU.
+pub(crate) const CALL: [u8; 2] = [0x8e, 0xc8];
+/// The vector of #UD.
+pub(crate) const VECTOR: u8 = 6;
 /// Bytes at the driver's front that belong to the multiboot header.
 pub(crate) const HEADER_SIZE: usize = 0x40;
 /// Bytes of the block of parameters behind it.
@@ -487,9 +491,15 @@ std::arch::global_asm!(
     "mov r15, qword ptr [rip + .Lxb_registers + 112]\n",
     "iretq\n",
 
-    // Where INT leads: in the program's place and on its stack.
+    // Where #UD leads: in the program's place and on its stack. A real one goes to its stub.
     ".balign 16\n",
     "exitpath_bare_handler:\n",
+    "push rax\n",
+    "mov rax, qword ptr [rsp + 8]\n",
+    "cmp word ptr [rax], {CALL}\n",
+    "pop rax\n",
+    "jne .Lxb_undefined\n",
+    "add qword ptr [rsp], 2\n",
     "mov qword ptr [rip + .Lxb_registers], rax\n",
     "mov qword ptr [rip + .Lxb_registers + 8], rbx\n",
     "mov qword ptr [rip + .Lxb_registers + 16], rcx\n",
@@ -518,6 +528,10 @@ std::arch::global_asm!(
     "movzx eax, al\n",
     "cmp eax, {READY}\n",
     "jne .Lxb_went_wrong\n",
+    "ret\n",
+
+    ".Lxb_undefined:\n",
+    "push {UNDEFINED_STUB}\n",
     "ret\n",
 
     // An exception in the driver itself.
@@ -683,6 +697,8 @@ std::arch::global_asm!(
     NEEDS = const record::NEEDS,
     CLEARED = const record::CLEARED,
     GATE = const crate::layout::IDT + crate::layout::TEST_VECTOR as u64 * 16,
+    CALL = const u16::from_le_bytes(CALL),
+    UNDEFINED_STUB = const crate::image::stub(VECTOR),
     TSS = const TSS,
     PAGE_TABLES = const crate::layout::PAGE_TABLES,
     PROGRAM_STACK = const STACKS + STACK_SIZE,

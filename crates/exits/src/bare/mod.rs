@@ -33,7 +33,7 @@ use crate::image::{Image, Segment, gate};
 use crate::layout::{CODE_SIZE, GDT, IDT, RESULTS_SIZE, port};
 use crate::program::Program;
 use driver::parameter;
-use driver::{BASE, HEADER_SIZE, NEED_SIZE, PARAMETERS_SIZE, RECORD_SIZE, VECTOR};
+use driver::{BASE, CALL, HEADER_SIZE, NEED_SIZE, PARAMETERS_SIZE, RECORD_SIZE, VECTOR};
 
 /// Bytes of the file before what is loaded.
 const FILE_FRONT: usize = 0x1000;
@@ -259,7 +259,7 @@ fn patched_program(program: &Program) -> Vec<u8> {
     code
 }
 
-/// Makes the one `mov al, value; out CONTROL, al` a `mov al, value; int VECTOR`.
+/// Makes the one `mov al, value; out CONTROL, al` a `mov al, value` and [`CALL`].
 fn patch(code: &mut [u8], value: u8) {
     let find = [0xb0, value, 0xe6, port::CONTROL as u8];
     let mut places = code
@@ -271,7 +271,7 @@ fn patch(code: &mut [u8], value: u8) {
         .next()
         .expect("guest code writes to the control port");
     assert!(places.next().is_none(), "it does so in one place");
-    code[place + 2..place + 4].copy_from_slice(&[0xcd, VECTOR]);
+    code[place + 2..place + 4].copy_from_slice(&CALL);
 }
 
 /// Tables, stubs and page tables: what all programs share.

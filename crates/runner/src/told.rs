@@ -5,11 +5,36 @@ use std::collections::BTreeMap;
 use exitpath_exits::Row;
 use exitpath_recording::{Batch, Outcome, Run, Sample};
 
+/// What an image has said so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SoFar {
+    /// The rows it has ended, in order.
+    pub runs: Vec<Run>,
+    /// The row it is in the midst of.
+    pub midst: Option<&'static str>,
+    /// Whether it said that this is all.
+    pub whole: bool,
+}
+
 /// The runs of these rows, in this order and all of them.
 ///
 /// # Errors
 /// What is missing or wrong, in words.
-pub(crate) fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String> {
+pub fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String> {
+    let told = so_far(text, rows)?;
+    match told.midst {
+        Some(row) => Err(format!("it ended in the midst of {row}")),
+        None if told.whole && told.runs.len() == rows.len() => Ok(told.runs),
+        None => Err("it ended before all rows were measured".to_owned()),
+    }
+}
+
+/// The runs of those of these rows that the text tells to their end. Whoever ended the VMM hands
+/// over whole lines only.
+///
+/// # Errors
+/// Where the image said nothing, or what it never should, in words.
+pub fn so_far(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
     let mut runs: Vec<Run> = Vec::new();
     let mut open = false;
     let mut whole = false;
@@ -28,7 +53,9 @@ pub(crate) fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String
         let strange = || format!("the image says what it never should: `{}`", shown(line));
         match words.as_slice() {
             ["boot", ..] => {}
-            ["row", _, name] if !open && rows.get(runs.len()).is_some_and(|r| r.name == *name) => {
+            ["row", _, name]
+                if !open && !whole && rows.get(runs.len()).is_some_and(|r| r.name == *name) =>
+            {
                 runs.push(begun(runs.len() as u32, name));
                 open = true;
             }
@@ -69,7 +96,7 @@ pub(crate) fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String
             ["end", ..] if open => {
                 open = false;
             }
-            ["bye", _] if !open => whole = true,
+            ["bye", _] if !open && !whole => whole = true,
             _ => return Err(strange()),
         }
     }
@@ -86,13 +113,9 @@ pub(crate) fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String
                 .to_owned(),
         });
     }
-    if !whole || runs.len() != rows.len() {
-        return Err(match runs.last().filter(|_| open) {
-            Some(run) => format!("it ended in the midst of {}", run.row),
-            None => "it ended before all rows were measured".to_owned(),
-        });
-    }
-    Ok(runs)
+    let midst = if open { runs.pop() } else { None };
+    let midst = midst.and_then(|_| rows.get(runs.len()).map(|row| row.name));
+    Ok(SoFar { runs, midst, whole })
 }
 
 /// A line's words, if its number is the one due and its sum is right.
@@ -121,7 +144,8 @@ fn samples(pair: &str) -> Option<(Sample, usize)> {
     Some((sample, times.parse().ok()?))
 }
 
-fn begun(id: u32, row: &str) -> Run {
+/// A run of this row of which nothing is told yet.
+pub fn begun(id: u32, row: &str) -> Run {
     Run {
         id,
         row: row.to_owned(),
@@ -188,5 +212,28 @@ mod tests {
         assert!(parsed("").unwrap_err().contains("printed nothing"));
         let other = runs(SAID, &[exitpath_exits::find("cpuid").expect("a row")]);
         assert!(other.unwrap_err().contains("never should"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_refused_or_taken_in_words(text in "(xp1 [0-9]? ?(row|samples|batch|end|bye|fault)?.{0,20}\n|.{0,30}\n){0,8}") {
+            // No sum is right by chance.
+            proptest::prop_assert!(parsed(&text).is_err());
+        }
+
+        #[test]
+        fn what_is_cut_is_never_taken_for_whole(at in 0..SAID.len() - 1) {
+            proptest::prop_assert!(parsed(&SAID[..at]).is_err());
+        }
+
+        #[test]
+        fn what_is_altered_gives_the_same_or_no_result(at in 0..SAID.len(), byte in 0u8..128) {
+            let mut text = SAID.as_bytes().to_vec();
+            text[at] = byte;
+            let text = String::from_utf8(text).expect("ASCII");
+            if let Ok(runs) = parsed(&text) {
+                proptest::prop_assert_eq!(runs, parsed(SAID).expect("whole"));
+            }
+        }
     }
 }

@@ -1,0 +1,99 @@
+//! Real VMMs on this machine: a QEMU that counts time, so that figures are exact; commands that are
+//! no VMM.
+
+use crate::common::{Said, exitpath, installed_qemu, row};
+
+const COUNTED: &str = "-accel tcg -icount shift=0 -nodefaults -display none -serial stdio \
+                       -no-reboot -device isa-debug-exit,iobase=0xf4,iosize=4";
+
+/// Whether the rest can be asked for: without /dev/kvm there is no host to measure on.
+fn kvm_opens() -> bool {
+    let opens = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
+    if !opens {
+        eprintln!("skipped: /dev/kvm cannot be opened here");
+    }
+    opens
+}
+
+#[test]
+fn a_vmm_of_the_users_command_is_measured_in_its_own_ticks() {
+    let Some(qemu) = installed_qemu().filter(|_| kvm_opens()) else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a folder");
+    let vmm = format!("'{}' {COUNTED} -kernel {{image}}", qemu.display());
+    let args = [
+        "measure",
+        "--on",
+        "host",
+        "--json",
+        "--runs",
+        "2",
+        "--samples",
+        "50",
+        "--watchdog",
+        "60",
+    ];
+    let said = Said::of(
+        exitpath(&args)
+            .args(["empty", "nop", "--vmm", &vmm, "--out"])
+            .arg(dir.path().join("out")),
+    );
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    let table = said.json();
+    // Each instruction is a tick there.
+    for (name, ticks) in [("empty", 0.0), ("nop", 1.0)] {
+        let row = row(&table, name);
+        assert_eq!(row["ticks"]["median"].as_f64(), Some(ticks), "{row}");
+        assert_eq!(row["ticks"]["p99"].as_f64(), Some(ticks), "{row}");
+        assert_eq!(row["runs"], 2, "{row}");
+        assert!(row["handled_by"].is_null(), "{row}");
+        assert!(row["verdict"] != "good", "nobody counted exits: {row}");
+    }
+    let command = table["environment"]["facts"]["vmm.command"].as_str();
+    assert!(
+        command.is_some_and(|command| command.contains("-icount")),
+        "{table}"
+    );
+}
+
+#[test]
+fn commands_that_are_no_vmm_end_in_words() {
+    if !kvm_opens() {
+        return;
+    }
+    let fails = |vmm: &str, status: i32, pieces: &[&str]| {
+        let dir = tempfile::tempdir().expect("a folder");
+        let out = dir.path().join("out");
+        let args = [
+            "measure",
+            "nop",
+            "--on",
+            "host",
+            "--watchdog",
+            "1",
+            "--vmm",
+            vmm,
+            "--out",
+        ];
+        Said::of(exitpath(&args).arg(&out)).fails(status, pieces);
+        assert!(!out.exists());
+    };
+    fails("nosuchvmm {image}", 2, &["cannot start nosuchvmm"]);
+    fails("sh -c 'true {image}", 2, &["quote"]);
+    fails("nosuchvmm", 2, &["{image}"]);
+    fails("true {image}", 3, &["printed nothing"]);
+    fails(
+        "echo 'a b' {image}",
+        3,
+        &["nothing it printed is the image's", "a b /"],
+    );
+    fails("tail -f /dev/null {image}", 3, &["printed nothing for 1 s"]);
+    fails("yes {image}", 3, &["more than 4194304 bytes"]);
+    fails("sh -c 'kill -9 $$' {image}", 3, &["signal 9"]);
+    fails("echo 'xp1 0 boot' {image}", 3, &["garbled"]);
+}

@@ -1,0 +1,243 @@
+//! Another VMM as a command: started, read within limits, and ended with all that it started.
+
+use std::fmt;
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Most bytes that are read of what a VMM prints, and of what it complains.
+const MOST_TEXT: usize = 4 << 20;
+/// Bytes read at once.
+const PIECE: usize = 4096;
+/// How often the limits are looked at.
+const TURN: Duration = Duration::from_millis(20);
+
+/// How long a VMM may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// For all of it.
+    pub total: Duration,
+    /// Without a byte on its standard output.
+    pub silence: Duration,
+}
+
+/// Why a VMM did not end by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It took longer than this.
+    TooLong(Duration),
+    /// It printed nothing for this long.
+    Silent(Duration),
+    /// It printed more than so many bytes.
+    TooMuch(usize),
+    /// A signal ended it.
+    Signal(i32),
+    /// The user wants no more of it.
+    Interrupted,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::TooLong(limit) => write!(f, "it ran for more than {} s", limit.as_secs()),
+            Ended::Silent(limit) => write!(f, "it printed nothing for {} s", limit.as_secs()),
+            Ended::TooMuch(bytes) => write!(f, "it printed more than {bytes} bytes"),
+            Ended::Signal(signal) => write!(f, "signal {signal} ended it"),
+            Ended::Interrupted => f.write_str("it was interrupted"),
+        }
+    }
+}
+
+/// What a VMM said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Its standard output: the guest's serial port.
+    pub text: String,
+    /// Its standard error.
+    pub errors: String,
+    /// How it ended, where that was not by itself.
+    pub ended: Option<Ended>,
+    /// `/proc/PID/maps` at its first word.
+    pub maps: String,
+}
+
+/// A process and all of its group, which ends when this is dropped; and whether it has.
+struct Group(Child, bool);
+
+impl Group {
+    /// Ends what is left of it; the first process's status is its own where it had ended.
+    fn end(&mut self) -> Option<ExitStatus> {
+        self.1 = true;
+        let group = self.0.id() as libc::pid_t;
+        // SAFETY: a plain system call. The child leads this group and is not waited for before, so
+        // that the number is nobody else's.
+        unsafe { libc::kill(-group, libc::SIGKILL) };
+        self.0.wait().ok()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Once waited for, its number may be another's.
+        if !self.1 {
+            self.end();
+        }
+    }
+}
+
+/// Starts a command and waits for its end, or ends it with all of its process group.
+///
+/// # Errors
+/// Where it cannot be started, in words.
+pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result<Said, String> {
+    let (program, arguments) = argv.split_first().ok_or("the command has no words")?;
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("cannot start {program}: {error}"))?;
+    let mut group = Group(child, false);
+    let out = pieces(group.0.stdout.take());
+    let err = pieces(group.0.stderr.take());
+    let begun = Instant::now();
+    let mut heard = begun;
+    let (mut text, mut errors, mut maps) = (Vec::new(), Vec::new(), String::new());
+    let mut closed = false;
+    let ended = loop {
+        match out.recv_timeout(TURN) {
+            Ok(bytes) => {
+                heard = Instant::now();
+                text.extend(bytes);
+                // At its first word all its libraries are there; at its last one they may be gone.
+                if maps.is_empty() {
+                    let of_child = format!("/proc/{}/maps", group.0.id());
+                    maps = std::fs::read_to_string(of_child).unwrap_or_default();
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                closed = true;
+                // One that has closed its output may still run.
+                thread::sleep(TURN);
+            }
+        }
+        keep(&mut errors, &err);
+        if text.len() > MOST_TEXT {
+            break Some(Ended::TooMuch(MOST_TEXT));
+        }
+        if interrupted.load(Ordering::Relaxed) {
+            break Some(Ended::Interrupted);
+        }
+        if begun.elapsed() > limits.total {
+            break Some(Ended::TooLong(limits.total));
+        }
+        if heard.elapsed() > limits.silence {
+            break Some(Ended::Silent(limits.silence));
+        }
+        if closed && has_ended(&group.0) {
+            break None;
+        }
+    };
+    // Where the guest said all, the VMM's own status means nothing: isa-debug-exit sets it.
+    let status = group.end();
+    let ended = ended.or_else(|| status?.signal().map(Ended::Signal));
+    // What the group had still in its pipes.
+    while let Ok(bytes) = err.recv_timeout(TURN) {
+        if errors.len() < MOST_TEXT {
+            errors.extend(bytes);
+        }
+    }
+    Ok(Said {
+        text: String::from_utf8_lossy(&text).into_owned(),
+        errors: String::from_utf8_lossy(&errors).into_owned(),
+        ended,
+        maps,
+    })
+}
+
+/// Whether a child has ended, without taking its number from it.
+fn has_ended(child: &Child) -> bool {
+    // SAFETY: all zeroes is a valid siginfo_t, and the call only writes into it.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` outlives the call; the child is this process's and was not waited for.
+    let done = unsafe { libc::waitid(libc::P_PID, child.id(), &mut info, flags) };
+    // SAFETY: the call has filled it in, or it is still zero.
+    done != 0 || unsafe { info.si_pid() } != 0
+}
+
+/// Takes what there is of a complaint.
+fn keep(errors: &mut Vec<u8>, err: &Receiver<Vec<u8>>) {
+    while let Ok(bytes) = err.try_recv() {
+        if errors.len() >= MOST_TEXT {
+            return;
+        }
+        errors.extend(bytes);
+    }
+}
+
+/// What a pipe brings, as it comes; at most [`MOST_TEXT`] bytes of it wait.
+fn pieces(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (send, receive) = mpsc::sync_channel(MOST_TEXT / PIECE);
+    thread::spawn(move || {
+        let mut buffer = [0; PIECE];
+        let Some(mut pipe) = pipe else { return };
+        while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+            if send.send(buffer[..length].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    receive
+}
+
+/// How a VMM ended where that was not by itself, and the last it complained of; a message's end.
+pub fn how_it_ended(ended: Option<&str>, errors: &str) -> String {
+    let mut lines = errors.lines().map(str::trim);
+    let complaint = lines.rfind(|line| !line.is_empty());
+    let ended = ended.map(|ended| format!("; {ended}"));
+    let complaint = complaint.map(|line| format!("; the VMM says: {line}"));
+    ended.unwrap_or_default() + &complaint.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, silence_ms: u64) -> Said {
+        let argv = ["sh", "-c", script].map(str::to_owned);
+        let limits = Limits {
+            total: Duration::from_secs(20),
+            silence: Duration::from_millis(silence_ms),
+        };
+        run(&argv, &limits, &AtomicBool::new(false)).expect("a shell")
+    }
+
+    #[test]
+    fn what_it_said_is_kept_and_how_it_ended() {
+        let said = shell("echo one; echo two >&2; exit 33", 10_000);
+        assert_eq!((said.text.as_str(), said.ended), ("one\n", None));
+        assert_eq!(said.errors, "two\n");
+        let said = shell("kill -9 $$", 10_000);
+        assert_eq!(said.ended, Some(Ended::Signal(9)));
+        let said = shell("yes", 10_000);
+        assert_eq!(said.ended, Some(Ended::TooMuch(MOST_TEXT)));
+    }
+
+    #[test]
+    fn one_that_says_nothing_is_ended_with_all_it_started() {
+        let said = shell("sleep 1000 & echo $!; wait", 300);
+        assert!(matches!(said.ended, Some(Ended::Silent(_))));
+        let started = said.text.trim();
+        let stat = std::fs::read_to_string(format!("/proc/{started}/stat"));
+        // Gone, or a zombie that nobody has waited for yet.
+        assert!(stat.map_or(true, |stat| stat.contains(") Z ")));
+    }
+}
