@@ -343,7 +343,7 @@ const fn disks(name: &'static str, count: u32, iothreads: IoThreads) -> Row {
         exits: (0.0, 1e9),
         interrupts: true,
         max_samples: 20,
-        cpus: 2,
+        cpus: 1,
         kick: Some(Kick {
             part: Part::Disks,
             how: match iothreads {

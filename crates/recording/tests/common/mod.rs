@@ -314,6 +314,7 @@ fn manifest() -> impl Strategy<Value = Manifest> {
                     exits,
                     userspace_exits,
                     rung: None,
+                    kick: None,
                 }
             })
             .collect()
