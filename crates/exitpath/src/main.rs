@@ -9,6 +9,7 @@ mod failure;
 mod gate;
 mod in_lab;
 mod interrupt;
+mod kick;
 mod lab;
 mod measure;
 mod output;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     }
     let result = match Cli::parse().command {
         Command::Measure(args) => measure::run(&args),
+        Command::Kick(args) => kick::run(&args),
         Command::Userspace(args) => userspace::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Diff(args) => diff::run(&args),

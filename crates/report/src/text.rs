@@ -2,6 +2,7 @@
 
 mod annotate;
 pub(crate) mod diff;
+mod kick;
 mod path;
 mod tree;
 mod userspace;
@@ -14,6 +15,7 @@ use exitpath_recording::{Machine, Manifest};
 
 pub use annotate::annotate;
 pub use diff::{commit, diff};
+pub use kick::kick;
 pub use path::{Functions, path, seeds};
 pub use tree::tree;
 pub use userspace::userspace;
