@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+pub mod kick;
 pub mod path;
 pub mod stats;
 pub mod table;

@@ -31,6 +31,9 @@ pub(crate) enum Command {
     /// The guest programs as an image that any VMM can boot, for the same table there
     #[command(after_help = EXIT_STATUS)]
     Image(Image),
+    /// Notifications: what a kick costs, when its consumer runs, many ioeventfds, disks, completions
+    #[command(after_help = EXIT_STATUS)]
+    Kick(Kick),
     /// The exact path of one exit, every instruction of it, from a kernel in the lab
     #[command(after_help = EXIT_STATUS)]
     Trace(Trace),
@@ -101,6 +104,49 @@ pub(crate) struct Userspace {
     /// List the rungs and exit
     #[arg(long)]
     pub(crate) list: bool,
+    /// Where to measure [default: host where guests really run on the CPU, else lab]
+    #[arg(long, value_enum)]
+    pub(crate) on: Option<On>,
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    #[command(flatten)]
+    pub(crate) lab: LabOptions,
+}
+
+/// A table of `exitpath kick`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KickTable {
+    /// What a kick costs the guest, and how long its consumer takes to run
+    Kicks,
+    /// What a kick costs with more and more ioeventfds
+    Scaling,
+    /// Requests per second of several disks
+    Disks,
+    /// How long it takes to tell the guest
+    Completions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Kick {
+    /// Tables to make [default: all]
+    #[arg(value_enum, value_name = "TABLE")]
+    pub(crate) tables: Vec<KickTable>,
+    /// Most ioeventfds to register, in steps of 1, 2, 4 …
+    #[arg(long, value_name = "N", default_value_t = exitpath_exits::kicks::MOST_EVENTFDS,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(exitpath_exits::kicks::MOST_EVENTFDS)))]
+    pub(crate) eventfds: u32,
+    /// Most disks, in steps of 1, 2, 4, 8
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub(crate) disks: u32,
+    /// Measure what is there to go wrong: lost, behind or stalled
+    #[arg(long, hide = true, value_parser = ["lost", "behind", "stalled"])]
+    pub(crate) check: Option<String>,
     /// Where to measure [default: host where guests really run on the CPU, else lab]
     #[arg(long, value_enum)]
     pub(crate) on: Option<On>,

@@ -10,6 +10,7 @@ mod gate;
 mod image;
 mod in_lab;
 mod interrupt;
+mod kick;
 mod lab;
 mod measure;
 mod output;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     }
     let result = match Cli::parse().command {
         Command::Measure(args) => measure::run(&args),
+        Command::Kick(args) => kick::run(&args),
         Command::Userspace(args) => userspace::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Trace(args) => trace::run(&args),

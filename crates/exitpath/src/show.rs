@@ -6,13 +6,16 @@ use std::path::Path;
 
 use crate::cli::Show;
 use crate::failure::Failure;
-use crate::{output, userspace};
+use crate::{kick, output, userspace};
 
 pub(crate) fn run(args: &Show) -> Result<(), Failure> {
     let recording = exitpath_recording::read(&args.recording)
         .map_err(|error| Failure::Usage(error.to_string()))?;
     if recording.manifest.command == userspace::NAME {
         return userspace::show(&recording, &args.recording, args.json);
+    }
+    if recording.manifest.command == kick::NAME {
+        return kick::show(&recording, &args.recording, args.json);
     }
     let rows = summarise(&recording);
     table(&recording, &rows, &args.recording, args.json)

@@ -2,7 +2,7 @@
 //! [`guest`](crate::guest).
 
 use crate::guest;
-use crate::kicks::KICKS;
+use crate::kicks::{Consumer, KICKS, Kick, SCALING};
 use crate::ladder::{RUNGS, Rung};
 use crate::layout::{CODE, CODE_SIZE};
 use crate::layout::{DATAMATCH, mmio, port};
@@ -145,6 +145,10 @@ pub struct Row {
     pub cpus: u8,
     /// What the VMM does on each exit where the row is about that; `None`: as it always does.
     pub rung: Option<Rung>,
+    /// Who waits for the first ioeventfd's eventfd; `None`: nobody.
+    pub consumer: Option<Consumer>,
+    /// What `exitpath kick` makes of it, and what it needs for that.
+    pub kick: Option<Kick>,
 }
 
 impl Row {
@@ -193,6 +197,8 @@ pub(crate) const fn row(
         max_samples: u32::MAX,
         cpus: 1,
         rung: None,
+        consumer: None,
+        kick: None,
     }
 }
 
@@ -322,7 +328,7 @@ pub const ROWS: &[Row] = &[
 ];
 
 /// All tables of rows, each with the number of its first place in the guest's memory for programs.
-const TABLES: [(u64, &[Row]); 3] = [(0, ROWS), (96, RUNGS), (144, KICKS)];
+const TABLES: [(u64, &[Row]); 4] = [(0, ROWS), (64, SCALING), (104, RUNGS), (152, KICKS)];
 
 /// Rows of all tables: those that `measure` knows, rungs and kicks.
 pub fn all() -> impl Iterator<Item = &'static Row> {

@@ -78,6 +78,14 @@ pub mod word {
     pub const WRITES: u64 = 0x400;
     /// Distance of two of them, in bytes.
     pub const WRITES_STEP: u64 = 64;
+    /// Where rows about kicks write: a port or an address.
+    pub const KICK_AT: u64 = 0x180;
+    /// What they write there, two bytes as virtio does.
+    pub const KICK_VALUE: u64 = 0x188;
+    /// Kicks that their consumer has taken. On a cache line of its own.
+    pub const SEQUENCE: u64 = 0x1c0;
+    /// The clock, as the consumer read it when it ran last.
+    pub const STAMP: u64 = 0x1c8;
 }
 
 /// Values of the COMMAND word.
@@ -102,6 +110,8 @@ pub mod port {
     pub const FAULT: u8 = 2;
     /// Value: the command is not known.
     pub const BAD_COMMAND: u8 = 3;
+    /// Value: a kick that the VMM answers, as its row says (see [`crate::kicks::Handler`]).
+    pub const KICKED: u8 = 4;
 
     /// Port of kvm-unit-tests' `inl_from_qemu`: no device of ours or QEMU's is there, user
     /// space answers.
@@ -114,6 +124,10 @@ pub mod port {
     pub const PM_TIMER: u16 = 0x608;
     /// ELCR of the in-kernel PIC, as in kvm-unit-tests' `inl_from_kernel`.
     pub const ELCR: u16 = 0x4d0;
+    /// First port of the rows about many ioeventfds, four apart.
+    pub const MANY: u16 = 0x4000;
+    /// First doorbell of the rows about disks, four apart.
+    pub const DOORBELL: u16 = 0x2000;
     /// Port of the pci-io rows without an eventfd; the next two have one.
     pub const TESTDEV_PLAIN: u16 = 0xc000;
     /// With an eventfd that takes any value.
@@ -126,12 +140,52 @@ pub mod port {
 pub mod mmio {
     /// A register user space answers.
     pub const USER: u64 = super::MMIO + 0x100;
+    /// A kick by MMIO that the VMM answers like [`super::port::KICKED`].
+    pub const KICKED: u64 = super::MMIO + 0x300;
+    /// First address of the rows about many ioeventfds, four apart.
+    pub const MANY: u64 = super::MMIO + 0x1_0000;
     /// The pci-mem rows without an eventfd; the next two have one.
     pub const TESTDEV_PLAIN: u64 = super::MMIO + 0x200;
     /// With an eventfd that takes any value.
     pub const TESTDEV_WILDCARD: u64 = super::MMIO + 0x204;
     /// With an eventfd that takes [`super::DATAMATCH`] only.
     pub const TESTDEV_DATAMATCH: u64 = super::MMIO + 0x208;
+}
+
+/// The disks of the rows about them: queues and buffers in the scratch slot, behind the pages that
+/// every program touches.
+///
+/// A queue is one page: words that guest and I/O thread share, then the ring of requests.
+pub mod disk {
+    /// The first disk's queue; the others' follow.
+    pub const QUEUES: u64 = super::SCRATCH + 0x1_0000;
+    /// Bytes from queue to queue.
+    pub const QUEUE_SIZE: u64 = 0x1000;
+    /// The first disk's buffers, a page for each place in its ring; the others' follow.
+    pub const BUFFERS: u64 = super::SCRATCH + 0x2_0000;
+    /// Bytes from disk to disk there: 16 times [`QUEUE_SIZE`], which the guest relies on.
+    pub const BUFFERS_SIZE: u64 = 16 * QUEUE_SIZE;
+    /// Most disks.
+    pub const MOST: u32 = 8;
+    /// Places in a ring, a power of two, and requests that the guest keeps under way on each disk.
+    pub const DEPTH: u64 = 8;
+    /// Bytes that a request reads.
+    pub const REQUEST: u64 = 0x1000;
+    /// Requests' worth of bytes in a disk's file, a power of two.
+    pub const BLOCKS: u64 = 64;
+
+    /// Offset of the number of requests the guest has made available.
+    pub const AVAILABLE: u64 = 0x00;
+    /// Offset of the number of requests the guest has seen done. Its own.
+    pub const REAPED: u64 = 0x08;
+    /// Offset of the number of requests the guest has still to make in this operation. Its own.
+    pub const LEFT: u64 = 0x10;
+    /// Offset of the number of requests done, in their order. On a cache line of its own.
+    pub const USED: u64 = 0x40;
+    /// Offset of the ring.
+    pub const RING: u64 = 0x80;
+    /// Bytes of a place in the ring: first byte on the disk, length, guest address, unused.
+    pub const ENTRY_SIZE: u64 = 32;
 }
 
 /// The byte the pci-mem and pci-io rows write.

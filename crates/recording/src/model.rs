@@ -76,6 +76,9 @@ pub struct RowInfo {
     /// Its place on the ladder of `exitpath userspace`, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rung: Option<RungInfo>,
+    /// What `exitpath kick` makes of the row; `None` where it is no part of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kick: Option<KickInfo>,
 }
 
 /// What a rung of the ladder is about.
@@ -105,6 +108,44 @@ pub enum RungRole {
     AllBut,
     /// Several vCPUs exit at once; which lock keeps them apart.
     Locking(String),
+}
+
+/// Which of `exitpath kick`'s tables a row is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KickPart {
+    /// What a kick costs the guest while nobody waits for it.
+    Cost,
+    /// What it costs while a consumer waits.
+    Waited,
+    /// From the kick until the consumer runs.
+    Wakeup,
+    /// What it costs with so many ioeventfds.
+    Scaling,
+    /// Requests to disks.
+    Disks,
+    /// From the device to the guest.
+    Completion,
+    /// There to go wrong.
+    Check,
+}
+
+/// A row's part in `exitpath kick`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KickInfo {
+    /// The table.
+    pub part: KickPart,
+    /// The way of notifying; for disks `shared` or `each`, what the I/O threads are.
+    pub how: String,
+    /// ioeventfds that were to be registered, where the row is about their number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eventfds: Option<u32>,
+    /// Disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disks: Option<u32>,
+    /// Requests that one operation makes, on all disks together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
 }
 
 /// How a run ended.

@@ -4,6 +4,7 @@
 //! under `cycles`) and instructions in the lab.
 
 mod diff;
+mod kick;
 mod path;
 mod userspace;
 mod vmexit;
@@ -13,6 +14,7 @@ use exitpath_recording::{Environment, Machine, Manifest};
 use serde::Serialize;
 
 pub use diff::{Diff, diff, incomparable};
+pub use kick::{Kick, kick};
 pub use path::{Path, path};
 pub use userspace::{Userspace, userspace};
 pub use vmexit::{Vmexit, vmexit};

@@ -3,6 +3,7 @@
 mod annotate;
 pub(crate) mod diff;
 mod parts;
+mod kick;
 mod path;
 mod tree;
 mod userspace;
@@ -17,6 +18,7 @@ use exitpath_recording::{Machine, Manifest};
 pub use annotate::annotate;
 pub use diff::{commit, diff};
 pub use parts::parts_of;
+pub use kick::kick;
 pub use path::{Functions, path, seeds};
 pub use tree::tree;
 pub use userspace::userspace;

@@ -24,6 +24,7 @@ fn row(name: &str) -> RowSummary {
             exits: exactly(1.0),
             userspace_exits: exactly(0.0),
             rung: None,
+            kick: None,
         },
         handled_by: Some(HandledBy::Kernel),
         exits_per_op: Some(1.0),

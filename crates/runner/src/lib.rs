@@ -7,6 +7,7 @@ mod calibrate;
 mod contention;
 mod counters;
 pub mod foreign;
+mod kicked;
 mod marker;
 mod order;
 mod session;
@@ -80,6 +81,7 @@ pub fn row_info(row: &Row) -> RowInfo {
             reference: rung.reference.map(str::to_owned),
             role: role(row, rung),
         }),
+        kick: kicked::info(row),
     }
 }
 
@@ -164,6 +166,9 @@ fn batches_of(row: &Row, settings: &Settings) -> (u32, u32) {
         return (0, 0);
     }
     let room = (exitpath_exits::layout::RESULTS_SIZE / 32) as u32;
+    if row.consumer.is_some() || row.kick.is_some_and(|kick| !kick.has_batches()) {
+        return (0, 0);
+    }
     match row.scratch {
         Scratch::Unused => (settings.batches.min(room), settings.batch_length),
         // One repetition per phase, so that every operation has a page of its own.

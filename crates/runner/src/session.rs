@@ -14,6 +14,7 @@ use exitpath_vmm::kick::{self, Kickable};
 use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Model, Stop, Vcpu, Vm};
 
 use crate::counters::Counters;
+use crate::kicked::{self, Served};
 use crate::{Settings, batches_of, samples_of};
 use crate::{contention, marker};
 
@@ -81,11 +82,15 @@ pub(crate) fn run(
         ioeventfds: row.ioeventfds,
         irqfd: row.irqfd,
         log_scratch: row.scratch == Scratch::Clean,
+        ..kicked::config(row)
     };
     let (vm, vcpus) = Vm::new(kvm, &Image::new(&program), config, &stop)?;
     let memory = vm.memory().clone();
     let mut vcpus = vcpus.into_iter();
     let first = vcpus.next().expect("every row has a vCPU");
+    let Some(served) = Served::begin(row, settings, &vm, &first, run)? else {
+        return Ok(());
+    };
 
     let model = Arc::new(Model::default());
     let mut others = Vec::new();
@@ -150,7 +155,8 @@ pub(crate) fn run(
             }
         }
     }
-    finish(ended, &memory, &program, settings.watchdog, run)
+    finish(ended, &memory, &program, settings.watchdog, run)?;
+    served.end(&memory, settings.watchdog, run)
 }
 
 fn cpu_of(settings: &Settings, vcpu: usize) -> Option<usize> {
@@ -376,7 +382,7 @@ impl Protocol {
         let warm_up = if uses_scratch {
             samples
         } else {
-            self.settings.warm_up
+            kicked::warm_up(self.row, &self.settings)
         };
         if warm_up > 0 {
             self.go(command::PAIRS, warm_up, 0)?;
@@ -508,15 +514,22 @@ impl Protocol {
     }
 
     fn until_ready(&mut self) -> Result<(), Failure> {
-        match self.vcpu.run(&mut self.devices)? {
-            Stop::Control(port::READY) => Ok(()),
-            Stop::Asked => Err(Failure::Stopped {
-                rip: self.vcpu.rip().ok(),
-            }),
-            Stop::Control(port::FAULT) => Err(fault(self.vm.memory())),
-            Stop::Control(value) => Err(Failure::Error(Error::Unexpected {
-                reason: format!("the guest wrote {value} to the control port"),
-            })),
+        loop {
+            match self.vcpu.run(&mut self.devices)? {
+                Stop::Control(port::KICKED) => kicked::answer(self.row, &self.vm, &self.vcpu)?,
+                Stop::Control(port::READY) => return Ok(()),
+                Stop::Asked => {
+                    return Err(Failure::Stopped {
+                        rip: self.vcpu.rip().ok(),
+                    });
+                }
+                Stop::Control(port::FAULT) => return Err(fault(self.vm.memory())),
+                Stop::Control(value) => {
+                    return Err(Failure::Error(Error::Unexpected {
+                        reason: format!("the guest wrote {value} to the control port"),
+                    }));
+                }
+            }
         }
     }
 }

@@ -34,6 +34,31 @@ pub enum Error {
         /// The errno.
         source: io::Error,
     },
+    /// More eventfds than the process may open.
+    #[error(
+        "{eventfds} ioeventfds need {needed} open files, and this process may have {allowed} (`ulimit -Hn`): raise that limit, or ask for fewer with --eventfds"
+    )]
+    TooManyFiles {
+        /// Eventfds wanted.
+        eventfds: u64,
+        /// Files for them and everything else.
+        needed: u64,
+        /// The hard limit.
+        allowed: u64,
+    },
+    /// The process may open no more files.
+    #[error(
+        "this process may open no more files (`ulimit -n`): raise that limit, or ask for fewer ioeventfds with --eventfds"
+    )]
+    NoFilesLeft,
+    /// io_uring is not to be had.
+    #[error(
+        "io_uring cannot be used here ({source}): the kernel may lack it, kernel.io_uring_disabled may forbid it, or a seccomp filter, as in most containers"
+    )]
+    IoUring {
+        /// The errno.
+        source: io::Error,
+    },
     /// `KVM_RUN` returned something no row expects.
     #[error("the guest stopped unexpectedly: {reason}")]
     Unexpected {

@@ -6,16 +6,22 @@
 //! neither measures nor prints: guests take their own timestamps, and the `runner` crate asks
 //! for them and reads the counters.
 
+mod clock;
+mod consumer;
 mod devices;
+pub mod disk;
 mod error;
+pub mod files;
 pub mod kick;
 mod kvm;
 mod layers;
 mod memory;
+mod notify;
 mod stats;
 mod vcpu;
 mod vm;
 
+pub use consumer::{Consumer, Seat, Taken, clock};
 pub use devices::Devices;
 pub use error::Error;
 pub use kvm::Kvm;

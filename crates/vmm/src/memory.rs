@@ -93,6 +93,34 @@ impl Memory {
             .expect("the control block is inside the first slot and aligned");
     }
 
+    /// A 64-bit word anywhere in the slots; 0 where there is none.
+    pub(crate) fn load(&self, at: u64) -> u64 {
+        self.inner
+            .load(GuestAddress(at), Ordering::Acquire)
+            .unwrap_or(0)
+    }
+
+    /// Sets a 64-bit word anywhere in the slots, as a device does. Does nothing where there is none.
+    pub(crate) fn store(&self, at: u64, value: u64) {
+        let _ = self.inner.store(value, GuestAddress(at), Ordering::Release);
+    }
+
+    /// Where so many bytes are in this process; `None` where they are not all in one slot.
+    pub(crate) fn host(&self, at: u64, length: u64) -> Option<*mut u8> {
+        let length = usize::try_from(length).ok()?;
+        let slice = self.inner.get_slice(GuestAddress(at), length).ok()?;
+        Some(slice.ptr_guard_mut().as_ptr())
+    }
+
+    /// Bytes anywhere in the slots; empty where they are not all in one.
+    pub fn bytes(&self, at: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        match self.inner.read_slice(&mut bytes, GuestAddress(at)) {
+            Ok(()) => bytes,
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// The first `count` 64-bit results the guest stored.
     ///
     /// # Panics

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use exitpath_exits::image::{
     CODE_SELECTOR, DATA_SELECTOR, GDT_SIZE, IDT_SIZE, PAGE_TABLE_ROOT, TSS_SELECTOR, stack_top,
 };
-use exitpath_exits::layout::{GDT, IDT, TSS, port};
+use exitpath_exits::layout::{GDT, IDT, TSS, mmio, port};
 use kvm_bindings::{CpuId, kvm_mp_state, kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
@@ -162,6 +162,7 @@ impl Vcpu {
                 VcpuExit::IoOut(port::CONTROL, &[value, ..]) => return Ok(Stop::Control(value)),
                 VcpuExit::IoOut(at, data) => devices.pio_write(at, data),
                 VcpuExit::IoIn(at, data) => devices.pio_read(at, data),
+                VcpuExit::MmioWrite(mmio::KICKED, _) => return Ok(Stop::Control(port::KICKED)),
                 VcpuExit::MmioWrite(at, data) => devices.mmio_write(at, data),
                 VcpuExit::MmioRead(at, data) => devices.mmio_read(at, data),
                 VcpuExit::Intr => {}

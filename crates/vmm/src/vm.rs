@@ -1,11 +1,12 @@
 //! A virtual machine: memory slots, in-kernel interrupt controllers, ioeventfds, vCPUs.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use exitpath_exits::catalogue::{Address, Ioeventfd};
 use exitpath_exits::image::Image;
+use exitpath_exits::kicks::{Disks, Many};
 use exitpath_exits::layout::{SCRATCH, SCRATCH_SIZE, TEST_VECTOR};
 use kvm_bindings::{
     KVM_IRQ_ROUTING_MSI, KVM_MEM_LOG_DIRTY_PAGES, KvmIrqRouting, kvm_irq_routing_entry,
@@ -15,13 +16,15 @@ use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 
-use crate::{Error, Kvm, Memory, Vcpu};
+use crate::{Error, Kvm, Memory, Vcpu, notify};
 
 /// Slot number of the scratch memory.
 const SCRATCH_SLOT: u32 = 1;
 /// Where KVM may put its three-page TSS on Intel CPUs: below the APICs, in no slot of ours.
 const KVM_TSS: usize = 0xfffb_d000;
 
+/// Where messages to APIC 0 go, for fixed delivery (Intel SDM vol. 3, 11.11).
+pub(crate) const MSI_ADDRESS: u32 = 0xfee0_0000;
 /// The interrupt line that an irqfd raises; any number will do once it is routed.
 const IRQFD_GSI: u32 = 5;
 
@@ -37,17 +40,27 @@ pub struct Config<'a> {
     pub irqfd: bool,
     /// Whether writes to the scratch slot are logged.
     pub log_scratch: bool,
+    /// Whether somebody waits for the ioeventfds' eventfds, so that reading one blocks.
+    pub blocking: bool,
+    /// Further ioeventfds, many of them.
+    pub many: Option<Many>,
+    /// Disks, each with a doorbell.
+    pub disks: Option<Disks>,
+    /// Whether a pin of the I/O APIC is set up to interrupt the first vCPU.
+    pub line: bool,
+    /// Whether interrupt controllers are left to the VMM.
+    pub without_irqchip: bool,
 }
 
 /// A virtual machine whose vCPUs have been handed out.
 #[derive(Debug)]
 pub struct Vm {
     // Before the memory, so that it is closed first.
-    fd: VmFd,
+    pub(crate) fd: VmFd,
     memory: Memory,
     log_scratch: bool,
-    /// Kept open: KVM signals them, nobody reads.
-    _eventfds: Vec<EventFd>,
+    /// Kept open: KVM signals them, and few are read.
+    pub(crate) eventfds: Vec<EventFd>,
 }
 
 impl Vm {
@@ -68,8 +81,10 @@ impl Vm {
             .map_err(Error::kvm("KVM_CREATE_VM"))?;
         // Intel only; other KVMs refuse it or take no notice.
         let _ = fd.set_tss_address(KVM_TSS);
-        fd.create_irq_chip()
-            .map_err(Error::kvm("KVM_CREATE_IRQCHIP"))?;
+        if !config.without_irqchip {
+            fd.create_irq_chip()
+                .map_err(Error::kvm("KVM_CREATE_IRQCHIP"))?;
+        }
 
         let memory = Memory::new(image)?;
         for (slot, &(start, size, host)) in (0..).zip(&memory.slots()?) {
@@ -79,10 +94,23 @@ impl Vm {
 
         let mut eventfds = Vec::new();
         for wanted in config.ioeventfds {
-            let eventfd =
-                EventFd::new(libc::EFD_NONBLOCK).map_err(|_| Error::last_os("eventfd"))?;
+            let flags = if config.blocking {
+                0
+            } else {
+                libc::EFD_NONBLOCK
+            };
+            let eventfd = notify::eventfd(flags)?;
             register(&fd, &eventfd, wanted)?;
             eventfds.push(eventfd);
+        }
+        if let Some(disks) = config.disks {
+            notify::register_doorbells(&fd, disks, &mut eventfds)?;
+        }
+        if let Some(many) = config.many {
+            notify::register_many(&fd, many, &mut eventfds)?;
+        }
+        if config.line {
+            notify::route_line(&fd)?;
         }
         if let (true, Some(eventfd)) = (config.irqfd, eventfds.first()) {
             interrupt_by(&fd, eventfd)?;
@@ -102,7 +130,7 @@ impl Vm {
             fd,
             memory,
             log_scratch: config.log_scratch,
-            _eventfds: eventfds,
+            eventfds,
         };
         Ok((vm, vcpus))
     }
@@ -174,7 +202,7 @@ fn interrupt_by(fd: &VmFd, eventfd: &EventFd) -> Result<(), Error> {
     };
     // Fixed delivery, edge triggered, to APIC 0 (Intel SDM vol. 3, 11.11).
     route.u.msi = kvm_irq_routing_msi {
-        address_lo: 0xfee0_0000,
+        address_lo: MSI_ADDRESS,
         data: u32::from(TEST_VECTOR),
         ..Default::default()
     };
@@ -186,25 +214,43 @@ fn interrupt_by(fd: &VmFd, eventfd: &EventFd) -> Result<(), Error> {
         .map_err(Error::kvm("KVM_IRQFD"))
 }
 
+/// Registers a row's ioeventfd.
+fn register(fd: &VmFd, eventfd: &EventFd, wanted: &Ioeventfd) -> Result<(), Error> {
+    let datamatch = wanted.datamatch.map(u64::from);
+    register_at(
+        fd,
+        eventfd.as_raw_fd(),
+        wanted.at,
+        u32::from(wanted.length),
+        datamatch,
+    )
+}
+
 /// Registers an ioeventfd. By the raw ioctl, because kvm-ioctls takes the length of the write from
 /// the datamatch's type and so has no "this length, any value".
-fn register(fd: &VmFd, eventfd: &EventFd, wanted: &Ioeventfd) -> Result<(), Error> {
-    let (addr, bus) = match wanted.at {
+pub(crate) fn register_at(
+    fd: &VmFd,
+    eventfd: RawFd,
+    at: Address,
+    length: u32,
+    datamatch: Option<u64>,
+) -> Result<(), Error> {
+    let (addr, bus) = match at {
         Address::Pio(port) => (
             u64::from(port),
             1 << kvm_bindings::kvm_ioeventfd_flag_nr_pio,
         ),
         Address::Mmio(address) => (address, 0),
     };
-    let matching = match wanted.datamatch {
+    let matching = match datamatch {
         Some(_) => 1 << kvm_bindings::kvm_ioeventfd_flag_nr_datamatch,
         None => 0,
     };
     let ioeventfd = kvm_bindings::kvm_ioeventfd {
-        datamatch: wanted.datamatch.map_or(0, u64::from),
+        datamatch: datamatch.unwrap_or(0),
         addr,
-        len: u32::from(wanted.length),
-        fd: eventfd.as_raw_fd(),
+        len: length,
+        fd: eventfd,
         flags: bus | matching,
         ..Default::default()
     };

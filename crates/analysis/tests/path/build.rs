@@ -321,6 +321,7 @@ pub(crate) fn recording(trace: Trace, samples: Vec<Sample>, seed: u64) -> Record
         exits: bounds,
         userspace_exits: bounds,
         rung: None,
+        kick: None,
     };
     let run = Run {
         id: 7,

@@ -30,6 +30,7 @@ pub(crate) fn row(name: &str) -> RowInfo {
         exits: exactly(1.0),
         userspace_exits: exactly(0.0),
         rung: None,
+        kick: None,
     }
 }
 

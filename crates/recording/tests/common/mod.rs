@@ -61,6 +61,7 @@ pub(crate) fn small() -> Recording {
         exits: Bounds { min: 1.0, max: 1.1 },
         userspace_exits: Bounds { min: 0.0, max: 0.0 },
         rung: None,
+        kick: None,
     };
     let run = |id, row: &str, outcome, samples: u64| Run {
         id,
@@ -313,6 +314,7 @@ fn manifest() -> impl Strategy<Value = Manifest> {
                     exits,
                     userspace_exits,
                     rung: None,
+                    kick: None,
                 }
             })
             .collect()

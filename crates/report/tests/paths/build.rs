@@ -494,6 +494,7 @@ pub(crate) fn manifest() -> Manifest {
         exits: Bounds { min: 1.0, max: 1.0 },
         userspace_exits: Bounds { min: 0.0, max: 0.0 },
         rung: None,
+        kick: None,
     };
     Manifest {
         command: "trace".to_owned(),

@@ -1,0 +1,387 @@
+//! Notifications: kicks, many ioeventfds, disks, completions.
+
+use std::fmt::Write;
+
+use exitpath_analysis::kick::{Estimate, Kicks, Line, Trend};
+use exitpath_analysis::table::Verdict;
+use exitpath_recording::{Machine, Manifest};
+
+use super::environment;
+use crate::format::{count, new_table, none, plain, push_wrapped, trimmed};
+use crate::json;
+
+/// The tables, each with what it says, the notes, and what it all holds for.
+pub fn kick(manifest: &Manifest, kicks: &Kicks) -> String {
+    let unit = Unit::of(manifest);
+    let mut text = String::new();
+    kicked(&mut text, &unit, kicks);
+    scaling(&mut text, &unit, kicks);
+    disks(&mut text, &unit, kicks);
+    completions(&mut text, &unit, kicks);
+    checks(&mut text, kicks);
+    notes(&mut text, kicks);
+    let _ = writeln!(text, "{}", environment(manifest));
+    for warning in &manifest.warnings {
+        push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
+    }
+    text
+}
+
+/// How ticks are shown.
+struct Unit {
+    lab: bool,
+    factor: Option<f64>,
+}
+
+impl Unit {
+    fn of(manifest: &Manifest) -> Unit {
+        let lab = manifest.machine == Machine::Lab;
+        Unit {
+            lab,
+            factor: if lab {
+                Some(1.0)
+            } else {
+                json::nanoseconds_per_tick(&manifest.environment)
+            },
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        if self.lab { "instructions" } else { "ns" }
+    }
+
+    fn ticks(&self, ticks: f64) -> String {
+        self.factor
+            .map_or_else(none, |factor| count(ticks * factor))
+    }
+
+    /// The value, and on a host its interval.
+    fn show(&self, line: Option<&Line>) -> String {
+        line.and_then(|line| line.value)
+            .map_or_else(none, |value| self.estimate(value, self.factor))
+    }
+
+    fn estimate(&self, estimate: Estimate, factor: Option<f64>) -> String {
+        let Some(factor) = factor else { return none() };
+        let value = count(estimate.value * factor);
+        match estimate.ci95 {
+            Some((lo, hi)) => format!("{value} [{} … {}]", count(lo * factor), count(hi * factor)),
+            None => value,
+        }
+    }
+}
+
+fn samples(line: &Line) -> String {
+    count(line.summary.samples as f64)
+}
+
+fn per_op(exits: Option<f64>) -> String {
+    exits.map_or_else(none, |exits| format!("{:.2}", exits + 0.0))
+}
+
+fn kicked(text: &mut String, unit: &Unit, kicks: &Kicks) {
+    if kicks.kicks.is_empty() {
+        return;
+    }
+    let header = [
+        "kick",
+        "exits",
+        "user",
+        "nobody waits",
+        "consumer waits",
+        "until the consumer runs",
+        "n",
+        "verdict",
+    ];
+    let mut table = new_table(&header, &[0, 7]);
+    for kick in &kicks.kicks {
+        let cost = &kick.cost;
+        let all = [Some(cost), kick.waited.as_ref(), kick.wakeup.as_ref()];
+        let worst = all.iter().flatten().map(|line| line.summary.verdict).max();
+        table.add_row([
+            plain(&cost.info.how),
+            per_op(cost.summary.exits_per_op),
+            per_op(cost.summary.userspace_exits_per_op),
+            unit.show(Some(cost)),
+            unit.show(kick.waited.as_ref()),
+            unit.show(kick.wakeup.as_ref()),
+            samples(cost),
+            json::verdict(worst.unwrap_or(cost.summary.verdict)).to_owned(),
+        ]);
+    }
+    let _ = writeln!(text, "{}", trimmed(&table));
+    push_wrapped(
+        text,
+        &format!(
+            "{}: what the guest waits while nobody, and while a thread in read() of the eventfd, waits \
+             for the kick; and from the kick until that thread (for a user exit: the device's handler \
+             on the vCPU's thread) has read the clock",
+            unit.name()
+        ),
+    );
+    let same_cpu = |line: &Line| line.witness.get("kick.same_cpu").is_some_and(|&n| n > 0);
+    let waiting = kicks.kicks.iter().filter_map(|kick| kick.wakeup.as_ref());
+    let waiting: Vec<&Line> = waiting
+        .filter(|line| line.witness.contains_key("kick.same_cpu"))
+        .collect();
+    if !waiting.is_empty() {
+        push_wrapped(
+            text,
+            if waiting.iter().all(|line| same_cpu(line)) {
+                "the consumer shares the vCPU's CPU and takes it over when it is woken (SCHED_FIFO)"
+            } else {
+                "the consumer runs on another CPU than the vCPU"
+            },
+        );
+    }
+    user_exits(text, unit, kicks);
+    text.push('\n');
+}
+
+/// What an ioeventfd saves, and what the fast bus does, of what was measured.
+fn user_exits(text: &mut String, unit: &Unit, kicks: &Kicks) {
+    let value = |how: &str| {
+        let kick = kicks.kicks.iter().find(|kick| kick.cost.info.how == how)?;
+        let usable = kick.cost.summary.verdict < Verdict::Void;
+        kick.cost.value.filter(|_| usable).map(|value| value.value)
+    };
+    for bus in ["PIO", "MMIO"] {
+        let user = value(&format!("{bus}, user exit"));
+        let eventfd = value(&format!("{bus}, ioeventfd wildcard"));
+        if let (Some(user), Some(eventfd)) = (user, eventfd) {
+            push_wrapped(
+                text,
+                &format!(
+                    "{bus}: an ioeventfd that nobody waits for costs {} against {} of a user exit, {:.2} \
+                     of it",
+                    unit.ticks(eventfd),
+                    unit.ticks(user),
+                    eventfd / user
+                ),
+            );
+        }
+    }
+    let (any, some) = (
+        value("MMIO, ioeventfd of length 0"),
+        value("MMIO, ioeventfd wildcard"),
+    );
+    if let (Some(any), Some(some)) = (any, some) {
+        // The fast bus spares decoding the instruction, which is most of an MMIO exit.
+        let says = if any < some * 0.8 {
+            "KVM took its fast MMIO bus"
+        } else {
+            "no fast MMIO bus: KVM decoded the instruction all the same (its fast bus is Intel's EPT \
+             misconfiguration only)"
+        };
+        push_wrapped(
+            text,
+            &format!(
+                "MMIO of length 0: {} against {} with a length: {says}",
+                unit.ticks(any),
+                unit.ticks(some)
+            ),
+        );
+    }
+}
+
+fn scaling(text: &mut String, unit: &Unit, kicks: &Kicks) {
+    if kicks.scaling.is_empty() {
+        return;
+    }
+    let mut ways: Vec<&str> = Vec::new();
+    let mut numbers: Vec<u32> = Vec::new();
+    for line in &kicks.scaling {
+        if !ways.contains(&line.info.how.as_str()) {
+            ways.push(&line.info.how);
+        }
+        numbers.extend(line.info.eventfds);
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    let titles: Vec<String> = ways.iter().map(|way| plain(way)).collect();
+    let mut header = vec!["ioeventfds"];
+    header.extend(titles.iter().map(String::as_str));
+    header.extend(["n", "verdict"]);
+    let mut table = new_table(&header, &[header.len() - 1]);
+    for number in numbers {
+        let mut cells = vec![count(f64::from(number))];
+        let of_way = |way: &&str| {
+            kicks
+                .scaling
+                .iter()
+                .find(|line| line.info.eventfds == Some(number) && line.info.how == **way)
+        };
+        let lines: Vec<Option<&Line>> = ways.iter().map(of_way).collect();
+        cells.extend(lines.iter().map(|line| unit.show(*line)));
+        let known = || lines.iter().flatten();
+        let n = known().map(|line| line.summary.samples).min();
+        cells.push(n.map_or_else(none, |n| count(n as f64)));
+        let worst = known().map(|line| line.summary.verdict).max();
+        cells.push(worst.map_or_else(none, |verdict| json::verdict(verdict).to_owned()));
+        table.add_row(cells);
+    }
+    let _ = writeln!(text, "{}", trimmed(&table));
+    push_wrapped(
+        text,
+        &format!(
+            "{}: a kick of the last one, which has the highest address or value and was registered last; \
+             nobody waits for it",
+            unit.name()
+        ),
+    );
+    for trend in &kicks.trends {
+        push_wrapped(text, &trend_line(unit, trend));
+    }
+    text.push('\n');
+}
+
+fn trend_line(unit: &Unit, trend: &Trend) -> String {
+    let factor = unit.factor.unwrap_or(f64::NAN);
+    let (least, most) = trend.eventfds;
+    let (first, last) = trend.values;
+    let says = if trend.flat { "flat" } else { "not flat" };
+    format!(
+        "{}: {says}: {} with {least}, {} with {most}: {:+.1} {} per doubling, {:+.3} for each one more",
+        plain(&trend.how),
+        unit.ticks(first),
+        unit.ticks(last),
+        trend.per_doubling * factor,
+        unit.name(),
+        trend.per_eventfd * factor
+    )
+}
+
+fn disks(text: &mut String, unit: &Unit, kicks: &Kicks) {
+    if kicks.disks.is_empty() {
+        return;
+    }
+    let mut table = new_table(
+        &[
+            "disks",
+            "I/O threads",
+            "requests per second",
+            "requests",
+            "completed",
+            "wake-ups",
+            "n",
+            "verdict",
+        ],
+        &[1, 7],
+    );
+    let witness = |line: &Line, name: &str| {
+        line.witness
+            .get(name)
+            .map_or_else(none, |&value| count(value as f64))
+    };
+    for line in &kicks.disks {
+        table.add_row([
+            line.info
+                .disks
+                .map_or_else(none, |disks| disks.to_string()),
+            plain(&line.info.how),
+            line.value
+                .map_or_else(none, |rate| unit.estimate(rate, Some(1.0))),
+            witness(line, "disk.requested"),
+            witness(line, "disk.completed"),
+            witness(line, "disk.wakeups"),
+            samples(line),
+            json::verdict(line.summary.verdict).to_owned(),
+        ]);
+    }
+    let _ = writeln!(text, "{}", trimmed(&table));
+    push_wrapped(
+        text,
+        if unit.lab {
+            "per virtual second, of 10⁹ instructions, all disks together; one CPU, which the guest and \
+             the I/O threads share: a thread each cannot run beside another there"
+        } else {
+            "per second by the guest's clock, all disks together"
+        },
+    );
+    for ratio in &kicks.ratios {
+        let says = if ratio.is_one() {
+            "no difference"
+        } else if ratio.each_to_shared > 1.0 {
+            "a thread each does more"
+        } else {
+            "one shared does more"
+        };
+        let _ = writeln!(
+            text,
+            "{} disks: each to shared {:.3}: {says}",
+            ratio.disks, ratio.each_to_shared
+        );
+    }
+    text.push('\n');
+}
+
+fn completions(text: &mut String, unit: &Unit, kicks: &Kicks) {
+    if kicks.completions.is_empty() {
+        return;
+    }
+    let header = ["completion", "exits", "user", unit.name(), "n", "verdict"];
+    let mut table = new_table(&header, &[0, 5]);
+    for line in &kicks.completions {
+        table.add_row([
+            plain(&line.info.how),
+            per_op(line.summary.exits_per_op),
+            per_op(line.summary.userspace_exits_per_op),
+            unit.show(Some(line)),
+            samples(line),
+            json::verdict(line.summary.verdict).to_owned(),
+        ]);
+    }
+    let _ = writeln!(text, "{}", trimmed(&table));
+    push_wrapped(
+        text,
+        &format!(
+            "{}: from the guest's port write until its handler has counted the interrupt; none: the user \
+             exit alone",
+            unit.name()
+        ),
+    );
+    let usable = |line: &&Line| line.summary.verdict < Verdict::Void;
+    let told = kicks.completions.iter().filter(usable);
+    let told = told.filter(|line| line.info.how != "none" && line.value.is_some());
+    let least = told.min_by(|a, b| {
+        let of = |line: &Line| line.value.map_or(f64::INFINITY, |value| value.value);
+        of(a).total_cmp(&of(b))
+    });
+    if let Some(least) = least {
+        let _ = writeln!(text, "least: {}", plain(&least.info.how));
+    }
+    text.push('\n');
+}
+
+fn checks(text: &mut String, kicks: &Kicks) {
+    for line in &kicks.checks {
+        let why = line.summary.notes.first().map_or("", String::as_str);
+        let verdict = json::verdict(line.summary.verdict);
+        push_wrapped(
+            text,
+            &format!("{}: {verdict}: {}", plain(&line.info.how), plain(why)),
+        );
+    }
+}
+
+fn notes(text: &mut String, kicks: &Kicks) {
+    // One reason often holds for many rows: say it once.
+    let mut said: Vec<&str> = Vec::new();
+    for note in kicks.lines().flat_map(|line| &line.summary.notes) {
+        if said.contains(&note.as_str()) {
+            continue;
+        }
+        said.push(note);
+        let of = kicks
+            .lines()
+            .filter(|line| line.summary.notes.contains(note));
+        let names: Vec<String> = of.map(|line| plain(&line.summary.row.name)).collect();
+        let whose = match names.as_slice() {
+            [first, second, third, rest @ ..] if !rest.is_empty() => {
+                format!("{first}, {second}, {third} and {} more", rest.len())
+            }
+            few => few.join(", "),
+        };
+        push_wrapped(text, &format!("{whose}: {}", plain(note)));
+    }
+}

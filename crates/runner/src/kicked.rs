@@ -1,0 +1,318 @@
+//! What rows about kicks need besides a guest: consumers, I/O threads, answers, and what became of
+//! them.
+
+use std::time::Duration;
+
+use exitpath_exits::Row;
+use exitpath_exits::catalogue::Address;
+use exitpath_exits::kicks::{Consumer as Wanted, Handler, Part, Placement, REQUESTS};
+use exitpath_exits::layout::word;
+use exitpath_recording::{KickInfo, KickPart, Outcome, Run};
+use exitpath_vmm::disk::Bank;
+use exitpath_vmm::{Config, Consumer, Error, Memory, Seat, Vcpu, Vm, clock};
+
+use crate::Settings;
+
+/// How long a thread that serves a guest may take to end.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Operations before the first that counts, where one makes many requests.
+const DISKS_WARM_UP: u32 = 1;
+
+/// What the recording keeps of a row's part in `exitpath kick`.
+pub(crate) fn info(row: &Row) -> Option<KickInfo> {
+    let kick = row.kick?;
+    Some(KickInfo {
+        part: match kick.part {
+            Part::Cost => KickPart::Cost,
+            Part::Waited => KickPart::Waited,
+            Part::Wakeup => KickPart::Wakeup,
+            Part::Scaling => KickPart::Scaling,
+            Part::Disks => KickPart::Disks,
+            Part::Completion => KickPart::Completion,
+            Part::Check => KickPart::Check,
+        },
+        how: kick.how.to_owned(),
+        eventfds: kick.many.map(|many| many.count),
+        disks: kick.disks.map(|disks| disks.count),
+        requests: kick.disks.map(|disks| u64::from(disks.count) * REQUESTS),
+    })
+}
+
+/// What a row's VM has because of its part in `exitpath kick`.
+pub(crate) fn config(row: &Row) -> Config<'static> {
+    let handler = row.kick.map(|kick| kick.handler);
+    Config {
+        blocking: row.consumer.is_some(),
+        many: row.kick.and_then(|kick| kick.many),
+        disks: row.kick.and_then(|kick| kick.disks),
+        line: handler == Some(Handler::IrqLine),
+        without_irqchip: handler == Some(Handler::Interrupt),
+        ..Config::default()
+    }
+}
+
+/// Iterations before the first sample that counts.
+pub(crate) fn warm_up(row: &Row, settings: &Settings) -> u32 {
+    match row.kick.and_then(|kick| kick.disks) {
+        Some(_) => settings.warm_up.min(DISKS_WARM_UP),
+        None => settings.warm_up,
+    }
+}
+
+/// Does what the row says is done on a kick that reaches the VMM.
+pub(crate) fn answer(row: &Row, vm: &Vm, vcpu: &Vcpu) -> Result<(), Error> {
+    let Some(kick) = row.kick else {
+        return Err(Error::Unexpected {
+            reason: "the guest kicked, and its row has nobody to kick".to_owned(),
+        });
+    };
+    if kick.handler == Handler::Stamp {
+        let memory = vm.memory();
+        memory.set_word(word::STAMP, clock());
+        memory.set_word(word::SEQUENCE, memory.word(word::SEQUENCE) + 1);
+        return Ok(());
+    }
+    vm.answer(vcpu, kick.handler)
+}
+
+/// The threads that serve a guest.
+#[derive(Debug)]
+pub(crate) struct Served {
+    consumer: Option<Consumer>,
+    bank: Option<Bank>,
+    /// What is known of how they were set up, for the run's counters.
+    facts: Vec<(&'static str, i64)>,
+}
+
+impl Served {
+    /// Starts what the row asks for. `None` where this machine cannot do it, and the run says why.
+    pub(crate) fn begin(
+        row: &Row,
+        settings: &Settings,
+        vm: &Vm,
+        vcpu: &Vcpu,
+        run: &mut Run,
+    ) -> Result<Option<Served>, Error> {
+        let mut served = Served {
+            consumer: None,
+            bank: None,
+            facts: Vec::new(),
+        };
+        if let Some(kick) = row.kick {
+            let at = match kick.at {
+                Address::Pio(port) => u64::from(port),
+                Address::Mmio(address) => address,
+            };
+            vm.memory().set_word(word::KICK_AT, at);
+            vm.memory()
+                .set_word(word::KICK_VALUE, u64::from(kick.value));
+            if let (true, Err(error)) = (kick.shares_clock(), vcpu.share_clock()) {
+                run.outcome = Outcome::Skipped {
+                    reason: format!(
+                        "the guest's clock cannot be made the host's, so that nobody can say when the \
+                         consumer ran by the guest's (Linux 5.16 can): {error}"
+                    ),
+                };
+                return Ok(None);
+            }
+        }
+        if let Some(wanted) = row.consumer {
+            served.consumer = Some(served.start_consumer(wanted, settings, vm, run)?);
+        }
+        if let Some(disks) = row.kick.and_then(|kick| kick.disks) {
+            let seats = seats(settings);
+            let bank = match Bank::start(vm, disks, &seats) {
+                Err(Error::System { .. }) if seats.iter().any(|seat| seat.first) => {
+                    run.notes.push(UNPRIVILEGED.to_owned());
+                    Bank::start(vm, disks, &unprivileged(&seats))
+                }
+                started => started,
+            };
+            match bank {
+                Ok(bank) => served.bank = Some(bank),
+                Err(error @ Error::IoUring { .. }) => {
+                    run.outcome = Outcome::Skipped {
+                        reason: error.to_string(),
+                    };
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+            let same = seats.iter().any(|seat| seat.first);
+            served.facts.push((SAME_CPU, i64::from(same)));
+        }
+        Ok(Some(served))
+    }
+
+    fn start_consumer(
+        &mut self,
+        wanted: Wanted,
+        settings: &Settings,
+        vm: &Vm,
+        run: &mut Run,
+    ) -> Result<Consumer, Error> {
+        let seats = match wanted.placement {
+            Placement::Beside => seats(settings),
+            Placement::SameCpu => vec![Seat {
+                cpu: settings.cpus.first().copied(),
+                first: true,
+            }],
+        };
+        let seat = seats[0];
+        self.facts.push((SAME_CPU, i64::from(seat.first)));
+        let start = |seat| {
+            let eventfd = vm.eventfd(0)?;
+            Consumer::start(eventfd, vm.memory().clone(), seat, wanted.takes)
+        };
+        match start(seat) {
+            Err(Error::System { .. }) if seat.first => {
+                run.notes.push(UNPRIVILEGED.to_owned());
+                start(unprivileged(&[seat])[0])
+            }
+            started => started,
+        }
+    }
+
+    /// Ends the threads and adds to the run what became of the kicks: counters, and where something
+    /// was lost or left undone, that.
+    pub(crate) fn end(
+        mut self,
+        memory: &Memory,
+        watchdog: Duration,
+        run: &mut Run,
+    ) -> Result<(), Error> {
+        for (name, value) in self.facts.drain(..) {
+            run.counters.insert(name.to_owned(), value);
+        }
+        if let Some(consumer) = self.consumer.take() {
+            end_consumer(consumer, memory, watchdog, run);
+        }
+        if let Some(bank) = self.bank.take() {
+            end_bank(bank, run)?;
+        }
+        if run.outcome == Outcome::Done && run.samples.iter().any(|s| (s.op as i64) < 0) {
+            run.outcome = Outcome::Fault {
+                reason: "a consumer ran before it was kicked: guest and host do not read the same \
+                         clock here"
+                    .to_owned(),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Whether a consumer or I/O thread shares the vCPU's CPU.
+const SAME_CPU: &str = "kick.same_cpu";
+const UNPRIVILEGED: &str = "the thread that serves the guest shares the vCPU's CPU and may not have SCHED_FIFO \
+    (root may): when it runs is up to the scheduler";
+
+/// Where threads that serve a guest sit: on the CPUs that its vCPU is not on, or else on its CPU,
+/// before it.
+fn seats(settings: &Settings) -> Vec<Seat> {
+    let seat = |first| {
+        move |&cpu: &usize| Seat {
+            cpu: Some(cpu),
+            first,
+        }
+    };
+    match settings.cpus.as_slice() {
+        [] => vec![Seat::default()],
+        [only] => vec![seat(true)(only)],
+        [_, others @ ..] => others.iter().map(seat(false)).collect(),
+    }
+}
+
+fn unprivileged(seats: &[Seat]) -> Vec<Seat> {
+    let without = |&seat: &Seat| Seat {
+        first: false,
+        ..seat
+    };
+    seats.iter().map(without).collect()
+}
+
+fn end_consumer(consumer: Consumer, memory: &Memory, watchdog: Duration, run: &mut Run) {
+    // Each operation of such a row is one kick.
+    let kicks = memory.word(word::PROGRESS);
+    let taken = match &mut run.outcome {
+        Outcome::Done => {
+            let taken = consumer.wait_for(kicks, watchdog);
+            if taken.kicks < kicks {
+                run.outcome = Outcome::Hung {
+                    reason: format!(
+                        "the consumer fell behind: it took {} of {kicks} kicks in {} wake-ups, and no \
+                         more within {watchdog:?}",
+                        taken.kicks, taken.wakeups
+                    ),
+                };
+            }
+            taken
+        }
+        Outcome::Hung { reason } => {
+            let taken = consumer.taken();
+            // The operation that did not end has kicked as well.
+            reason.push_str(&if taken.kicks > kicks {
+                format!("; its consumer took all {} kicks", taken.kicks)
+            } else {
+                format!(
+                    "; the wake-up of kick {} was lost: its consumer has taken {} in {} wake-ups",
+                    kicks + 1,
+                    taken.kicks,
+                    taken.wakeups
+                )
+            });
+            taken
+        }
+        _ => consumer.taken(),
+    };
+    for (name, value) in [("kick.taken", taken.kicks), ("kick.wakeups", taken.wakeups)] {
+        run.counters.insert(name.to_owned(), value as i64);
+    }
+    if !consumer.stop(PATIENCE) {
+        run.notes
+            .push("the consumer's thread did not end: it may still take CPU time".to_owned());
+    }
+}
+
+fn end_bank(mut bank: Bank, run: &mut Run) -> Result<(), Error> {
+    let accounts = bank.accounts();
+    let stopped = bank.stop(PATIENCE);
+    let sum = |of: fn(&exitpath_vmm::disk::Account) -> u64| accounts.iter().map(of).sum::<u64>();
+    let (requested, completed) = (sum(|a| a.requested), sum(|a| a.completed));
+    for (name, value) in [
+        ("disk.requested", requested),
+        ("disk.completed", completed),
+        ("disk.wakeups", sum(|a| a.wakeups)),
+    ] {
+        run.counters.insert(name.to_owned(), value as i64);
+    }
+    match (&mut run.outcome, stopped) {
+        (_, Err(error)) => {
+            run.outcome = Outcome::Fault {
+                reason: format!("an I/O thread failed: {error}"),
+            };
+        }
+        (Outcome::Hung { reason }, Ok(())) => {
+            let behind = (0..)
+                .zip(&accounts)
+                .find(|(_, a)| a.completed < a.requested);
+            if let Some((disk, account)) = behind {
+                reason.push_str(&format!(
+                    "; disk {disk}: {} requests made and {} completed: its I/O thread fell behind",
+                    account.requested, account.completed
+                ));
+            }
+        }
+        (Outcome::Done, Ok(())) if requested != completed => {
+            run.outcome = Outcome::Fault {
+                reason: format!("{requested} requests were made and {completed} completed"),
+            };
+        }
+        (Outcome::Done, Ok(())) => {
+            if let Err(reason) = bank.verify() {
+                run.outcome = Outcome::Fault { reason };
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! A thread that waits for an ioeventfd, as a device's thread does, and says when it ran.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use exitpath_exits::layout::word;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::{Error, Memory, kick};
+
+/// Where a consumer's thread runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seat {
+    /// The CPU it is bound to; `None`: any.
+    pub cpu: Option<usize>,
+    /// Whether it takes its CPU over when it is woken (SCHED_FIFO).
+    pub first: bool,
+}
+
+/// What a consumer has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// Times it was woken.
+    pub wakeups: u64,
+    /// Kicks it has taken; more than `wakeups` where it fell behind.
+    pub kicks: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    wakeups: AtomicU64,
+    kicks: AtomicU64,
+}
+
+/// A thread that blocks in `read` of an eventfd. Each time it runs it puts the clock and the number
+/// of kicks taken into the guest's control block.
+#[derive(Debug)]
+pub struct Consumer {
+    eventfd: EventFd,
+    shared: Arc<Shared>,
+    done: mpsc::Receiver<()>,
+    memory: Memory,
+}
+
+impl Consumer {
+    /// Starts the thread; it waits when this returns. It takes no more than `most` kicks.
+    ///
+    /// # Errors
+    /// [`Error::System`] where the thread cannot be put on its seat.
+    pub fn start(
+        eventfd: EventFd,
+        memory: Memory,
+        seat: Seat,
+        most: u64,
+    ) -> Result<Consumer, Error> {
+        let shared = Arc::new(Shared::default());
+        let (finished, done) = mpsc::channel();
+        let (tell, seated) = mpsc::channel();
+        let of_thread = eventfd
+            .try_clone()
+            .map_err(|_| Error::last_os("dup of an eventfd"))?;
+        let (state, seen) = (shared.clone(), memory.clone());
+        std::thread::spawn(move || {
+            let sat = seat.take();
+            let go_on = sat.is_ok();
+            let _ = tell.send(sat);
+            if go_on {
+                consume(&of_thread, &seen, &state, most);
+            }
+            let _ = finished.send(());
+        });
+        seated
+            .recv()
+            .expect("the thread tells how it sits before anything else")?;
+        Ok(Consumer {
+            eventfd,
+            shared,
+            done,
+            memory,
+        })
+    }
+
+    /// What it has done so far.
+    pub fn taken(&self) -> Taken {
+        Taken {
+            wakeups: self.shared.wakeups.load(Ordering::Acquire),
+            kicks: self.shared.kicks.load(Ordering::Acquire),
+        }
+    }
+
+    /// Waits until it has taken so many kicks, at most so long. Gives what it has taken.
+    pub fn wait_for(&self, kicks: u64, patience: Duration) -> Taken {
+        let step = Duration::from_millis(2);
+        let mut waited = Duration::ZERO;
+        while self.taken().kicks < kicks && waited < patience {
+            std::thread::sleep(step);
+            waited += step;
+        }
+        self.taken()
+    }
+
+    /// Ends the thread; whether it did end within `patience`.
+    pub fn stop(self, patience: Duration) -> bool {
+        self.shared.stop.store(true, Ordering::Release);
+        let _ = self.eventfd.write(1);
+        let ended = self.done.recv_timeout(patience) != Err(RecvTimeoutError::Timeout);
+        // What waking it has put there is nobody's kick.
+        self.memory.set_word(word::STAMP, 0);
+        ended
+    }
+}
+
+impl Seat {
+    /// Puts the calling thread there.
+    ///
+    /// # Errors
+    /// [`Error::System`] where the kernel refuses.
+    pub fn take(self) -> Result<(), Error> {
+        if let Some(cpu) = self.cpu {
+            kick::pin(cpu)?;
+        }
+        if self.first {
+            let priority = libc::sched_param { sched_priority: 1 };
+            // SAFETY: the structure is valid and outlives the call, which is about this thread.
+            if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) } != 0 {
+                return Err(Error::last_os("sched_setscheduler(SCHED_FIFO)"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes kicks until told to stop.
+fn consume(eventfd: &EventFd, memory: &Memory, shared: &Shared, most: u64) {
+    let mut kicks = 0u64;
+    loop {
+        if kicks >= most {
+            // Beyond that it sleeps, for what may happen then to be seen.
+            while !shared.stop.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            return;
+        }
+        let mut value = 0u64;
+        // SAFETY: the buffer is eight bytes that live longer than the call, and the descriptor is
+        // open.
+        let got = unsafe { libc::read(eventfd.as_raw_fd(), (&raw mut value).cast(), 8) };
+        let now = clock();
+        if shared.stop.load(Ordering::Acquire) {
+            return;
+        }
+        if got != 8 {
+            continue;
+        }
+        kicks += value;
+        memory.set_word(word::STAMP, now);
+        memory.set_word(word::SEQUENCE, kicks);
+        shared.wakeups.fetch_add(1, Ordering::Release);
+        shared.kicks.store(kicks, Ordering::Release);
+    }
+}
+
+/// The host's clock as a guest reads it whose TSC has no offset.
+pub fn clock() -> u64 {
+    // SAFETY: every CPU that KVM runs on has RDTSC, and Linux allows it to user space unless a
+    // process has asked otherwise for itself (PR_SET_TSC), which this one has not.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}

@@ -1,0 +1,40 @@
+//! How many files this process may have open.
+
+use crate::Error;
+
+/// Files that are open besides what a VM is asked for: the three standard ones, `/dev/kvm`, VM, vCPUs
+/// and their statistics, what the program reads for a moment.
+const OTHERS: u64 = 64;
+
+/// Makes sure that so many eventfds can be open at once: the soft limit is raised up to the hard one,
+/// and that too where this process may (CAP_SYS_RESOURCE).
+///
+/// # Errors
+/// [`Error::TooManyFiles`] where the limit stays below that.
+pub fn allow(eventfds: u64) -> Result<(), Error> {
+    let needed = eventfds + OTHERS;
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure is valid and outlives the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(Error::last_os("getrlimit(RLIMIT_NOFILE)"));
+    }
+    if limit.rlim_cur >= needed {
+        return Ok(());
+    }
+    let wanted = libc::rlimit {
+        rlim_cur: needed,
+        rlim_max: limit.rlim_max.max(needed),
+    };
+    // SAFETY: the structure is valid and outlives the call.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } != 0 {
+        return Err(Error::TooManyFiles {
+            eventfds,
+            needed,
+            allowed: limit.rlim_max,
+        });
+    }
+    Ok(())
+}
