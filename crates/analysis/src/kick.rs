@@ -23,8 +23,12 @@ const WITNESSES: [&str; 6] = [
 ];
 /// Instructions of a virtual second in the lab.
 pub const VIRTUAL_SECOND: f64 = 1e9;
-/// Growth per doubling of the number of ioeventfds, as a share of the first value, that is still flat.
+/// Growth from the least to the largest number of ioeventfds, as a share of the first value, that is
+/// still flat.
 const FLAT: f64 = 0.02;
+/// So many times the average doubling's growth, and the last doubling says that it is not the
+/// logarithm that it grows by: a line's last doubling is half of all its growth.
+const FASTER: f64 = 2.0;
 /// Ratios this close to 1 say that there is no difference.
 const SAME: f64 = 0.05;
 
@@ -74,8 +78,21 @@ pub struct Trend {
     pub per_doubling: f64,
     /// What one more adds on average, in ticks.
     pub per_eventfd: f64,
-    /// Whether a doubling adds next to nothing.
-    pub flat: bool,
+    /// How it grows.
+    pub shape: Shape,
+}
+
+/// How a value grows with the number of ioeventfds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Next to nothing is added.
+    Flat,
+    /// Each doubling adds about the same, as a binary search does.
+    Logarithmic,
+    /// The last doubling adds more than those before: it grows with their number.
+    Steeper,
+    /// There are too few numbers to tell the last two apart, or it falls.
+    Unclear,
 }
 
 /// What an I/O thread each brings over one shared.
@@ -223,7 +240,9 @@ fn trends(lines: &[Line]) -> Vec<Trend> {
             ways.push(&line.info.how);
         }
     }
-    ways.into_iter().filter_map(|how| trend(lines, how)).collect()
+    ways.into_iter()
+        .filter_map(|how| trend(lines, how))
+        .collect()
 }
 
 fn trend(lines: &[Line], how: &str) -> Option<Trend> {
@@ -239,13 +258,27 @@ fn trend(lines: &[Line], how: &str) -> Option<Trend> {
     }
     let doublings = (f64::from(most) / f64::from(least)).log2();
     let per_doubling = (last - first) / doublings;
+    let before = points.get(points.len().saturating_sub(2));
+    let last_doubling = before
+        .map(|&(eventfds, value)| (last - value) / (f64::from(most) / f64::from(eventfds)).log2());
+    let shape = match last_doubling {
+        _ if (last - first).abs() <= FLAT * first.abs() => Shape::Flat,
+        Some(growth) if points.len() > 3 && last > first => {
+            if growth > FASTER * per_doubling {
+                Shape::Steeper
+            } else {
+                Shape::Logarithmic
+            }
+        }
+        _ => Shape::Unclear,
+    };
     Some(Trend {
         how: how.to_owned(),
         eventfds: (least, most),
         values: (first, last),
         per_doubling,
         per_eventfd: (last - first) / f64::from(most - least),
-        flat: per_doubling.abs() <= FLAT * first.abs(),
+        shape,
     })
 }
 
@@ -255,7 +288,10 @@ fn ratios(lines: &[Line]) -> Vec<Ratio> {
             .iter()
             .find(|line| line.info.disks == Some(disks) && line.info.how == how)
             .filter(|line| line.summary.verdict < Verdict::Void)?;
-        found.value.map(|rate| rate.value).filter(|&rate| rate > 0.0)
+        found
+            .value
+            .map(|rate| rate.value)
+            .filter(|&rate| rate > 0.0)
     };
     let mut disks: Vec<u32> = lines.iter().filter_map(|line| line.info.disks).collect();
     disks.sort_unstable();

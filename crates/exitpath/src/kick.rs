@@ -105,9 +105,8 @@ fn check(kicks: &Kicks) -> Result<(), Failure> {
     let Some(first) = kicks.lines().next() else {
         return Err(Failure::Usage("the recording has no kicks".to_owned()));
     };
-    let nothing = |line: &exitpath_analysis::kick::Line| {
-        failed(line.summary.verdict) && line.value.is_none()
-    };
+    let nothing =
+        |line: &exitpath_analysis::kick::Line| failed(line.summary.verdict) && line.value.is_none();
     if kicks.lines().all(nothing) {
         let why = first.summary.notes.first();
         return Err(Failure::Cannot(format!(

@@ -6,6 +6,7 @@
 
 use crate::catalogue::{Address, Group, Ioeventfd, Need, Row, row};
 use crate::guest;
+use crate::kicks::{Consumer, Placement};
 use crate::layout::port;
 
 /// How the VMM calls `KVM_RUN`.
@@ -350,6 +351,7 @@ pub const RUNGS: &[Row] = &[
     Row { cpus: 2, ..user("moved", "its thread moved to another CPU", Layers { thread: Thread::Moved, ..BARE }, "affinity") },
     Row { rung: Some(Rung { layers: BARE, reference: None }), ..KICKED },
     Row { name: "preempted", operation: "port write to an ioeventfd whose reader takes the CPU over", exits: (1.0, 3.0),
+        consumer: Some(Consumer::at(Placement::SameCpu)),
         rung: Some(Rung { layers: Layers { thread: Thread::Preempted, ..BARE }, reference: Some("light_kick") }), ..KICKED },
     user(ALL_ON_RUNG, "kvm-ioctls, signal mask, all registers, their mirror, tree by path, global lock", ALL_ON, BARE_RUNG),
     user("all_but_call", "all but kvm-ioctls", Layers { call: Call::Syscall, ..ALL_ON }, ALL_ON_RUNG),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use exitpath_analysis::kick::{Estimate, Kicked, Kicks, Line, Ratio, Trend};
+use exitpath_analysis::kick::{Estimate, Kicked, Kicks, Line, Ratio, Shape, Trend};
 use exitpath_recording::{Environment, Machine, Manifest};
 use serde::Serialize;
 
@@ -112,8 +112,8 @@ pub struct TrendObject<'a> {
     pub per_doubling: Option<f64>,
     /// What one more adds on average.
     pub per_eventfd: Option<f64>,
-    /// Whether a doubling adds next to nothing.
-    pub flat: bool,
+    /// `flat`, `logarithmic`, `steeper` or `unclear`.
+    pub shape: &'static str,
 }
 
 /// Disks.
@@ -194,7 +194,7 @@ pub fn kick<'a>(manifest: &'a Manifest, kicks: &'a Kicks, recording: Option<Stri
         eventfds: [trend.eventfds.0, trend.eventfds.1],
         per_doubling: factor.map(|factor| trend.per_doubling * factor),
         per_eventfd: factor.map(|factor| trend.per_eventfd * factor),
-        flat: trend.flat,
+        shape: shape(trend.shape),
     };
     let completion = |line: &'a Line| CompletionObject {
         how: &line.info.how,
@@ -234,6 +234,15 @@ pub fn kick<'a>(manifest: &'a Manifest, kicks: &'a Kicks, recording: Option<Stri
         checks: kicks.checks.iter().map(completion).collect(),
         warnings: &manifest.warnings,
         recording,
+    }
+}
+
+fn shape(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Flat => "flat",
+        Shape::Logarithmic => "logarithmic",
+        Shape::Steeper => "steeper",
+        Shape::Unclear => "unclear",
     }
 }
 

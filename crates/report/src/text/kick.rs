@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use exitpath_analysis::kick::{Estimate, Kicks, Line, Trend};
+use exitpath_analysis::kick::{Estimate, Kicks, Line, Shape, Trend};
 use exitpath_analysis::table::Verdict;
 use exitpath_recording::{Machine, Manifest};
 
@@ -229,6 +229,13 @@ fn scaling(text: &mut String, unit: &Unit, kicks: &Kicks) {
             unit.name()
         ),
     );
+    let refused = kicks.scaling.iter().any(|line| line.value.is_none());
+    if !refused {
+        push_wrapped(
+            text,
+            "KVM refused none of them: the number of open files (ulimit -n) is what limits it",
+        );
+    }
     for trend in &kicks.trends {
         push_wrapped(text, &trend_line(unit, trend));
     }
@@ -239,7 +246,12 @@ fn trend_line(unit: &Unit, trend: &Trend) -> String {
     let factor = unit.factor.unwrap_or(f64::NAN);
     let (least, most) = trend.eventfds;
     let (first, last) = trend.values;
-    let says = if trend.flat { "flat" } else { "not flat" };
+    let says = match trend.shape {
+        Shape::Flat => "flat",
+        Shape::Logarithmic => "not flat, each doubling adds about the same",
+        Shape::Steeper => "not flat, it grows with their number",
+        Shape::Unclear => "not flat",
+    };
     format!(
         "{}: {says}: {} with {least}, {} with {most}: {:+.1} {} per doubling, {:+.3} for each one more",
         plain(&trend.how),
@@ -275,9 +287,7 @@ fn disks(text: &mut String, unit: &Unit, kicks: &Kicks) {
     };
     for line in &kicks.disks {
         table.add_row([
-            line.info
-                .disks
-                .map_or_else(none, |disks| disks.to_string()),
+            line.info.disks.map_or_else(none, |disks| disks.to_string()),
             plain(&line.info.how),
             line.value
                 .map_or_else(none, |rate| unit.estimate(rate, Some(1.0))),
