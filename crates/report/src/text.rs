@@ -2,8 +2,8 @@
 
 mod annotate;
 pub(crate) mod diff;
-mod parts;
 mod kick;
+mod parts;
 mod path;
 mod tree;
 mod userspace;
@@ -17,8 +17,8 @@ use exitpath_recording::{Machine, Manifest};
 
 pub use annotate::annotate;
 pub use diff::{commit, diff};
-pub use parts::parts_of;
 pub use kick::kick;
+pub use parts::parts_of;
 pub use path::{Functions, path, seeds};
 pub use tree::tree;
 pub use userspace::userspace;
