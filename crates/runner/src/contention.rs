@@ -7,7 +7,7 @@ use exitpath_exits::Row;
 use exitpath_exits::layout::word;
 use exitpath_vmm::{Error, Memory};
 
-/// Among the counters: port writes of all vCPUs while the first one took its samples.
+/// Among the counters: port writes of all vCPUs while the first one made a number of them in a row.
 pub const ALL_EXITS: &str = "phase.port_writes";
 /// Among the counters: how long that took by CLOCK_MONOTONIC, in ns; in the lab virtual ones.
 pub const PHASE_NS: &str = "phase.ns";
@@ -34,7 +34,7 @@ pub(crate) fn wait_for_others(memory: &Memory, row: &Row, limit: Duration) -> Re
     Ok(())
 }
 
-/// The time in which samples are taken.
+/// The time in which the first vCPU writes in a loop, as the others do.
 pub(crate) struct Phase<'a> {
     row: &'a Row,
     written: Vec<u64>,
@@ -50,13 +50,13 @@ impl<'a> Phase<'a> {
         }
     }
 
-    /// The counters. The first vCPU makes one write a sample.
-    pub(crate) fn end(self, memory: &Memory, samples: u32) -> [(String, i64); 2] {
+    /// The counters, where the first vCPU has made `own` writes.
+    pub(crate) fn end(self, memory: &Memory, own: u64) -> [(String, i64); 2] {
         let took = self.begun.elapsed();
         let writes: u64 = std::iter::zip(written(memory, self.row), self.written)
             .map(|(after, before)| after.wrapping_sub(before))
             .sum();
-        let all = writes.saturating_add(u64::from(samples));
+        let all = writes.saturating_add(own);
         [
             (ALL_EXITS.to_owned(), i64::try_from(all).unwrap_or(i64::MAX)),
             (

@@ -95,12 +95,22 @@ impl Drop for Group {
 /// Where it cannot be started, in words.
 pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result<Said, String> {
     let (program, arguments) = argv.split_first().ok_or("the command has no words")?;
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
+        .process_group(0);
+    // SAFETY: the closure makes one system call.
+    unsafe {
+        command.pre_exec(|| {
+            // It must not outlive this process, however that ends.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    let child = command
         .spawn()
         .map_err(|error| format!("cannot start {program}: {error}"))?;
     let mut group = Group(child, false);
@@ -236,8 +246,15 @@ mod tests {
         let said = shell("sleep 1000 & echo $!; wait", 300);
         assert!(matches!(said.ended, Some(Ended::Silent(_))));
         let started = said.text.trim();
-        let stat = std::fs::read_to_string(format!("/proc/{started}/stat"));
-        // Gone, or a zombie that nobody has waited for yet.
-        assert!(stat.map_or(true, |stat| stat.contains(") Z ")));
+        // Gone, or a zombie that nobody has waited for yet; a killed process may take a moment.
+        let is_gone = || {
+            let stat = std::fs::read_to_string(format!("/proc/{started}/stat"));
+            stat.map_or(true, |stat| stat.contains(") Z "))
+        };
+        let begun = Instant::now();
+        while !is_gone() && begun.elapsed() < Duration::from_secs(20) {
+            thread::sleep(TURN);
+        }
+        assert!(is_gone(), "{started} goes on");
     }
 }

@@ -9,7 +9,7 @@ use exitpath_exits::kicks::{Consumer as Wanted, Handler, Part, Placement, REQUES
 use exitpath_exits::layout::word;
 use exitpath_recording::{KickInfo, KickPart, Outcome, Run};
 use exitpath_vmm::disk::Bank;
-use exitpath_vmm::{Config, Consumer, Error, Memory, Seat, Vcpu, Vm, clock};
+use exitpath_vmm::{Config, Consumer, Error, Memory, Seat, Vcpu, Vm, clock, kick};
 
 use crate::Settings;
 
@@ -120,7 +120,7 @@ impl Served {
             served.consumer = Some(served.start_consumer(wanted, settings, vm, run)?);
         }
         if let Some(disks) = row.kick.and_then(|kick| kick.disks) {
-            let seats = seats(settings);
+            let seats = seats(settings)?;
             let bank = match Bank::start(vm, disks, &seats) {
                 Err(Error::System { .. }) if seats.iter().any(|seat| seat.first) => {
                     run.notes.push(UNPRIVILEGED.to_owned());
@@ -152,7 +152,7 @@ impl Served {
         run: &mut Run,
     ) -> Result<Consumer, Error> {
         let seats = match wanted.placement {
-            Placement::Beside => seats(settings),
+            Placement::Beside => seats(settings)?,
             Placement::SameCpu => vec![Seat {
                 cpu: settings.cpus.first().copied(),
                 first: true,
@@ -206,20 +206,26 @@ const SAME_CPU: &str = "kick.same_cpu";
 const UNPRIVILEGED: &str = "the thread that serves the guest shares the vCPU's CPU and may not have SCHED_FIFO \
     (root may): when it runs is up to the scheduler";
 
-/// Where threads that serve a guest sit: on the CPUs that its vCPU is not on, or else on its CPU,
-/// before it.
-fn seats(settings: &Settings) -> Vec<Seat> {
-    let seat = |first| {
-        move |&cpu: &usize| Seat {
-            cpu: Some(cpu),
-            first,
-        }
+/// Where threads that serve a guest sit: on the CPUs that its vCPU is not on (those that other
+/// vCPUs would have first), or else on its CPU, before it.
+fn seats(settings: &Settings) -> Result<Vec<Seat>, Error> {
+    let Some((&own, others)) = settings.cpus.split_first() else {
+        return Ok(vec![Seat::default()]);
     };
-    match settings.cpus.as_slice() {
-        [] => vec![Seat::default()],
-        [only] => vec![seat(true)(only)],
-        [_, others @ ..] => others.iter().map(seat(false)).collect(),
+    let mut beside = others.to_vec();
+    for cpu in kick::allowed_cpus()? {
+        if cpu != own && !beside.contains(&cpu) {
+            beside.push(cpu);
+        }
     }
+    let seat = |cpu, first| Seat {
+        cpu: Some(cpu),
+        first,
+    };
+    if beside.is_empty() {
+        return Ok(vec![seat(own, true)]);
+    }
+    Ok(beside.into_iter().map(|cpu| seat(cpu, false)).collect())
 }
 
 fn unprivileged(seats: &[Seat]) -> Vec<Seat> {

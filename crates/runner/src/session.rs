@@ -420,13 +420,10 @@ impl Protocol {
             contention::wait_for_others(self.vm.memory(), self.row, self.settings.watchdog)?;
         }
         let start = self.read()?;
-        let phase = locking.then(|| contention::Phase::begin(self.vm.memory(), self.row));
         marker::start();
         self.go(command::PAIRS, samples, 0)?;
         marker::stop();
-        let contended = phase.map(|phase| phase.end(self.vm.memory(), samples));
         let (mut counters, userspace_exits) = self.read()?.since(&start);
-        counters.extend(contended.into_iter().flatten());
         counters.extend(noise_difference(&machine_before, &machine()));
         harvest.ops = u64::from(samples);
         let userspace_exits = userspace_exits - own(baseline_userspace, 0);
@@ -451,6 +448,14 @@ impl Protocol {
                 op: pair[1],
             })
             .collect();
+
+        if locking {
+            // Brackets would make the first vCPU slower than the others.
+            let phase = contention::Phase::begin(self.vm.memory(), self.row);
+            self.go(command::BATCHES, 1, samples)?;
+            let counted = phase.end(self.vm.memory(), u64::from(samples) * 3);
+            harvest.counters.extend(counted);
+        }
 
         let phases = if uses_scratch {
             self.settings.batches.min(4)

@@ -8,6 +8,8 @@ mod build;
 mod counts;
 mod forged;
 mod host;
+mod kicks;
 mod lab;
 mod outcomes;
 mod simulated;
+mod userspace;

@@ -7,11 +7,13 @@ use exitpath_analysis::userspace::{Estimate, Ladder, Locking, Rung, Sum};
 use exitpath_recording::{Machine, Manifest};
 
 use super::environment;
-use crate::format::{change, count, new_table, none, plain, push_wrapped, thousands, trimmed};
+use crate::format::{change, count, new_table, none, of, plain, push_wrapped, thousands, trimmed};
 use crate::json;
 
 /// Functions that a line on a difference names; the rest are summed.
 const NAMED: usize = 6;
+/// Rungs that a note names; of more it says how many they are.
+const MOST_NAMED: usize = 8;
 
 /// The rungs, whether they add up, several vCPUs, and what it all holds for.
 pub fn userspace(manifest: &Manifest, ladder: &Ladder) -> String {
@@ -244,7 +246,8 @@ fn notes(text: &mut String, ladder: &Ladder) {
         (name, &rung.summary.notes)
     });
     let locking = ladder.locking.iter().map(|row| {
-        let name = format!("{} vCPUs, lock {}", row.vcpus, plain(&row.lock));
+        let vcpus = of(row.vcpus.into(), "vCPU", "vCPUs");
+        let name = format!("{vcpus} with lock {}", plain(&row.lock));
         (name, &row.notes)
     });
     let all: Vec<(String, &Vec<String>)> = rungs.chain(locking).collect();
@@ -261,8 +264,10 @@ fn notes(text: &mut String, ladder: &Ladder) {
             .collect();
         let whose = if whose.len() == all.len() && whose.len() > 1 {
             "all".to_owned()
+        } else if whose.len() > MOST_NAMED {
+            format!("{} of {}", whose.len(), all.len())
         } else {
-            whose.join(", ")
+            whose.join("; ")
         };
         push_wrapped(text, &format!("{whose}: {}", plain(note)));
     }

@@ -1,0 +1,158 @@
+//! Kicks, many ioeventfds, disks and completions, from recordings made up here.
+
+use exitpath_analysis::kick::{Kicks, Shape, kicks};
+use exitpath_analysis::table::Verdict;
+use exitpath_recording::{KickInfo, KickPart, Machine, RowInfo, Run};
+
+use crate::build::{With, hung, recording, row, run};
+
+fn kick(name: &str, part: KickPart, how: &str) -> RowInfo {
+    RowInfo {
+        kick: Some(KickInfo {
+            part,
+            how: how.to_owned(),
+            eventfds: None,
+            disks: None,
+            requests: None,
+        }),
+        ..row(name)
+    }
+}
+
+fn many(how: &str, eventfds: u32) -> RowInfo {
+    let mut row = kick(&format!("{how}_{eventfds}"), KickPart::Scaling, how);
+    row.kick.as_mut().expect("it is one").eventfds = Some(eventfds);
+    row
+}
+
+fn disks(how: &str, disks: u32) -> RowInfo {
+    let mut row = kick(&format!("{how}_{disks}"), KickPart::Disks, how);
+    let kick = row.kick.as_mut().expect("it is one");
+    (kick.disks, kick.requests) = (Some(disks), Some(64 * u64::from(disks)));
+    row
+}
+
+fn in_lab(rows: Vec<RowInfo>, ticks: &[u64]) -> Kicks {
+    let runs = rows.iter().zip(ticks);
+    let runs = runs.map(|(row, &ticks)| run(&row.name, &[ticks; 9]).seed(1));
+    let runs = runs.collect();
+    kicks(&recording(Machine::Lab, rows, runs))
+}
+
+#[test]
+fn one_way_of_kicking_is_one_line() {
+    let rows = vec![
+        kick("a", KickPart::Cost, "PIO"),
+        kick("b", KickPart::Wakeup, "PIO"),
+        kick("c", KickPart::Waited, "PIO"),
+        kick("d", KickPart::Cost, "MMIO"),
+        row("no_kick"),
+        kick("e", KickPart::Completion, "irqfd"),
+    ];
+    let kicks = in_lab(rows, &[1700, 4700, 9000, 4200, 1, 10_000]);
+    let value = |line: Option<&exitpath_analysis::kick::Line>| line?.value.map(|v| v.value);
+    let [pio, mmio] = kicks.kicks.as_slice() else {
+        panic!("two ways: {:?}", kicks.kicks);
+    };
+    assert_eq!(value(Some(&pio.cost)), Some(1700.0));
+    assert_eq!(value(pio.waited.as_ref()), Some(9000.0));
+    assert_eq!(value(pio.wakeup.as_ref()), Some(4700.0));
+    assert_eq!(value(Some(&mmio.cost)), Some(4200.0));
+    assert_eq!((&mmio.waited, &mmio.wakeup), (&None, &None));
+    assert_eq!(value(kicks.completions.first()), Some(10_000.0));
+    assert_eq!(
+        kicks.lines().count(),
+        5,
+        "the row that is no kick is left out"
+    );
+}
+
+#[test]
+fn how_a_kick_grows_with_ioeventfds_is_told_by_its_last_doubling() {
+    let of = |values: fn(u32) -> u64, numbers: &[u32]| {
+        let rows = numbers.iter().map(|&n| many("way", n)).collect();
+        let ticks: Vec<u64> = numbers.iter().map(|&n| values(n)).collect();
+        in_lab(rows, &ticks).trends
+    };
+    let numbers = [1, 2, 4, 8, 16, 32, 64, 128, 256];
+    for (values, shape) in [
+        ((|_| 1700) as fn(u32) -> u64, Shape::Flat),
+        (|n| 1700 + u64::from(n.is_multiple_of(2)), Shape::Flat),
+        (|n| 1700 + 43 * u64::from(n.ilog2()), Shape::Logarithmic),
+        (|n| 1700 + 72 * u64::from(n), Shape::Steeper),
+        (|n| 3000 - 5 * u64::from(n), Shape::Unclear),
+    ] {
+        let trends = of(values, &numbers);
+        assert_eq!(trends.len(), 1);
+        assert_eq!(trends[0].shape, shape, "{trends:?}");
+        assert_eq!(trends[0].eventfds, (1, 256));
+    }
+    assert_eq!(of(|_| 1700, &[4]), [], "one number has no trend");
+    assert_eq!(
+        of(|n| 1700 + 72 * u64::from(n), &[1, 2])[0].shape,
+        Shape::Unclear
+    );
+}
+
+#[test]
+fn disks_are_told_in_requests_per_second() {
+    let rows = vec![disks("shared", 2), disks("each", 2), disks("each", 4)];
+    // 128 requests in 2,560,000 instructions, and in half of that.
+    let kicks = in_lab(rows, &[2_560_000, 1_280_000, 2_560_000]);
+    let rates: Vec<f64> = kicks
+        .disks
+        .iter()
+        .filter_map(|line| line.value.map(|rate| rate.value))
+        .collect();
+    assert_eq!(rates, [50_000.0, 100_000.0, 100_000.0]);
+    let [ratio] = kicks.ratios.as_slice() else {
+        panic!("one number of disks has both: {:?}", kicks.ratios);
+    };
+    assert_eq!((ratio.disks, ratio.each_to_shared), (2, 2.0));
+    assert!(!ratio.is_one());
+}
+
+#[test]
+fn what_was_counted_is_summed_and_where_a_thread_sat_is_not() {
+    let runs = [1, 2, 3].map(|seed| {
+        run("a", &[1700; 9])
+            .seed(seed)
+            .count("kick.taken", 40)
+            .count("kick.same_cpu", 1)
+    });
+    let rows = vec![kick("a", KickPart::Cost, "PIO")];
+    let kicks = kicks(&recording(Machine::Lab, rows, runs.to_vec()));
+    let witness = &kicks.kicks[0].cost.witness;
+    assert_eq!(witness.get("kick.taken"), Some(&120));
+    assert_eq!(witness.get("kick.same_cpu"), Some(&1));
+}
+
+#[test]
+fn a_lost_wake_up_has_no_figure_and_its_words() {
+    let rows = vec![kick("lost", KickPart::Check, "lost")];
+    let runs = vec![Run {
+        samples: Vec::new(),
+        ..run("lost", &[]).ended(hung("the wake-up of kick 1 was lost"))
+    }];
+    let kicks = kicks(&recording(Machine::Host, rows, runs));
+    let line = &kicks.checks[0];
+    assert_eq!((line.summary.verdict, line.value), (Verdict::Void, None));
+    assert!(line.summary.notes[0].contains("wake-up of kick 1"));
+}
+
+#[test]
+fn recordings_without_sense_have_no_figures_and_no_panic() {
+    let empty = kicks(&recording(Machine::Host, Vec::new(), Vec::new()));
+    assert_eq!(empty.lines().count(), 0);
+    let mut zero = many("way", 0);
+    zero.name = "zero".to_owned();
+    let rows = vec![
+        zero,
+        many("way", u32::MAX),
+        disks("each", 0),
+        disks("shared", 0),
+    ];
+    let kicks = in_lab(rows, &[0, u64::MAX / 4, 0, 0]);
+    assert_eq!(kicks.ratios, []);
+    assert!(kicks.disks.iter().all(|line| line.value.is_none()));
+}
