@@ -2,7 +2,7 @@
 
 use crate::common::{Said, exitpath, row};
 
-fn kvm_opens() -> bool {
+pub(crate) fn kvm_opens() -> bool {
     let opens = std::fs::File::options()
         .read(true)
         .write(true)

@@ -2,22 +2,10 @@
 //! no VMM.
 
 use crate::common::{Said, exitpath, installed_qemu, row};
+use crate::host::kvm_opens;
 
 const COUNTED: &str = "-accel tcg -icount shift=0 -nodefaults -display none -serial stdio \
                        -no-reboot -device isa-debug-exit,iobase=0xf4,iosize=4";
-
-/// Whether the rest can be asked for: without /dev/kvm there is no host to measure on.
-fn kvm_opens() -> bool {
-    let opens = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok();
-    if !opens {
-        eprintln!("skipped: /dev/kvm cannot be opened here");
-    }
-    opens
-}
 
 #[test]
 fn a_vmm_of_the_users_command_is_measured_in_its_own_ticks() {

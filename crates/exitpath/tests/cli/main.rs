@@ -4,6 +4,8 @@ mod bad_input;
 mod common;
 mod host;
 mod host_vmm;
+mod kick;
 mod lab;
 mod trace;
+mod userspace;
 mod vmm;

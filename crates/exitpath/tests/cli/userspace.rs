@@ -1,0 +1,118 @@
+//! The ladder, on a real kernel in the lab, and what is refused.
+
+use serde_json::Value;
+
+use crate::common::{Said, exitpath, installed_qemu};
+
+#[track_caller]
+fn rung<'a>(ladder: &'a Value, name: &str) -> &'a Value {
+    let rungs = ladder["rungs"].as_array().expect("rungs");
+    let found = rungs.iter().find(|rung| rung["name"] == name);
+    found.unwrap_or_else(|| panic!("no rung {name} in {ladder}"))
+}
+
+#[track_caller]
+fn number(object: &Value, field: &str) -> f64 {
+    let number = object[field].as_f64();
+    number.unwrap_or_else(|| panic!("no {field} in {object}"))
+}
+
+/// Each line of an annotated function that is an instruction: how often it ran.
+fn times(text: &str) -> Vec<u64> {
+    let lines = text.lines().filter(|line| line.contains("0x"));
+    lines
+        .filter_map(|line| {
+            line.split_whitespace()
+                .next()?
+                .replace(',', "")
+                .parse()
+                .ok()
+        })
+        .collect()
+}
+
+#[test]
+fn each_layer_is_explained_to_the_function_and_the_leanest_vmm_is_lean() {
+    let Some(qemu) = installed_qemu() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("ladder");
+    let mut command = exitpath(&["userspace", "all_on", "mirror_block", "preempted", "--json"]);
+    command.args(["--on", "lab", "--seed", "1", "--samples", "30", "--qemu"]);
+    let said = Said::of(command.arg(&qemu).arg("--out").arg(&out));
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    let ladder = said.json();
+    assert_eq!(
+        (&ladder["machine"], &ladder["unit"]),
+        (&"lab".into(), &"instructions".into())
+    );
+
+    for rung in ladder["rungs"].as_array().expect("rungs") {
+        assert_eq!(rung["verdict"], "clean", "{rung}");
+        assert_eq!(rung["unexplained"], 0, "{rung}");
+        if rung["reference"].is_null() {
+            continue;
+        }
+        let functions = rung["functions"].as_array().expect("functions");
+        let told: f64 = functions.iter().map(|change| number(change, "delta")).sum();
+        assert_eq!(told, number(rung, "delta"), "{rung}");
+    }
+
+    // Light and heavy exits.
+    let reloads = |name| number(&rung(&ladder, name)["witness"], "host_state_reload");
+    assert!(reloads("floor") < 0.5 && reloads("bare") > 0.5);
+    let bare = rung(&ladder, "bare");
+    assert_eq!(bare["share"]["libc"], 0, "KVM_RUN in line: {bare}");
+    assert!(number(&bare["share"], "vmm") <= 60.0, "{bare}");
+    assert!(number(bare, "value") > number(rung(&ladder, "floor"), "value"));
+    // A reader of higher priority runs before the guest does.
+    let preempted = rung(&ladder, "preempted");
+    assert!(number(preempted, "delta") > 1000.0, "{preempted}");
+
+    // The layers add up.
+    let sum = number(&ladder, "bare") + number(&ladder, "sum_of_deltas");
+    assert_eq!(
+        number(&ladder, "all_on"),
+        sum + number(&ladder, "interaction")
+    );
+    let functions = ladder["interaction_functions"].as_array().expect("a list");
+    let told: f64 = functions.iter().map(|change| number(change, "delta")).sum();
+    assert_eq!(told, number(&ladder, "interaction"));
+
+    // The recording is enough to show it again, and has each rung's path: no copy is a loop.
+    let shown = Said::of(exitpath(&["show", "--json"]).arg(&out));
+    assert_eq!(shown.json(), ladder);
+    for (rung, function) in [
+        ("mirror_fields", "mirror_fields"),
+        ("mirror_fields", "unmirror_fields"),
+        ("mirror_block", "mirror_block"),
+    ] {
+        let function = format!("exitpath_vmm::layers::registers::{function}");
+        let mut show = exitpath(&["trace", rung, "--annotate", &function, "--recording"]);
+        let said = Said::of(show.arg(&out));
+        assert_eq!(said.status, Some(0), "{}", said.stderr);
+        let times = times(&said.stdout);
+        let entered = times.first().copied().unwrap_or(0);
+        assert!(entered > 0, "{}", said.stdout);
+        assert!(times.iter().all(|&n| n <= entered), "{}", said.stdout);
+    }
+}
+
+#[test]
+fn rungs_that_are_none_are_answered_with_near_ones() {
+    let said = Said::of(&mut exitpath(&["userspace", "signal_mas", "--on", "lab"]));
+    said.fails(2, &["no rung", "signal_mas", "signal_mask", "--list"]);
+    // A row of the table of exits is no rung.
+    let said = Said::of(&mut exitpath(&["userspace", "cpuid", "--on", "lab"]));
+    said.fails(2, &["no rung", "cpuid"]);
+    let listed = Said::of(&mut exitpath(&["userspace", "--list"]));
+    assert_eq!(listed.status, Some(0));
+    for name in ["floor", "bare", "all_on", "locking_global_8"] {
+        assert!(listed.stdout.contains(name), "{}", listed.stdout);
+    }
+}
+
+#[test]
+fn a_rung_that_needs_two_cpus_has_no_path_to_trace() {
+    let said = Said::of(&mut exitpath(&["trace", "moved"]));
+    said.fails(2, &["moved", "two CPUs"]);
+}
