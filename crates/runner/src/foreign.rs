@@ -21,7 +21,9 @@ const TURN: Duration = Duration::from_millis(20);
 pub struct Limits {
     /// For all of it.
     pub total: Duration,
-    /// Without a byte on its standard output.
+    /// Until the first byte on its standard output: firmware may have to run before the guest.
+    pub first: Duration,
+    /// Without a byte since the last one.
     pub silence: Duration,
 }
 
@@ -148,8 +150,13 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
         if begun.elapsed() > limits.total {
             break Some(Ended::TooLong(limits.total));
         }
-        if heard.elapsed() > limits.silence {
-            break Some(Ended::Silent(limits.silence));
+        let silence = if text.is_empty() {
+            limits.first
+        } else {
+            limits.silence
+        };
+        if heard.elapsed() > silence {
+            break Some(Ended::Silent(silence));
         }
         if closed && has_ended(&group.0) {
             break None;
@@ -225,6 +232,7 @@ mod tests {
         let argv = ["sh", "-c", script].map(str::to_owned);
         let limits = Limits {
             total: Duration::from_secs(20),
+            first: Duration::from_millis(silence_ms),
             silence: Duration::from_millis(silence_ms),
         };
         run(&argv, &limits, &AtomicBool::new(false)).expect("a shell")

@@ -157,6 +157,7 @@ fn one(start: &Start) -> Result<Printed, Failure> {
     // The lab's time is not the guest's: only the whole of it is limited.
     let limits = Limits {
         total,
+        first: total,
         silence: total,
     };
     let said = exitpath_runner::foreign::run(&start.argv, &limits, &AtomicBool::new(false))

@@ -18,7 +18,7 @@ use crate::in_lab::foreign::NOT_COUNTED;
 use crate::in_lab::vmm::{COMMAND, Ready, VERSION, Vmm};
 use crate::{doctor, output, provenance};
 
-/// Silences that a VMM may take in all, plus one for each row.
+/// Silences that a VMM may take to the guest's first word, and as many beside one for each row.
 const SILENCES: u32 = 10;
 
 /// Runs the rows in a fresh VMM for each run, in random order within it.
@@ -142,7 +142,8 @@ impl Started<'_> {
             .ready
             .start("the VMM", &image.display().to_string(), &[], 0);
         let limits = Limits {
-            total: self.silence * (SILENCES + rows.len() as u32),
+            total: self.silence * (2 * SILENCES + rows.len() as u32),
+            first: self.silence * SILENCES,
             silence: self.silence,
         };
         let said = foreign::run(&start.argv, &limits, self.interrupted).map_err(|what| {

@@ -80,7 +80,11 @@ fn commands_that_are_no_vmm_end_in_words() {
         3,
         &["nothing it printed is the image's", "a b /"],
     );
-    fails("tail -f /dev/null {image}", 3, &["printed nothing for 1 s"]);
+    fails(
+        "tail -f /dev/null {image}",
+        3,
+        &["printed nothing for 10 s"],
+    );
     fails("yes {image}", 3, &["more than 4194304 bytes"]);
     fails("sh -c 'kill -9 $$' {image}", 3, &["signal 9"]);
     fails("echo 'xp1 0 boot' {image}", 3, &["garbled"]);
