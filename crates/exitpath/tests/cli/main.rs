@@ -4,6 +4,7 @@ mod bad_input;
 mod common;
 mod host;
 mod host_vmm;
+mod image;
 mod kick;
 mod lab;
 mod trace;
