@@ -216,6 +216,12 @@ pub(super) fn run_command(
     let job = Job {
         argv: vec!["/init".to_owned(), command.to_owned()],
         cwd: "/".to_owned(),
+        // Some VMMs keep sockets there. What measures itself has no environment, as ever.
+        env: if command == worker::NAME {
+            Vec::new()
+        } else {
+            vec![("HOME".to_owned(), "/run".to_owned())]
+        },
         output: Some(RESULT_FILE.to_owned()),
         fixed_addresses: command != worker::NAME,
         ..Job::default()

@@ -7,11 +7,27 @@ use object::{Endianness, elf};
 
 use crate::common::{Said, exitpath, installed_qemu};
 
+/// What a VMM that loads flat files does, as the last bytes of a PC's memory: data and code segment
+/// 0x1000, and to the file's first byte.
+fn firmware_that_jumps_to_real_mode_code() -> Vec<u8> {
+    // mov ax, 0x1000; mov ds, ax; jmp 0x1000:0
+    let code = [0xb8, 0x00, 0x10, 0x8e, 0xd8, 0xea, 0x00, 0x00, 0x00, 0x10];
+    let mut firmware = vec![0x90; 0x1_0000];
+    firmware[0xfff0..0xfffa].copy_from_slice(&code);
+    firmware
+}
+
 #[test]
-fn it_boots_by_multiboot_and_by_pvh_with_nothing_in_low_memory() {
+fn it_boots_by_multiboot_by_pvh_and_flat_with_nothing_in_low_memory() {
     let dir = tempfile::tempdir().expect("a folder");
     let image = dir.path().join("image.elf");
-    for (more, entered) in [(&[][..], "1"), (&["--no-multiboot"][..], "0")] {
+    let firmware = dir.path().join("firmware.bin");
+    std::fs::write(&firmware, firmware_that_jumps_to_real_mode_code()).expect("a file");
+    for (more, entered) in [
+        (&[][..], "1"),
+        (&["--no-multiboot"][..], "0"),
+        (&[][..], "3"),
+    ] {
         let mut make = exitpath(&["image", "empty", "nop", "--samples", "20", "-o"]);
         let said = Said::of(make.arg(&image).args(more));
         assert_eq!(said.status, Some(0), "{}", said.stderr);
@@ -40,8 +56,14 @@ fn it_boots_by_multiboot_and_by_pvh_with_nothing_in_low_memory() {
             "-no-reboot",
         ]);
         boot.args(["-display", "none", "-serial", "stdio"]);
-        boot.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel"]);
-        let said = Said::of(boot.arg(&image));
+        boot.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+        if entered == "3" {
+            let file = format!("loader,addr=0x10000,force-raw=on,file={}", image.display());
+            boot.args(["-device", &file, "-bios"]).arg(&firmware);
+        } else {
+            boot.arg("-kernel").arg(&image);
+        }
+        let said = Said::of(&mut boot);
         let first = format!("xp1 0 boot {entered} 2 ");
         assert!(said.stdout.contains(&first), "{}", said.stdout);
         // Time is counted: the bracket is the same each time, and a NOP is one more.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::common::{Said, exitpath, installed_qemu};
+use crate::common::{Said, exitpath, installed_qemu, qemus, row};
 
 /// The sum of a figure over the objects of a list.
 #[track_caller]
@@ -92,6 +92,24 @@ fn the_path_through_qemu_is_whole_and_named() {
     }
     assert!(show(&["--annotate", "kvm_cpu_exec"]).contains("kvm_cpu_exec"));
     assert!(out.with_file_name("traced-own-vmm").is_dir());
+}
+
+#[test]
+fn an_image_runs_under_qemu_whatever_emulates_the_lab() {
+    let Some(vmm) = installed_qemu() else { return };
+    for (major, qemu) in qemus() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let args = ["measure", "empty", "nop", "inl_from_qemu", "--json"];
+        let mut command = exitpath(&args);
+        command.args(["--on", "lab", "--seed", "1", "--samples", "30", "--vmm"]);
+        command.arg(&vmm).arg("--qemu").arg(&qemu);
+        let said = Said::of(command.arg("--out").arg(dir.path().join("out")));
+        assert_eq!(said.status, Some(0), "QEMU {major}: {}", said.stderr);
+        let table = said.json();
+        let value = |name| row(&table, name)["median"].as_f64();
+        assert_eq!((value("empty"), value("nop")), (Some(0.0), Some(1.0)));
+        assert!(value("inl_from_qemu") > Some(1000.0), "QEMU {major}");
+    }
 }
 
 #[test]

@@ -19,8 +19,10 @@ use crate::layout::{CONTROL, RESULTS, STACK_SIZE, STACKS, TSS, command, port, wo
 /// Where the image lies: above all that VMMs put into low memory and all that a guest of ours has
 /// there, below the scratch memory.
 pub(crate) const BASE: u64 = 0x40_0000;
-/// `mov cs, eax`, by which programs and exception stubs reach the driver: #UD on any CPU.
-pub(crate) const CALL: [u8; 2] = [0x8e, 0xc8];
+/// `push es` (and a NOP), which there is not in 64-bit mode, by which programs and exception stubs
+/// reach the driver: #UD on any CPU, under TCG, and where KVM emulates instructions. (KVM's emulator gives up at
+/// UD2, and QEMU 10's TCG lets a move to CS pass.)
+pub(crate) const CALL: [u8; 2] = [0x06, 0x90];
 /// The vector of #UD.
 pub(crate) const VECTOR: u8 = 6;
 /// Bytes at the driver's front that belong to the multiboot header.
@@ -58,7 +60,7 @@ pub(crate) mod parameter {
     pub(crate) const IDTR: u64 = 0x90;
     /// Baselines that are run uncounted.
     pub(crate) const BASELINES: u64 = 0xa0;
-    /// How the image was entered: 0 PVH, 1 multiboot, 2 as a 64-bit Linux. Written by the driver.
+    /// How the image was entered: 0 PVH, 1 multiboot, 2 as a 64-bit Linux, 3 flat. Written by the driver.
     pub(crate) const ENTERED: u64 = 0xa8;
 }
 
@@ -90,6 +92,7 @@ pub(crate) struct Driver {
     pub(crate) pvh: u64,
     pub(crate) multiboot: u64,
     pub(crate) linux64: u64,
+    pub(crate) flat: u64,
     pub(crate) start_64: u64,
     pub(crate) handler: u64,
 }
@@ -107,8 +110,8 @@ std::arch::global_asm!(
     ".balign 64\n",
     ".globl exitpath_bare, exitpath_bare_pvh, exitpath_bare_multiboot, exitpath_bare_linux64\n",
     ".hidden exitpath_bare, exitpath_bare_pvh, exitpath_bare_multiboot, exitpath_bare_linux64\n",
-    ".globl exitpath_bare_start_64, exitpath_bare_handler, exitpath_bare_end\n",
-    ".hidden exitpath_bare_start_64, exitpath_bare_handler, exitpath_bare_end\n",
+    ".globl exitpath_bare_start_64, exitpath_bare_handler, exitpath_bare_flat_entry, exitpath_bare_end\n",
+    ".hidden exitpath_bare_start_64, exitpath_bare_handler, exitpath_bare_flat_entry, exitpath_bare_end\n",
     "exitpath_bare:\n",
     ".skip {HEADER_SIZE} + {PARAMETERS_SIZE}, 0\n",
 
@@ -135,6 +138,9 @@ std::arch::global_asm!(
     "mov ebp, 2\n",
     "jmp 3f\n",
 
+    "exitpath_bare_flat_entry:\n",
+    "mov ebp, 3\n",
+    "jmp 3f\n",
     "exitpath_bare_multiboot:\n",
     "mov ebp, 1\n",
     "jmp 3f\n",
@@ -732,6 +738,8 @@ unsafe extern "C" {
     safe static MULTIBOOT: u8;
     #[link_name = "exitpath_bare_linux64"]
     safe static LINUX64: u8;
+    #[link_name = "exitpath_bare_flat_entry"]
+    safe static FLAT: u8;
     #[link_name = "exitpath_bare_start_64"]
     safe static START_64: u8;
     #[link_name = "exitpath_bare_handler"]
@@ -750,6 +758,7 @@ pub(crate) fn driver() -> Driver {
         pvh: offset(&raw const PVH),
         multiboot: offset(&raw const MULTIBOOT),
         linux64: offset(&raw const LINUX64),
+        flat: offset(&raw const FLAT),
         start_64: offset(&raw const START_64),
         handler: offset(&raw const HANDLER),
     }

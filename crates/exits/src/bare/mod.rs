@@ -1,8 +1,8 @@
 //! The guest programs as a bootable image: the same code at the same addresses under any VMM.
 //!
-//! [`elf`] makes one file that a VMM can load in three ways: by PVH (a note in a 64-bit ELF), by
-//! multiboot 1 (a header in its first 8 KiB, with addresses), or as a 64-bit Linux (the ELF's
-//! entry). It lies at 4 MiB, and nothing of it below 1 MiB, where VMMs put their boot structures;
+//! [`elf`] makes one file that a VMM can load in four ways: by PVH (a note in a 64-bit ELF), by
+//! multiboot 1 (a header in its first 8 KiB, with addresses), as a 64-bit Linux (the ELF's
+//! entry), or as a flat real-mode file (`flat`). It lies at 4 MiB, and nothing of it below 1 MiB, where VMMs put their boot structures;
 //! `driver` puts the guest of [`layout`](crate::layout) together there and plays the host's part.
 //!
 //! # What it says
@@ -13,7 +13,7 @@
 //!
 //! | words | meaning |
 //! |---|---|
-//! | `boot ENTRY ROWS VENDOR` | entered by PVH (0), multiboot (1) or as Linux (2); rows that follow; CPUID's vendor |
+//! | `boot ENTRY ROWS VENDOR` | entered by PVH (0), multiboot (1), as Linux (2) or flat (3); rows that follow; CPUID's vendor |
 //! | `row INDEX NAME` | a row begins |
 //! | `lacks WHAT` | the CPU does not have what the row needs |
 //! | `fault BYTE VECTOR CODE RIP CR2 PROGRESS` | what the program wrote to the control port, the exception's vector plus 1, error code, place, CR2, operations until then |
@@ -27,6 +27,7 @@
 //! by the keyboard controller), and halts.
 
 mod driver;
+mod flat;
 
 use crate::catalogue::{Code, Need, Row, Scratch};
 use crate::image::{Image, Segment, gate};
@@ -169,6 +170,7 @@ pub fn elf(rows: &[&Row], plan: &Plan) -> Vec<u8> {
         stack_top - BASE,
         BASE + driver.linux64,
         BASE + driver.pvh,
+        BASE + driver.flat,
     )
 }
 
@@ -347,10 +349,11 @@ fn descriptor(size: u16, base: u64) -> [u8; 10] {
 }
 
 /// A 64-bit ELF (System V ABI, chapters 4 and 5): one segment to load, one of notes.
-fn file(loaded: &[u8], memory: u64, entry: u64, pvh_entry: u64) -> Vec<u8> {
-    const HEADER: u64 = 64;
+fn file(loaded: &[u8], memory: u64, entry: u64, pvh_entry: u64, flat_entry: u64) -> Vec<u8> {
     const PROGRAM_HEADER: u64 = 56;
-    let note_at = HEADER + 2 * PROGRAM_HEADER;
+    // Behind the place to which the first bytes jump, as code.
+    const PROGRAM_HEADERS: u64 = 0x80;
+    let note_at = PROGRAM_HEADERS + 2 * PROGRAM_HEADER;
     let mut note = Vec::new();
     for word in [4, 8, XEN_ELFNOTE_PHYS32_ENTRY] {
         note.extend_from_slice(&word.to_le_bytes());
@@ -365,11 +368,12 @@ fn file(loaded: &[u8], memory: u64, entry: u64, pvh_entry: u64) -> Vec<u8> {
     half(&mut file, 2); // ET_EXEC
     half(&mut file, 62); // EM_X86_64
     word(&mut file, 1);
-    file.extend(words(&[entry, HEADER, 0]));
+    file.extend(words(&[entry, PROGRAM_HEADERS, 0]));
     word(&mut file, 0);
-    for value in [HEADER as u16, PROGRAM_HEADER as u16, 2, 64, 0, 0] {
+    for value in [64, PROGRAM_HEADER as u16, 2, 64, 0, 0] {
         half(&mut file, value);
     }
+    file.resize(PROGRAM_HEADERS as usize, 0);
     word(&mut file, 1); // PT_LOAD
     word(&mut file, 7); // all of it is read, written and executed
     file.extend(words(&[
@@ -386,6 +390,7 @@ fn file(loaded: &[u8], memory: u64, entry: u64, pvh_entry: u64) -> Vec<u8> {
     file.extend(words(&[note_at, 0, 0, length, length, 4]));
     file.extend(note);
     file.resize(FILE_FRONT, 0);
+    flat::add(&mut file, FILE_FRONT, BASE, loaded.len(), flat_entry);
     file.extend_from_slice(loaded);
     file
 }
