@@ -74,15 +74,8 @@ pub(crate) struct Measure {
     /// List the rows and exit
     #[arg(long)]
     pub(crate) list: bool,
-    /// Where to measure [default: host where guests really run on the CPU, else lab]
-    #[arg(long, value_enum)]
-    pub(crate) on: Option<On>,
-    /// Print one JSON object instead of the table
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) measuring: Measuring,
     /// Measure under a real VMM: `qemu` is this machine's; else a QEMU's path, or a command in which
     /// {image} stands for the image's path
     #[arg(long, value_name = "VMM")]
@@ -104,15 +97,8 @@ pub(crate) struct Userspace {
     /// List the rungs and exit
     #[arg(long)]
     pub(crate) list: bool,
-    /// Where to measure [default: host where guests really run on the CPU, else lab]
-    #[arg(long, value_enum)]
-    pub(crate) on: Option<On>,
-    /// Print one JSON object instead of tables
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) measuring: Measuring,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
     #[command(flatten)]
@@ -147,6 +133,17 @@ pub(crate) struct Kick {
     /// Measure what is there to go wrong: lost, behind or stalled
     #[arg(long, hide = true, value_parser = ["lost", "behind", "stalled"])]
     pub(crate) check: Option<String>,
+    #[command(flatten)]
+    pub(crate) measuring: Measuring,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    #[command(flatten)]
+    pub(crate) lab: LabOptions,
+}
+
+/// Where is measured, and what becomes of the result.
+#[derive(Debug, Args)]
+pub(crate) struct Measuring {
     /// Where to measure [default: host where guests really run on the CPU, else lab]
     #[arg(long, value_enum)]
     pub(crate) on: Option<On>,
@@ -156,10 +153,6 @@ pub(crate) struct Kick {
     /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
-    #[command(flatten)]
-    pub(crate) lab: LabOptions,
 }
 
 /// How much is measured, and in which order.

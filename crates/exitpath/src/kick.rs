@@ -23,9 +23,9 @@ const LAB_SAMPLES: u32 = 100;
 
 pub(crate) fn run(args: &Kick) -> Result<(), Failure> {
     let rows = choose(args);
-    let dir = output::folder(args.out.as_deref(), NAME)?;
+    let dir = output::folder(args.measuring.out.as_deref(), NAME)?;
     let interrupted = interrupt::flag();
-    let (machine, guest, why) = choose_machine(args.on)?;
+    let (machine, guest, why) = choose_machine(args.measuring.on)?;
     let mut recording = match machine {
         On::Host => {
             // Before anything is measured, not after.
@@ -57,13 +57,8 @@ pub(crate) fn run(args: &Kick) -> Result<(), Failure> {
             in_lab::record(&plan, &args.lab, &prepared, &interrupted)?
         }
     };
-    if let Some(why) = why {
-        output::remark(&why);
-        recording.manifest.warnings.insert(0, why);
-    }
-    exitpath_recording::write(&dir, &recording)
-        .map_err(|error| Failure::Cannot(error.to_string()))?;
-    show(&recording, &dir, args.json)
+    measure::keep(&mut recording, why, &dir)?;
+    show(&recording, &dir, args.measuring.json)
 }
 
 /// The rows of the tables asked for, all where none is named.

@@ -31,9 +31,9 @@ pub(crate) fn run(args: &Userspace) -> Result<(), Failure> {
         return output::print(&rows::lines(RUNGS));
     }
     let rungs = choose(&args.rungs)?;
-    let dir = output::folder(args.out.as_deref(), NAME)?;
+    let dir = output::folder(args.measuring.out.as_deref(), NAME)?;
     let interrupted = interrupt::flag();
-    let (machine, guest, why) = choose_machine(args.on)?;
+    let (machine, guest, why) = choose_machine(args.measuring.on)?;
     let mut recording = match machine {
         On::Host => {
             let plan = HostPlan {
@@ -45,13 +45,8 @@ pub(crate) fn run(args: &Userspace) -> Result<(), Failure> {
         }
         On::Lab => in_the_lab(args, &rungs, &interrupted)?,
     };
-    if let Some(why) = why {
-        output::remark(&why);
-        recording.manifest.warnings.insert(0, why);
-    }
-    exitpath_recording::write(&dir, &recording)
-        .map_err(|error| Failure::Cannot(error.to_string()))?;
-    show(&recording, &dir, args.json)
+    measure::keep(&mut recording, why, &dir)?;
+    show(&recording, &dir, args.measuring.json)
 }
 
 /// Rungs of one vCPU are recorded to the instruction, so that each difference can be explained.

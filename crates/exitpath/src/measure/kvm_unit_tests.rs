@@ -48,7 +48,7 @@ pub(super) fn run(
              QEMU's path"
         )));
     }
-    let out = output::folder(args.out.as_deref(), "measure")?;
+    let out = output::folder(args.measuring.out.as_deref(), "measure")?;
     let prepared = Prepared::new(&args.lab, interrupted)?;
     let image = bare::Plan {
         samples: args.sampling.samples.unwrap_or(SAMPLES),
@@ -133,7 +133,7 @@ pub(super) fn run(
     exitpath_recording::write(&out, &recording)
         .map_err(|error| Failure::Cannot(error.to_string()))?;
     let place = out.display().to_string();
-    if args.json {
+    if args.measuring.json {
         let json = json::vmexit(&recording.manifest, &compared, &place);
         output::print(&json.render())
     } else {

@@ -5,10 +5,12 @@ mod host_vmm;
 mod kvm_unit_tests;
 mod lab;
 
+use std::path::Path;
 use std::time::Duration;
 
 use exitpath_analysis::table::{RowSummary, Verdict, summarise};
 use exitpath_host::GuestOutcome;
+use exitpath_recording::Recording;
 use exitpath_runner::Settings;
 use host::HostPlan;
 
@@ -34,10 +36,10 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
         Some(_) => image::choose(&args.rows)?,
         None => rows::choose(&args.rows)?,
     };
-    let dir = output::folder(args.out.as_deref(), "measure")?;
+    let dir = output::folder(args.measuring.out.as_deref(), "measure")?;
     let interrupted = interrupt::flag();
 
-    let (machine, guest, why) = choose_machine(args.on)?;
+    let (machine, guest, why) = choose_machine(args.measuring.on)?;
     let mut recording = match machine {
         On::Host => {
             let plan = HostPlan {
@@ -52,15 +54,23 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
         }
         On::Lab => lab::measure(args, &rows, &interrupted)?,
     };
+    keep(&mut recording, why, &dir)?;
+    let rows = summarise(&recording);
+    show::table(&recording, &rows, &dir, args.measuring.json)?;
+    check(&rows)
+}
+
+/// Writes a recording, with the reason for measuring where nobody asked to, if there is one.
+pub(crate) fn keep(
+    recording: &mut Recording,
+    why: Option<String>,
+    dir: &Path,
+) -> Result<(), Failure> {
     if let Some(why) = why {
         output::remark(&why);
         recording.manifest.warnings.insert(0, why);
     }
-    exitpath_recording::write(&dir, &recording)
-        .map_err(|error| Failure::Cannot(error.to_string()))?;
-    let rows = summarise(&recording);
-    show::table(&recording, &rows, &dir, args.json)?;
-    check(&rows)
+    exitpath_recording::write(dir, recording).map_err(|error| Failure::Cannot(error.to_string()))
 }
 
 /// A measurement in which every named row failed is an error, not a table.

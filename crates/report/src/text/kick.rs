@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use exitpath_analysis::kick::{Estimate, Kicks, Line, Shape, Trend};
 use exitpath_analysis::table::Verdict;
-use exitpath_recording::{Machine, Manifest};
+use exitpath_recording::Manifest;
 
 use super::environment;
-use crate::format::{count, new_table, none, plain, push_wrapped, trimmed};
+use crate::format::{Unit, count, new_table, none, plain, push_wrapped, trimmed};
 use crate::json;
 
 /// The tables, each with what it says, the notes, and what it all holds for.
@@ -27,41 +27,18 @@ pub fn kick(manifest: &Manifest, kicks: &Kicks) -> String {
     text
 }
 
-/// How ticks are shown.
-struct Unit {
-    lab: bool,
-    factor: Option<f64>,
-}
-
 impl Unit {
-    fn of(manifest: &Manifest) -> Unit {
-        let lab = manifest.machine == Machine::Lab;
-        Unit {
-            lab,
-            factor: if lab {
-                Some(1.0)
-            } else {
-                json::nanoseconds_per_tick(&manifest.environment)
-            },
-        }
-    }
-
     fn name(&self) -> &'static str {
         if self.lab { "instructions" } else { "ns" }
-    }
-
-    fn ticks(&self, ticks: f64) -> String {
-        self.factor
-            .map_or_else(none, |factor| count(ticks * factor))
     }
 
     /// The value, and on a host its interval.
     fn show(&self, line: Option<&Line>) -> String {
         line.and_then(|line| line.value)
-            .map_or_else(none, |value| self.estimate(value, self.factor))
+            .map_or_else(none, |value| self.with_interval(value, self.factor))
     }
 
-    fn estimate(&self, estimate: Estimate, factor: Option<f64>) -> String {
+    fn with_interval(&self, estimate: Estimate, factor: Option<f64>) -> String {
         let Some(factor) = factor else { return none() };
         let value = count(estimate.value * factor);
         match estimate.ci95 {
@@ -154,8 +131,8 @@ fn user_exits(text: &mut String, unit: &Unit, kicks: &Kicks) {
                 &format!(
                     "{bus}: an ioeventfd that nobody waits for costs {} against {} of a user exit, {:.2} \
                      of it",
-                    unit.ticks(eventfd),
-                    unit.ticks(user),
+                    unit.value(eventfd),
+                    unit.value(user),
                     eventfd / user
                 ),
             );
@@ -177,8 +154,8 @@ fn user_exits(text: &mut String, unit: &Unit, kicks: &Kicks) {
             text,
             &format!(
                 "MMIO of length 0: {} against {} with a length: {says}",
-                unit.ticks(any),
-                unit.ticks(some)
+                unit.value(any),
+                unit.value(some)
             ),
         );
     }
@@ -255,8 +232,8 @@ fn trend_line(unit: &Unit, trend: &Trend) -> String {
     format!(
         "{}: {says}: {} with {least}, {} with {most}: {:+.1} {} per doubling, {:+.3} for each one more",
         plain(&trend.how),
-        unit.ticks(first),
-        unit.ticks(last),
+        unit.value(first),
+        unit.value(last),
         trend.per_doubling * factor,
         unit.name(),
         trend.per_eventfd * factor
@@ -290,7 +267,7 @@ fn disks(text: &mut String, unit: &Unit, kicks: &Kicks) {
             line.info.disks.map_or_else(none, |disks| disks.to_string()),
             plain(&line.info.how),
             line.value
-                .map_or_else(none, |rate| unit.estimate(rate, Some(1.0))),
+                .map_or_else(none, |rate| unit.with_interval(rate, Some(1.0))),
             witness(line, "disk.requested"),
             witness(line, "disk.completed"),
             witness(line, "disk.wakeups"),

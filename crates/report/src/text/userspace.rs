@@ -4,10 +4,12 @@ use std::fmt::Write;
 
 use exitpath_analysis::table::Verdict;
 use exitpath_analysis::userspace::{Estimate, Ladder, Locking, Rung, Sum};
-use exitpath_recording::{Machine, Manifest};
+use exitpath_recording::Manifest;
 
 use super::environment;
-use crate::format::{change, count, new_table, none, of, plain, push_wrapped, thousands, trimmed};
+use crate::format::{
+    Unit, change, count, new_table, none, of, plain, push_wrapped, thousands, trimmed,
+};
 use crate::json;
 
 /// Functions that a line on a difference names; the rest are summed.
@@ -44,31 +46,7 @@ pub fn userspace(manifest: &Manifest, ladder: &Ladder) -> String {
     text
 }
 
-/// How ticks are shown.
-struct Unit {
-    lab: bool,
-    /// Nanoseconds per tick on a host, where the frequency is known.
-    factor: Option<f64>,
-}
-
 impl Unit {
-    fn of(manifest: &Manifest) -> Unit {
-        let lab = manifest.machine == Machine::Lab;
-        Unit {
-            lab,
-            factor: if lab {
-                Some(1.0)
-            } else {
-                json::nanoseconds_per_tick(&manifest.environment)
-            },
-        }
-    }
-
-    fn value(&self, ticks: f64) -> String {
-        self.factor
-            .map_or_else(none, |factor| count(ticks * factor))
-    }
-
     fn estimate(&self, estimate: Option<Estimate>) -> String {
         estimate.map_or_else(none, |estimate| self.value(estimate.value))
     }
