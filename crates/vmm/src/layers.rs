@@ -151,6 +151,13 @@ fn run<const RUNG: usize>(vcpu: &mut Vcpu, state: &mut Layered) -> Result<Stop, 
         if layers.lock == Lock::Global {
             held = Some(model.lock());
         }
+        // After an interruption, too: the guest may have gone on since the last exit.
+        // SAFETY: as for `put_back`.
+        unsafe {
+            state
+                .registers
+                .fetch(fd, run, layers.registers, layers.mirror)
+        };
         let (port, value) = match exit {
             Exit::Write { port, value } => (port, value),
             Exit::Interrupted => {
@@ -165,12 +172,6 @@ fn run<const RUNG: usize>(vcpu: &mut Vcpu, state: &mut Layered) -> Result<Stop, 
             Exit::Other(reason) => return Err(unexpected(reason)),
         };
         vcpu.userspace_exits += 1;
-        // SAFETY: as for `put_back`.
-        unsafe {
-            state
-                .registers
-                .fetch(fd, run, layers.registers, layers.mirror)
-        };
         if port == port::CONTROL {
             return Ok(Stop::Control(value as u8));
         }
