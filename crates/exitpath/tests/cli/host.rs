@@ -69,8 +69,8 @@ fn measuring_on_the_host_always_ends() {
     assert_eq!(user["handled_by"], "userspace");
     assert_eq!(user["userspace_exits_per_op"].as_f64(), Some(1.0));
     let vmcall = row(&table, "vmcall");
-    let interpreted = table["environment"]["facts"]["guests_run_on_cpu"] == false;
-    if interpreted {
+    let on_cpu = table["environment"]["facts"]["guests_run_on_cpu"].as_bool();
+    if on_cpu == Some(false) {
         assert_eq!(user["verdict"], "usable", "{user}");
         assert_eq!(vmcall["verdict"], "void", "{vmcall}");
         let warned = table["warnings"].as_array().expect("warnings");
@@ -79,7 +79,10 @@ fn measuring_on_the_host_always_ends() {
                 .iter()
                 .any(|w| w.as_str().is_some_and(|w| w.contains("interprets")))
         );
-    } else {
+    } else if on_cpu == Some(true) {
         assert_eq!(vmcall["handled_by"], "kernel", "{vmcall}");
+    } else {
+        // On a machine that is busy with other tests the calibration guest may run out of time.
+        eprintln!("skipped: what vmcall should be, as it was not found out what runs guests here");
     }
 }
