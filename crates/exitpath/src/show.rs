@@ -1,6 +1,7 @@
 //! `exitpath show DIR`: the table (or the ladder) of a recording, without measuring anything.
 
 use exitpath_analysis::table::{RowSummary, summarise};
+use exitpath_analysis::vmexit;
 use exitpath_recording::Recording;
 use std::path::Path;
 
@@ -21,7 +22,8 @@ pub(crate) fn run(args: &Show) -> Result<(), Failure> {
     table(&recording, &rows, &args.recording, args.json)
 }
 
-/// Prints a recording's table as text or JSON.
+/// Prints a recording's table as text or JSON; where kvm-unit-tests' vmexit was run beside it, that
+/// comparison.
 pub(crate) fn table(
     recording: &Recording,
     rows: &[RowSummary],
@@ -29,6 +31,15 @@ pub(crate) fn table(
     json: bool,
 ) -> Result<(), Failure> {
     let place = dir.display().to_string();
+    let beside = vmexit::compared(recording);
+    if !beside.is_empty() {
+        return output::print(&if json {
+            exitpath_report::json::vmexit(&recording.manifest, &beside, &place).render()
+        } else {
+            let table = exitpath_report::text::vmexit(&recording.manifest, &beside);
+            format!("{table}recording: {place}")
+        });
+    }
     if json {
         let table = exitpath_report::json::table(&recording.manifest, rows, Some(place));
         output::print(&table.render())

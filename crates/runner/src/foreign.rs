@@ -9,15 +9,21 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Most bytes that are read of what a VMM prints, and of what it complains.
-const MOST_TEXT: usize = 4 << 20;
+/// Most bytes that are kept of what a VMM complains.
+const MOST_ERRORS: usize = 1 << 20;
+/// Pieces that wait to be looked at.
+const MOST_PIECES: usize = 1024;
+/// How long one that has said all may take to end by itself.
+const GRACE: Duration = Duration::from_millis(500);
+/// Bytes at the end of what it said in which its last word is looked for.
+const TAIL: usize = 1024;
 /// Bytes read at once.
 const PIECE: usize = 4096;
 /// How often the limits are looked at.
 const TURN: Duration = Duration::from_millis(20);
 
-/// How long a VMM may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How long a VMM may take, and how much it may say.
+#[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// For all of it.
     pub total: Duration,
@@ -25,6 +31,11 @@ pub struct Limits {
     pub first: Duration,
     /// Without a byte since the last one.
     pub silence: Duration,
+    /// Bytes on its standard output.
+    pub text: usize,
+    /// Whether it has said all it has to, by the end of what it said. One that goes on then (a
+    /// reset makes some VMMs boot again) is ended, as one that ended by itself.
+    pub is_whole: fn(&str) -> bool,
 }
 
 /// Why a VMM did not end by itself.
@@ -107,7 +118,8 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
     // SAFETY: the closure makes one system call.
     unsafe {
         command.pre_exec(|| {
-            // It must not outlive this process, however that ends.
+            // It must not outlive this process, however that ends. What it starts itself ends with
+            // its group, where this process is left to end it.
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             Ok(())
         });
@@ -122,11 +134,16 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
     let mut heard = begun;
     let (mut text, mut errors, mut maps) = (Vec::new(), Vec::new(), String::new());
     let mut closed = false;
+    let mut whole: Option<Instant> = None;
     let ended = loop {
         match out.recv_timeout(TURN) {
             Ok(bytes) => {
                 heard = Instant::now();
                 text.extend(bytes);
+                let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(TAIL)..]);
+                if whole.is_none() && (limits.is_whole)(&tail) {
+                    whole = Some(heard);
+                }
                 // At its first word all its libraries are there; at its last one they may be gone.
                 if maps.is_empty() {
                     let of_child = format!("/proc/{}/maps", group.0.id());
@@ -141,8 +158,11 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
             }
         }
         keep(&mut errors, &err);
-        if text.len() > MOST_TEXT {
-            break Some(Ended::TooMuch(MOST_TEXT));
+        if whole.is_some_and(|said| said.elapsed() > GRACE) {
+            break None;
+        }
+        if text.len() > limits.text {
+            break Some(Ended::TooMuch(limits.text));
         }
         if interrupted.load(Ordering::Relaxed) {
             break Some(Ended::Interrupted);
@@ -162,13 +182,21 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
             break None;
         }
     };
-    // Where the guest said all, the VMM's own status means nothing: isa-debug-exit sets it.
     let status = group.end();
-    let ended = ended.or_else(|| status?.signal().map(Ended::Signal));
-    // What the group had still in its pipes.
+    // Where the guest said all, the VMM's own status means nothing: isa-debug-exit sets it, and one
+    // that went on was ended here.
+    let ended = ended.or_else(|| match whole {
+        Some(_) => None,
+        None => status?.signal().map(Ended::Signal),
+    });
+    // What the group had still in its pipes. A process that has left the group may hold them open.
+    let until = Instant::now() + GRACE;
     while let Ok(bytes) = err.recv_timeout(TURN) {
-        if errors.len() < MOST_TEXT {
+        if errors.len() < MOST_ERRORS {
             errors.extend(bytes);
+        }
+        if Instant::now() > until {
+            break;
         }
     }
     Ok(Said {
@@ -190,19 +218,18 @@ fn has_ended(child: &Child) -> bool {
     done != 0 || unsafe { info.si_pid() } != 0
 }
 
-/// Takes what there is of a complaint.
+/// Takes what there is of a complaint, so that nobody who complains has to wait.
 fn keep(errors: &mut Vec<u8>, err: &Receiver<Vec<u8>>) {
-    while let Ok(bytes) = err.try_recv() {
-        if errors.len() >= MOST_TEXT {
-            return;
+    for bytes in err.try_iter().take(MOST_PIECES) {
+        if errors.len() < MOST_ERRORS {
+            errors.extend(bytes);
         }
-        errors.extend(bytes);
     }
 }
 
-/// What a pipe brings, as it comes; at most [`MOST_TEXT`] bytes of it wait.
+/// What a pipe brings, as it comes; at most [`MOST_PIECES`] of it wait.
 fn pieces(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
-    let (send, receive) = mpsc::sync_channel(MOST_TEXT / PIECE);
+    let (send, receive) = mpsc::sync_channel(MOST_PIECES);
     thread::spawn(move || {
         let mut buffer = [0; PIECE];
         let Some(mut pipe) = pipe else { return };
@@ -234,6 +261,8 @@ mod tests {
             total: Duration::from_secs(20),
             first: Duration::from_millis(silence_ms),
             silence: Duration::from_millis(silence_ms),
+            text: 1 << 20,
+            is_whole: |tail| tail.contains("bye\n"),
         };
         run(&argv, &limits, &AtomicBool::new(false)).expect("a shell")
     }
@@ -246,7 +275,25 @@ mod tests {
         let said = shell("kill -9 $$", 10_000);
         assert_eq!(said.ended, Some(Ended::Signal(9)));
         let said = shell("yes", 10_000);
-        assert_eq!(said.ended, Some(Ended::TooMuch(MOST_TEXT)));
+        assert_eq!(said.ended, Some(Ended::TooMuch(1 << 20)));
+    }
+
+    #[test]
+    fn one_that_has_said_all_is_ended_without_a_complaint() {
+        let begun = Instant::now();
+        let said = shell("echo bye; while :; do echo again; sleep 0.1; done", 10_000);
+        assert_eq!(said.ended, None);
+        assert!(said.text.starts_with("bye\nagain\n"), "{}", said.text);
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn one_that_leaves_its_group_and_complains_for_ever_is_not_waited_for() {
+        // What left the group ends by itself, as its pipe has no reader.
+        let script = "setsid sh -c 'while echo complaint >&2; do sleep 0.01; done' & sleep 1000";
+        let said = shell(script, 300);
+        assert!(matches!(said.ended, Some(Ended::Silent(_))));
+        assert!(said.errors.contains("complaint"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod calibrate;
 mod contention;
 mod counters;
+mod exception;
 pub mod foreign;
 mod kicked;
 mod marker;

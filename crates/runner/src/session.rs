@@ -14,6 +14,7 @@ use exitpath_vmm::kick::{self, Kickable};
 use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Model, Stop, Vcpu, Vm};
 
 use crate::counters::Counters;
+use crate::exception::Exception;
 use crate::kicked::{self, Served};
 use crate::{Settings, batches_of, samples_of};
 use crate::{contention, marker};
@@ -42,13 +43,7 @@ struct Harvest {
 #[derive(Debug)]
 enum Failure {
     /// The guest took an exception.
-    Fault {
-        vector: u64,
-        code: u64,
-        rip: u64,
-        cr2: u64,
-        progress: u64,
-    },
+    Exception(Exception),
     /// It was kicked.
     Stopped { rip: Option<u64> },
     /// KVM or the operating system refused.
@@ -174,13 +169,13 @@ fn bind(cpu: Option<usize>) {
 
 /// The exception that a vCPU's stub has left in the control block.
 fn fault(memory: &Memory) -> Failure {
-    Failure::Fault {
+    Failure::Exception(Exception {
         vector: memory.word(word::FAULT).wrapping_sub(1),
         code: memory.word(word::FAULT_CODE),
         rip: memory.word(word::FAULT_RIP),
         cr2: memory.word(word::FAULT_CR2),
         progress: memory.word(word::PROGRESS),
-    }
+    })
 }
 
 /// Turns what the watchdog saw into the run's outcome.
@@ -200,28 +195,8 @@ fn finish(
             run.counters = harvest.counters;
             run.notes.extend(harvest.notes);
         }
-        Ended::Home(Err(Failure::Fault {
-            vector,
-            code,
-            rip,
-            cr2,
-            progress,
-        })) => {
-            let what = format!(
-                "{} (error code {code:#x}, CR2 {cr2:#x}) at {}",
-                exception(vector),
-                program.place(rip)
-            );
-            // An operation that never worked is one that this CPU refuses.
-            run.outcome = if progress == 0 && matches!(vector, 6 | 13) && program.is_in_op(rip) {
-                Outcome::Skipped {
-                    reason: format!("the CPU that KVM gives the guest refuses it: {what}"),
-                }
-            } else {
-                Outcome::Fault {
-                    reason: format!("{what}, after {progress} operations"),
-                }
-            };
+        Ended::Home(Err(Failure::Exception(exception))) => {
+            run.outcome = exception.outcome(program);
         }
         Ended::Home(Err(Failure::Error(error @ Error::Unexpected { .. }))) => {
             run.outcome = Outcome::Fault {
@@ -255,28 +230,6 @@ fn finish(
         }
     }
     Ok(())
-}
-
-/// Names of the exceptions (Intel SDM vol. 3, table 6-1).
-fn exception(vector: u64) -> String {
-    let name = match vector {
-        0 => "#DE",
-        1 => "#DB",
-        3 => "#BP",
-        6 => "#UD",
-        7 => "#NM",
-        8 => "#DF",
-        10 => "#TS",
-        11 => "#NP",
-        12 => "#SS",
-        13 => "#GP",
-        14 => "#PF",
-        16 => "#MF",
-        17 => "#AC",
-        19 => "#XM",
-        _ => return format!("interrupt or exception {vector}"),
-    };
-    name.to_owned()
 }
 
 /// A thread that can be kicked and whose result can be waited for with a limit.
@@ -394,7 +347,8 @@ impl Protocol {
         let (baseline, baseline_userspace) = self.read()?.since(&start);
         let external = baseline.get("irq_exits").copied().unwrap_or(0);
         // The write to the control port that ends the phase is one exit of each kind. The rest is
-        // what a bracket makes without the operation, and each sample has two brackets.
+        // what a bracket makes without the operation: a whole number, or chance, which would be
+        // multiplied here. Each sample has two brackets.
         let own = |total: i64, external: i64| {
             if self.row.vcpus > 1 {
                 // What another vCPU does goes by time, not by brackets, and no bracket of such a
@@ -402,7 +356,7 @@ impl Protocol {
                 return 1;
             }
             let per_baseline = (total - external - 1) as f64 / BASELINES_COUNTED as f64;
-            1 + (per_baseline * 2.0 * f64::from(samples)).round() as i64
+            1 + per_baseline.round() as i64 * 2 * i64::from(samples)
         };
 
         self.prepare_scratch(result_pages)?;

@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 
 use exitpath_exits::Row;
+use exitpath_exits::layout::port;
 use exitpath_recording::{Batch, Outcome, Run, Sample};
+
+use crate::exception::Exception;
+
+/// How far from the end the image's last line is looked for, in lines.
+const LAST_LINES: usize = 8;
 
 /// What an image has said so far.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,33 +22,30 @@ pub struct SoFar {
     pub whole: bool,
 }
 
-/// The runs of these rows, in this order and all of them.
-///
-/// # Errors
-/// What is missing or wrong, in words.
-pub fn runs(text: &str, rows: &[&'static Row]) -> Result<Vec<Run>, String> {
-    let told = so_far(text, rows)?;
-    match told.midst {
-        Some(row) => Err(format!("it ended in the midst of {row}")),
-        None if told.whole && told.runs.len() == rows.len() => Ok(told.runs),
-        None => Err("it ended before all rows were measured".to_owned()),
-    }
-}
-
-/// The runs of those of these rows that the text tells to their end. Whoever ended the VMM hands
-/// over whole lines only.
+/// The runs of those of these rows that the text tells to their end. A VMM that was ended may have
+/// been in the midst of a line, which is left out.
 ///
 /// # Errors
 /// Where the image said nothing, or what it never should, in words.
 pub fn so_far(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
+    let whole_lines = text.rfind('\n').map_or(0, |at| at + 1);
+    lines(&text[..whole_lines], rows)
+}
+
+fn lines(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
     let mut runs: Vec<Run> = Vec::new();
     let mut open = false;
     let mut whole = false;
     let mut due = 0;
+    let mut vmmcall = false;
     for line in text.lines().map(str::trim_end) {
         let Some(line) = line.strip_prefix("xp1 ") else {
             continue;
         };
+        if whole {
+            // A VMM that boots it again has measured all the same.
+            break;
+        }
         let words = checked(line, due).ok_or_else(|| {
             format!(
                 "the image's line {due} is garbled, or not there (`{}`)",
@@ -52,10 +55,8 @@ pub fn so_far(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
         due += 1;
         let strange = || format!("the image says what it never should: `{}`", shown(line));
         match words.as_slice() {
-            ["boot", ..] => {}
-            ["row", _, name]
-                if !open && !whole && rows.get(runs.len()).is_some_and(|r| r.name == *name) =>
-            {
+            ["boot", _, _, vendor @ ..] => vmmcall = is_amd(&vendor.join(" ")),
+            ["row", _, name] if !open && rows.get(runs.len()).is_some_and(|r| r.name == *name) => {
                 runs.push(begun(runs.len() as u32, name));
                 open = true;
             }
@@ -86,17 +87,37 @@ pub fn so_far(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
                 };
             }
             ["fault", figures @ ..] if open => {
-                runs.last_mut().ok_or_else(strange)?.outcome = Outcome::Fault {
-                    reason: format!(
-                        "the guest took an exception (byte, vector plus 1, code, address, CR2, operations: {})",
-                        figures.join(" ")
-                    ),
+                let figures: Option<Vec<u64>> = figures.iter().map(|f| f.parse().ok()).collect();
+                let Some(&[byte, vector, code, rip, cr2, progress]) = figures.as_deref() else {
+                    return Err(strange());
                 };
+                let row = rows.get(runs.len() - 1).ok_or_else(strange)?;
+                let exception = Exception {
+                    vector: vector.wrapping_sub(1),
+                    code,
+                    rip,
+                    cr2,
+                    progress,
+                };
+                runs.last_mut().ok_or_else(strange)?.outcome = if byte == u64::from(port::FAULT) {
+                    exception.outcome(&row.program(vmmcall))
+                } else {
+                    Outcome::Fault {
+                        reason: format!("the guest wrote {byte} to the control port"),
+                    }
+                };
+            }
+            ["broken", figures @ ..] => {
+                return Err(format!(
+                    "the image's own driver took an exception (vector plus 1, code, address, CR2: \
+                     {}): report this as a bug of exitpath, with the VMM's command",
+                    figures.join(" ")
+                ));
             }
             ["end", ..] if open => {
                 open = false;
             }
-            ["bye", _] if !open && !whole => whole = true,
+            ["bye", _] if !open => whole = true,
             _ => return Err(strange()),
         }
     }
@@ -118,19 +139,32 @@ pub fn so_far(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
     Ok(SoFar { runs, midst, whole })
 }
 
+/// Whether the image has said all: nothing that is printed from now on is of use.
+pub fn is_whole(text: &str) -> bool {
+    let mut last = text.lines().rev().take(LAST_LINES);
+    last.any(|line| line.starts_with("xp1 ") && line.contains(" bye "))
+}
+
+/// Whether the driver took a CPU of this vendor for one with VMMCALL, as `row.s` does.
+fn is_amd(vendor: &str) -> bool {
+    ["AuthenticAMD", "HygonGenuine"].contains(&vendor)
+}
+
 /// A line's words, if its number is the one due and its sum is right.
 fn checked(line: &str, due: u64) -> Option<Vec<&str>> {
     let (said, sum) = line.rsplit_once(" #")?;
-    let hash = format!("xp1 {said}")
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
-    if u32::from_str_radix(sum, 16).ok()? != hash {
+    if u32::from_str_radix(sum, 16).ok()? != hash(&format!("xp1 {said}")) {
         return None;
     }
     let (number, words) = said.split_once(' ')?;
     (number.parse() == Ok(due)).then(|| words.split(' ').collect())
+}
+
+/// FNV-1a, 32 bits.
+fn hash(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash: u32, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 /// `7,5491*199`.
@@ -179,11 +213,18 @@ mod tests {
         xp1 3 end 0 done #e4860904\n\
         xp1 4 bye 1 #44da2e6b\n";
 
+    fn of(text: &str, row: &str) -> Result<SoFar, String> {
+        so_far(text, &[exitpath_exits::find(row).expect("a row")])
+    }
+
+    /// The runs, where the text is whole.
     fn parsed(text: &str) -> Result<Vec<Run>, String> {
-        runs(
-            text,
-            &[exitpath_exits::find("inl_from_qemu").expect("a row")],
-        )
+        let told = of(text, "inl_from_qemu")?;
+        match told.midst {
+            Some(row) => Err(format!("in the midst of {row}")),
+            None if told.whole => Ok(told.runs),
+            None => Err("not whole".to_owned()),
+        }
     }
 
     #[test]
@@ -194,6 +235,46 @@ mod tests {
         assert_eq!((runs[0].ops, runs[0].samples.len()), (0, 200));
         assert_eq!(runs[0].samples[0], Sample { empty: 7, op: 5541 });
         assert_eq!(runs[0].samples[199], Sample { empty: 7, op: 5491 });
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_not_looked_at() {
+        assert_eq!(parsed(&SAID.repeat(2)), parsed(SAID), "booted again");
+        let garbage = format!("{SAID}xp1 5 row\n");
+        assert_eq!(parsed(&garbage), parsed(SAID));
+        assert!(is_whole(SAID) && !is_whole(&SAID[..SAID.find("xp1 4").expect("there")]));
+    }
+
+    fn with_fault(vector: u64, rip: u64, progress: u64) -> Outcome {
+        let lines = [
+            "xp1 0 boot 0 1 AuthenticAMD".to_owned(),
+            "xp1 1 row 0 inl_from_qemu".to_owned(),
+            format!("xp1 2 fault 2 {} 0 {rip} 0 {progress}", vector + 1),
+            "xp1 3 end 0 fault".to_owned(),
+            "xp1 4 bye 1".to_owned(),
+        ];
+        let text: String = lines
+            .iter()
+            .map(|line| format!("{line} #{:08x}\n", hash(line)))
+            .collect();
+        parsed(&text).expect("whole")[0].outcome.clone()
+    }
+
+    #[test]
+    fn an_exception_is_a_refusal_or_a_fault_as_under_our_own_vmm() {
+        let program = exitpath_exits::find("inl_from_qemu")
+            .expect("a row")
+            .program(true);
+        let op = program.address + program.op as u64;
+        let outcome = with_fault(13, op, 0);
+        assert!(
+            matches!(&outcome, Outcome::Skipped { reason } if reason.contains("#GP")),
+            "{outcome:?}"
+        );
+        for (vector, rip, progress) in [(13, op, 7), (14, op, 0), (13, 0, 0)] {
+            let outcome = with_fault(vector, rip, progress);
+            assert!(matches!(outcome, Outcome::Fault { .. }), "{outcome:?}");
+        }
     }
 
     #[test]
@@ -210,7 +291,7 @@ mod tests {
         assert!(parsed(&missing).unwrap_err().contains("line 2 is garbled"));
         assert!(parsed("hello\n").unwrap_err().contains("`hello`"));
         assert!(parsed("").unwrap_err().contains("printed nothing"));
-        let other = runs(SAID, &[exitpath_exits::find("cpuid").expect("a row")]);
+        let other = of(SAID, "cpuid");
         assert!(other.unwrap_err().contains("never should"));
     }
 

@@ -51,7 +51,7 @@ impl Whose {
             Whose::Libc => "libc",
             Whose::Glib => "GLib",
             Whose::Vmm => "VMM",
-            Whose::Library => "other libraries",
+            Whose::Library => "other libraries, code of no file",
             Whose::KernelBetween => "kernel, called by the VMM",
             Whose::KernelAfter => "kernel, after user space",
         }

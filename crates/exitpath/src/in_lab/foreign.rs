@@ -12,7 +12,7 @@ use exitpath_lab::boot::Lab;
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::windows::{Collector, Expected};
 use exitpath_lab::wire::Hello;
-use exitpath_recording::Run;
+use exitpath_recording::{Outcome, Run};
 use exitpath_runner::foreign::Limits;
 use exitpath_runner::told;
 use flate2::Compression;
@@ -46,6 +46,8 @@ pub(crate) struct Start {
     pub(crate) argv: Vec<String>,
     /// Seconds of the lab's time it may take.
     pub(crate) seconds: u64,
+    /// Bytes it may print.
+    pub(crate) text: usize,
 }
 
 /// What one boot does.
@@ -55,6 +57,21 @@ pub(crate) struct VmmPlan {
     pub(crate) starts: Vec<Start>,
     /// Whether the kernel's symbols are wanted.
     pub(crate) names: bool,
+}
+
+/// Ticks of the lab's clock (instructions) between two of its timer's interrupts, at Linux's
+/// highest rate of 1000 Hz.
+const SHORTEST_TICK: u64 = 1_000_000;
+
+/// No more interrupts than this can have hit a run's samples: the lab's timer ticks by its clock,
+/// and one or two come by chance. What was counted is of the VMM's whole life.
+fn most_interrupts(run: &Run) -> i64 {
+    let ticks: u64 = run
+        .samples
+        .iter()
+        .map(|sample| sample.empty + sample.op)
+        .sum();
+    i64::try_from(ticks / SHORTEST_TICK + 2).unwrap_or(i64::MAX)
 }
 
 /// What came of one start.
@@ -159,6 +176,8 @@ fn one(start: &Start) -> Result<Printed, Failure> {
         total,
         first: total,
         silence: total,
+        text: start.text,
+        is_whole: told::is_whole,
     };
     let said = exitpath_runner::foreign::run(&start.argv, &limits, &AtomicBool::new(false))
         .map_err(Failure::Cannot)?;
@@ -173,20 +192,31 @@ fn one(start: &Start) -> Result<Printed, Failure> {
 }
 
 impl Printed {
-    /// What the image said, as the runs of these rows.
+    /// What the image said, as the runs of these rows. Where it did not say all, the row in the
+    /// midst of which it ended hung, and of those behind it that is told.
     ///
     /// # Errors
-    /// What it did not say, and how the VMM ended, in words.
+    /// Where it said nothing, or what it never should, and how the VMM ended, in words.
     pub(crate) fn runs(&self, rows: &[&'static Row]) -> Result<Vec<Run>, String> {
-        let mut runs = told::runs(&self.text, rows)
-            .map_err(|what| format!("{what}{}", self.how_it_ended()))?;
+        let how = self.how_it_ended();
+        let told = told::so_far(&self.text, rows).map_err(|what| format!("{what}{how}"))?;
+        let mut runs = told.runs;
         for run in &mut runs {
             run.notes.push(NOT_COUNTED.to_owned());
-            // Of the VMM's whole life, so no fewer than hit this row.
             let interrupts = self
                 .interrupts
-                .map(|number| (INTERRUPTS.to_owned(), number));
+                .map(|number| (INTERRUPTS.to_owned(), number.min(most_interrupts(run))));
             run.counters.extend(interrupts);
+        }
+        let mut reason = match told.midst {
+            Some(_) => format!("the VMM told no more of it{how}"),
+            None => format!("the VMM ended before it began{how}"),
+        };
+        for row in &rows[runs.len()..] {
+            let mut hung = told::begun(runs.len() as u32, row.name);
+            hung.outcome = Outcome::Hung { reason };
+            runs.push(hung);
+            reason = format!("the VMM ended before it began{how}");
         }
         Ok(runs)
     }

@@ -13,6 +13,7 @@ use exitpath_recording::{Run, Space, Symbol, Trace};
 
 use super::worker::{VDSO, Vdso};
 use crate::failure::Failure;
+use crate::output;
 
 /// Adds symbols to a trace.
 pub(super) fn add(
@@ -76,29 +77,35 @@ pub(crate) fn add_of_vmm(
         if !path.is_absolute() {
             continue;
         }
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| {
-                Failure::Cannot(format!("cannot read {}: {error}", path.display()))
-            })
-        };
-        let bytes = read(path)?;
-        let debug = exitpath_names::debug_file(&bytes)
-            .map(|debug| read(&debug))
-            .transpose()?;
-        let bias = exitpath_names::load_bias(&mapping, &bytes)?;
-        let module = path.file_name().unwrap_or_default().to_string_lossy();
-        symbols.extend(exitpath_names::program(
-            &bytes,
-            debug.as_deref(),
-            &module,
-            bias,
-        )?);
+        match of_file(path, &mapping) {
+            Ok(of_file) => symbols.extend(of_file),
+            // A file that is gone since, or none that holds a program: its code is told by place.
+            Err(error) => output::remark(&format!("{}: no names: {error}", path.display())),
+        }
     }
     for run in runs {
         symbols.extend(guest(&run.row));
     }
     trace.symbols = exitpath_names::cover(symbols, &trace.instructions);
     Ok(())
+}
+
+/// The names in a file that a process had mapped, with its debug file's where there is one.
+///
+/// # Errors
+/// Why there are none, in words.
+fn of_file(path: &Path, mapping: &Mapping) -> Result<Vec<Symbol>, String> {
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    };
+    let bytes = read(path)?;
+    let debug = exitpath_names::debug_file(&bytes)
+        .map(|debug| read(&debug))
+        .transpose()?;
+    let bias = exitpath_names::load_bias(mapping, &bytes).map_err(|error| error.to_string())?;
+    let module = path.file_name().unwrap_or_default().to_string_lossy();
+    exitpath_names::program(&bytes, debug.as_deref(), &module, bias)
+        .map_err(|error| error.to_string())
 }
 
 /// Adds source lines and inlined functions, where there is debug information of the kernel.

@@ -138,13 +138,21 @@ impl Started<'_> {
         std::fs::write(&image, bare::elf(rows, &self.image)).map_err(|error| {
             Failure::Cannot(format!("cannot write {}: {error}", image.display()))
         })?;
-        let start = self
-            .ready
-            .start("the VMM", &image.display().to_string(), &[], 0);
+        let start = self.ready.start(
+            "the VMM",
+            &image.display().to_string(),
+            &[],
+            0,
+            self.image.most_text(rows),
+        );
+        // The image says nothing while it takes a row's samples.
+        let silence = self.silence * self.image.samples.div_ceil(SAMPLES).max(1);
         let limits = Limits {
-            total: self.silence * (2 * SILENCES + rows.len() as u32),
-            first: self.silence * SILENCES,
-            silence: self.silence,
+            total: silence * (2 * SILENCES + rows.len() as u32),
+            first: silence * SILENCES,
+            silence,
+            text: start.text,
+            is_whole: told::is_whole,
         };
         let said = foreign::run(&start.argv, &limits, self.interrupted).map_err(|what| {
             Failure::Usage(format!(
@@ -154,12 +162,17 @@ impl Started<'_> {
         if self.interrupted.load(Ordering::Relaxed) || said.ended == Some(Ended::Interrupted) {
             return Err(Failure::Interrupted);
         }
-        let ended = said.ended.map(|ended| ended.to_string());
-        let how = how_it_ended(ended.as_deref(), &said.errors);
-        // One that was ended may have been in the midst of a line.
-        let whole_lines = said.text.rfind('\n').map_or(0, |at| at + 1);
-        let told = told::so_far(&said.text[..whole_lines], rows)
+        let how = how_it_ended(
+            said.ended.map(|ended| ended.to_string()).as_deref(),
+            &said.errors,
+        );
+        let told = told::so_far(&said.text, rows)
             .map_err(|what| Failure::Cannot(format!("{what}{how}")))?;
+        if let Some(Ended::TooLong(_) | Ended::TooMuch(_)) = said.ended {
+            // No row's fault: rows that hang are silent.
+            let never = "the VMM did not come to an end";
+            return Err(Failure::Cannot(format!("{never}{how}")));
+        }
         let mut runs = told.runs;
         for run in &mut runs {
             run.notes.push(NOT_COUNTED.to_owned());

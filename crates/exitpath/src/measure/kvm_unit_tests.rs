@@ -5,21 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use exitpath_analysis::vmexit::{self, Comparison};
+use exitpath_analysis::table::summarise;
+use exitpath_analysis::vmexit;
 use exitpath_exits::{Row, bare};
+use exitpath_lab::bzimage::file_sha256;
 use exitpath_lab::initramfs::Initramfs;
-use exitpath_recording::{Machine, Manifest, Plan, Recording, Run};
-use exitpath_report::{json, text};
+use exitpath_recording::{Machine, Manifest, Outcome, Plan, Recording, Run};
 use exitpath_runner::row_info;
 
 use super::{BATCH_LENGTH, BATCHES, WARM_UP};
-use crate::cli::Measure;
+use crate::cli::{Measure, On};
 use crate::failure::Failure;
 use crate::in_lab::foreign::{self, VmmPlan};
 use crate::in_lab::not_done;
 use crate::in_lab::vmm::{self, IMAGE, Vmm};
 use crate::lab::Prepared;
-use crate::{image, output, provenance};
+use crate::{image, output, provenance, show};
 
 /// The test in the lab.
 const VMEXIT: &str = "/vmm/vmexit.flat";
@@ -38,6 +39,12 @@ pub(super) fn run(
     dir: &Path,
     interrupted: &Arc<AtomicBool>,
 ) -> Result<(), Failure> {
+    if args.measuring.on == Some(On::Host) {
+        return Err(Failure::Usage(
+            "--kvm-unit-tests compares in the lab, where figures are exact: leave out --on host"
+                .to_owned(),
+        ));
+    }
     let test = find(dir)?;
     let rows = choose(&args.rows)?;
     let named = args.vmm.as_deref().unwrap_or("qemu");
@@ -67,7 +74,9 @@ pub(super) fn run(
     let booted = vmm::boot_all(&rows, interrupted, |&row| {
         let mut files = files.clone();
         files.file(IMAGE, 0o644, bare::elf(&[row], &image))?;
-        let start = |kernel: &str, more: &[&str]| ready.start(row.name, kernel, more, SECONDS);
+        let text = image.most_text(&[row]);
+        let start =
+            |kernel: &str, more: &[&str]| ready.start(row.name, kernel, more, SECONDS, text);
         let plan = VmmPlan {
             starts: vec![start(VMEXIT, &["-append", row.name]), start(IMAGE, &[])],
             names: false,
@@ -77,7 +86,7 @@ pub(super) fn run(
     bar.finish_and_clear();
     let booted = booted?;
     let mut runs = Vec::new();
-    let mut compared = Vec::new();
+    let mut ticks = serde_json::Map::new();
     for (id, (row, booted)) in (0..).zip(rows.iter().zip(&booted)) {
         let [theirs, ours] = booted.report.printed.as_slice() else {
             return Err(Failure::Cannot(
@@ -92,31 +101,34 @@ pub(super) fn run(
             ))
         })?;
         let of_row = ours.runs(&[row]).map_err(Failure::Cannot)?;
-        let known = vmexit::ROWS.iter().find(|known| known.name == row.name);
-        for run in of_row {
-            let comparison = known.and_then(|known| Comparison::new(known, figure, &run));
-            compared.push(comparison.ok_or_else(|| not_done(&run))?);
-            runs.push(Run {
-                id,
-                seed: Some(seed),
-                ..run
-            });
-        }
+        ticks.insert(row.name.to_owned(), figure.into());
+        runs.extend(of_row.into_iter().map(|run| Run {
+            id,
+            seed: Some(seed),
+            ..run
+        }));
+    }
+    if let Some(run) = runs.iter().find(|run| run.outcome != Outcome::Done) {
+        return Err(not_done(run));
     }
     let first = booted.into_iter().next().ok_or(Failure::Interrupted)?;
+    let mut environment = vmm::environment(
+        &ready,
+        first.hello,
+        first.report.facts,
+        &args.lab,
+        &prepared,
+        &[seed],
+    );
+    let facts = &mut environment.facts;
+    facts.insert(vmexit::TICKS.to_owned(), ticks.into());
+    facts.insert(vmexit::FILE.to_owned(), file_sha256(&test)?.into());
     let recording = Recording {
         manifest: Manifest {
             command: "measure".to_owned(),
             begun_unix_seconds,
             machine: Machine::Lab,
-            environment: vmm::environment(
-                &ready,
-                first.hello,
-                first.report.facts,
-                &args.lab,
-                &prepared,
-                &[seed],
-            ),
+            environment,
             plan: Plan {
                 runs: 1,
                 samples: image.samples,
@@ -132,14 +144,8 @@ pub(super) fn run(
     };
     exitpath_recording::write(&out, &recording)
         .map_err(|error| Failure::Cannot(error.to_string()))?;
-    let place = out.display().to_string();
-    if args.measuring.json {
-        let json = json::vmexit(&recording.manifest, &compared, &place);
-        output::print(&json.render())
-    } else {
-        let text = text::vmexit(&recording.manifest, &compared);
-        output::print(&format!("{text}recording: {place}"))
-    }
+    let rows = summarise(&recording);
+    show::table(&recording, &rows, &out, args.measuring.json)
 }
 
 /// The test's file in a checkout that has been built.

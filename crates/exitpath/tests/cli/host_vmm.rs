@@ -4,8 +4,7 @@
 use crate::common::{Said, exitpath, installed_qemu, row};
 use crate::host::kvm_opens;
 
-const COUNTED: &str = "-accel tcg -icount shift=0 -nodefaults -display none -serial stdio \
-                       -no-reboot -device isa-debug-exit,iobase=0xf4,iosize=4";
+const COUNTED: &str = "-accel tcg -icount shift=0 -nodefaults -display none -serial stdio";
 
 #[test]
 fn a_vmm_of_the_users_command_is_measured_in_its_own_ticks() {
@@ -13,6 +12,7 @@ fn a_vmm_of_the_users_command_is_measured_in_its_own_ticks() {
         return;
     };
     let dir = tempfile::tempdir().expect("a folder");
+    // Without isa-debug-exit its last word is a reset, on which this one boots again and again.
     let vmm = format!("'{}' {COUNTED} -kernel {{image}}", qemu.display());
     let args = [
         "measure",
@@ -87,7 +87,7 @@ fn commands_that_are_no_vmm_end_in_words() {
         3,
         &["printed nothing for 10 s"],
     );
-    fails("yes {image}", 3, &["more than 4194304 bytes"]);
+    fails("yes {image}", 3, &["it printed more than"]);
     fails("sh -c 'kill -9 $$' {image}", 3, &["signal 9"]);
     fails("echo 'xp1 0 boot' {image}", 3, &["garbled"]);
 }

@@ -156,6 +156,7 @@ fn a_checkout_that_cannot_be_compared_with_is_named() {
     fs::write(dir.path().join("x86/vmexit.flat"), "text").expect("a file");
     compare(dir.path(), &[]).fails(2, &["is no ELF file"]);
     fs::write(dir.path().join("x86/vmexit.flat"), b"\x7fELF").expect("a file");
+    compare(dir.path(), &["--on", "host"]).fails(2, &["in the lab", "--on host"]);
     compare(dir.path(), &["vmcall"]).fails(2, &["vmcall is not compared", "inl_from_qemu"]);
 }
 

@@ -48,6 +48,9 @@ const MULTIBOOT: (u32, u32) = (0x1bad_b002, 1 << 16);
 /// Type of the note with the PVH entry's address (Xen's public/elfnote.h).
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 
+/// The MSR that CPUID tells of by itself.
+const TSC_ADJUST: u32 = 0x3b;
+
 /// How much of each row the image measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
@@ -68,6 +71,15 @@ impl Plan {
     pub fn samples_of(&self, row: &Row) -> u32 {
         let room = (RESULTS_SIZE / 16) as u32;
         self.samples.min(row.max_samples).min(room).max(1)
+    }
+
+    /// No image of these rows says more bytes than this, if each number has ten digits at most.
+    pub fn most_text(&self, rows: &[&Row]) -> usize {
+        let of_row = |row: &&Row| {
+            let (samples, batches) = (self.samples_of(row) as usize, self.batches() as usize);
+            0x400 + samples * 32 + batches * 128
+        };
+        0x400 + rows.iter().map(of_row).sum::<usize>()
     }
 
     fn batches(&self) -> u32 {
@@ -321,6 +333,8 @@ fn cpuid_of(need: Need) -> (&'static str, [Place; 2]) {
         ),
         // Further conditions are in ARCH_CAPABILITIES; without them the write is refused.
         Need::TsxCtrl => ("MSR TSX_CTRL", [bit(7, edx, 29), NOWHERE]),
+        // Where CPUID has it not, KVM takes the write and does nothing.
+        Need::Msr(TSC_ADJUST) => ("MSR TSC_ADJUST", [[7, 0, ebx, 1 << 1], NOWHERE]),
         Need::Msr(_) => ("MSR", [NOWHERE; 2]),
         Need::Pmu => ("performance counter", [NOWHERE; 2]),
         // Of the VMM's KVM; rows about that are in no image.
@@ -393,4 +407,70 @@ fn file(loaded: &[u8], memory: u64, entry: u64, pvh_entry: u64, flat_entry: u64)
     flat::add(&mut file, FILE_FRONT, BASE, loaded.len(), flat_entry);
     file.extend_from_slice(loaded);
     file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: Plan = Plan {
+        samples: 250,
+        warm_up: 50,
+        batches: 5,
+        batch_length: 100,
+        multiboot: true,
+    };
+
+    #[test]
+    fn every_row_that_can_be_in_an_image_is_and_fits() {
+        let rows: Vec<&Row> = crate::ROWS
+            .iter()
+            .filter(|row| obstacle(row).is_none())
+            .collect();
+        assert!(rows.len() > 40, "{}", rows.len());
+        let image = elf(&rows, &PLAN);
+        // Memory that it takes, by its program header; see `file`.
+        let memory = u64::from_le_bytes(image[0xa8..0xb0].try_into().expect("8 bytes"));
+        let size = image.len() as u64 - FILE_FRONT as u64;
+        assert!(size < memory && BASE + memory <= crate::layout::SCRATCH);
+        // Kept apart from where kvmtool puts the file, and from what it is copied to.
+        let low_end = flat::LOADED + image.len() as u64;
+        assert!(low_end < 0x9_f000, "{low_end:#x}");
+    }
+
+    #[test]
+    fn a_program_differs_by_its_two_words_to_the_vmm_only() {
+        for row in crate::ROWS.iter().filter(|row| obstacle(row).is_none()) {
+            for program in [row.program(false), row.program(true)] {
+                let patched = patched_program(&program);
+                let differs = std::iter::zip(program.code, &patched)
+                    .filter(|(before, after)| before != after)
+                    .count();
+                assert_eq!(
+                    (patched.len(), differs),
+                    (program.code.len(), 4),
+                    "{}",
+                    row.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_needs_the_vmm_is_in_no_image() {
+        for (row, why) in [
+            ("ipi", "two vCPUs"),
+            ("nested_page_fault", "pages"),
+            ("irqfd_loopback", "irqfd"),
+            ("pci-io-wildcard-eventfd", "ioeventfd"),
+        ] {
+            let row = crate::find(row).expect("a row");
+            assert!(
+                obstacle(row).is_some_and(|what| what.contains(why)),
+                "{}",
+                row.name
+            );
+        }
+        assert!(rows().all(|row| obstacle(row).is_none()));
+    }
 }
