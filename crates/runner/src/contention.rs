@@ -7,7 +7,8 @@ use exitpath_exits::Row;
 use exitpath_exits::layout::word;
 use exitpath_vmm::{Error, Memory};
 
-/// Among the counters: port writes of all vCPUs while the first one made a number of them in a row.
+/// Among the counters: port writes of all vCPUs while the first one made a number of them in a row;
+/// of its own as many as it would have made in all of that time, as it also takes the empty loop's.
 pub const ALL_EXITS: &str = "phase.port_writes";
 /// Among the counters: how long that took by CLOCK_MONOTONIC, in ns; in the lab virtual ones.
 pub const PHASE_NS: &str = "phase.ns";
@@ -50,13 +51,20 @@ impl<'a> Phase<'a> {
         }
     }
 
-    /// The counters, where the first vCPU has made `own` writes.
-    pub(crate) fn end(self, memory: &Memory, own: u64) -> [(String, i64); 2] {
+    /// The counters, where the first vCPU has made `own` writes in `writing` of `ticks`.
+    pub(crate) fn end(
+        self,
+        memory: &Memory,
+        own: u64,
+        writing: u64,
+        ticks: u64,
+    ) -> [(String, i64); 2] {
         let took = self.begun.elapsed();
         let writes: u64 = std::iter::zip(written(memory, self.row), self.written)
             .map(|(after, before)| after.wrapping_sub(before))
             .sum();
-        let all = writes.saturating_add(own);
+        let own = u128::from(own) * u128::from(ticks) / u128::from(writing.max(1));
+        let all = u128::from(writes).saturating_add(own);
         [
             (ALL_EXITS.to_owned(), i64::try_from(all).unwrap_or(i64::MAX)),
             (

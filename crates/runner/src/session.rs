@@ -407,7 +407,16 @@ impl Protocol {
             // Brackets would make the first vCPU slower than the others.
             let phase = contention::Phase::begin(self.vm.memory(), self.row);
             self.go(command::BATCHES, 1, samples)?;
-            let counted = phase.end(self.vm.memory(), u64::from(samples) * 3);
+            let memory = self.vm.memory();
+            let ticks = memory.results(4);
+            let sum = |at: usize| ticks[at].saturating_add(ticks[at + 1]);
+            let (empty, writing) = (sum(0), sum(2));
+            let counted = phase.end(
+                memory,
+                u64::from(samples) * 3,
+                writing,
+                empty.saturating_add(writing),
+            );
             harvest.counters.extend(counted);
         }
 
