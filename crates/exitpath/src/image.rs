@@ -38,8 +38,8 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
     for row in &rows {
         if let Some(why) = bare::obstacle(row) {
             return Err(Failure::Usage(format!(
-                "{} cannot be measured under another VMM: {why}; without --vmm, `exitpath measure \
-                 {}` does it under exitpath's own",
+                "{} cannot be measured under another VMM: {why}; `exitpath measure {}` does it under \
+                 exitpath's own",
                 row.name, row.name
             )));
         }

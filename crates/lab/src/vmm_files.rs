@@ -99,7 +99,14 @@ pub fn add_command(files: &mut Initramfs, command: &[String]) -> Result<Vec<Stri
             let path = Path::new(part);
             let own = THE_LABS_OWN.iter().any(|own| path.starts_with(own));
             if path.is_absolute() && !own && path.exists() {
-                files.add_path(path)?;
+                // The program of a wrapper needs its libraries, too.
+                let added = path.is_file().then(|| files.add_program(path));
+                match added {
+                    None | Some(Err(Error::NotAProgram { .. })) => {
+                        files.add_path(path).map(drop)?
+                    }
+                    Some(added) => added.map(drop)?,
+                }
             }
         }
     }

@@ -147,16 +147,15 @@ impl Vmm {
                 })
             }
             Vmm::Command(command) => {
-                // One that is QEMU needs its firmware, too.
-                let program = command
-                    .first()
-                    .and_then(|name| vmm_files::find_program(name).ok());
+                // One that is QEMU, or starts it, needs its firmware, too.
                 let is_qemu = |path: &PathBuf| {
                     let name = path.file_name().unwrap_or_default().to_string_lossy();
                     name.starts_with("qemu-system-")
                 };
-                let qemu = program
-                    .filter(is_qemu)
+                let qemu = command
+                    .iter()
+                    .filter_map(|word| vmm_files::find_program(word).ok())
+                    .find(is_qemu)
                     .map(|path| Qemu::at(&path))
                     .transpose()?;
                 if let Some(qemu) = &qemu {
