@@ -27,15 +27,19 @@ pub use explain::{Explained, Share};
 /// Counter of all vCPUs' port writes while samples were taken, and how long that took in ns.
 const PHASE: [&str; 2] = ["phase.port_writes", "phase.ns"];
 /// Counters that show what a rung does, per operation.
-const WITNESSES: [&str; 7] = [
+const WITNESSES: [&str; 8] = [
     "exits",
     "io_exits",
     "host_state_reload",
     "preemption_reported",
     "preemption_other",
+    WAKEUPS,
     "vmm.voluntary_switches",
     "vmm.involuntary_switches",
 ];
+/// How often the reader of a kick's eventfd was woken, and how many kicks it took.
+const WAKEUPS: &str = "kick.wakeups";
+const TAKEN: &str = "kick.taken";
 /// Rates below this are nothing.
 const NEGLIGIBLE: f64 = 0.005;
 
@@ -70,8 +74,10 @@ pub struct Rung {
     pub info: RungInfo,
     /// One operation, net of the empty bracket.
     pub value: Option<Estimate>,
-    /// The difference to the reference.
+    /// The difference to the reference; `None` also where that is void.
     pub delta: Option<Estimate>,
+    /// How far to trust the difference: no further than either of the two.
+    pub delta_verdict: Verdict,
     /// In the lab, the difference at each seed, where they are not all the same.
     pub delta_by_seed: Vec<(u64, f64)>,
     /// Counters per operation.
@@ -93,6 +99,10 @@ pub struct Sum {
     pub interaction: Estimate,
     /// The functions it is in, most first; empty where there are no paths.
     pub functions: Vec<(String, i64)>,
+    /// What of the interaction the functions do not explain; `None` where there are no paths.
+    pub unexplained: Option<i64>,
+    /// How far to trust all of it: no further than any of its rungs.
+    pub verdict: Verdict,
 }
 
 /// Several vCPUs that exit at once.
@@ -112,8 +122,9 @@ pub struct Locking {
     pub notes: Vec<String>,
 }
 
-/// What pairs runs: the block on a host, the seed in the lab. With each the rungs' values.
-type Values = BTreeMap<u64, BTreeMap<String, f64>>;
+/// What pairs runs: the block on a host, the seed's place among the recording's in the lab. With
+/// each the rungs' values.
+type Values = BTreeMap<usize, BTreeMap<String, f64>>;
 
 /// The ladder of a recording.
 ///
@@ -121,43 +132,55 @@ type Values = BTreeMap<u64, BTreeMap<String, f64>>;
 /// If the recording has a trace that does not hold together.
 pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, PathError> {
     let lab = recording.manifest.machine == Machine::Lab;
-    let values = values(recording);
+    let values = values(recording, value);
+    let rates = self::values(recording, |run, _| rate(run));
     let paths = explain::Paths::of(recording, phases)?;
+    let summaries = checked(recording);
+    let verdict_of = |name: &str| {
+        let of_name = |summary: &&RowSummary| summary.row.name == name;
+        summaries
+            .iter()
+            .find(of_name)
+            .map(|summary| summary.verdict)
+    };
     let (mut rungs, mut locking) = (Vec::new(), Vec::new());
-    for summary in summarise(recording) {
+    for summary in summaries.iter().cloned() {
         let Some(info) = summary.row.rung.clone() else {
             continue;
         };
         let runs: Vec<&Run> = done(recording, &summary.row.name).collect();
         let name = summary.row.name.clone();
-        let value = estimate(each(&values, |values| values.get(&name).copied()), lab);
+        let own = |values: &BTreeMap<String, f64>| values.get(&name).copied();
+        let value = estimate(&values, own, lab);
         if let RungRole::Locking(lock) = &info.role {
             locking.push(Locking {
                 vcpus: summary.row.vcpus,
                 lock: lock.clone(),
                 per_exit: value,
-                exits_per_second: estimate(runs.iter().filter_map(|run| rate(run)), lab),
+                exits_per_second: estimate(&rates, own, lab),
                 verdict: summary.verdict,
                 notes: notes_on_locking(summary, lab),
             });
             continue;
         }
-        let reference = info.reference.clone();
+        let reference = info.reference.as_deref();
+        let of_reference = reference.and_then(verdict_of).unwrap_or(summary.verdict);
         let difference = |values: &BTreeMap<String, f64>| {
-            let reference = reference.as_deref()?;
+            let reference = reference.filter(|_| of_reference != Verdict::Void)?;
             Some(values.get(&name)? - values.get(reference)?)
         };
-        let delta = estimate(each(&values, difference), lab);
+        let delta = estimate(&values, difference, lab);
         rungs.push(Rung {
             value,
             delta,
+            delta_verdict: summary.verdict.max(of_reference),
             delta_by_seed: if lab {
-                by_seed(&values, difference)
+                by_seed(recording, &values, difference)
             } else {
                 Vec::new()
             },
             witness: witness(&runs),
-            explained: paths.explain(&name, reference.as_deref()),
+            explained: paths.explain(&name, reference, delta.map(|delta| delta.value)),
             summary,
             info,
         });
@@ -168,6 +191,27 @@ pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, Path
         sum,
         locking,
     })
+}
+
+/// What the table of exits says of each row, and of kicks what only a ladder asks for: that each of
+/// them was taken by itself.
+fn checked(recording: &Recording) -> Vec<RowSummary> {
+    let mut summaries = summarise(recording);
+    for summary in &mut summaries {
+        let runs: Vec<&Run> = done(recording, &summary.row.name).collect();
+        let count = |name: &str| {
+            let counted = runs.iter().filter_map(|run| run.counters.get(name));
+            counted.map(|&count| count as f64).sum::<f64>()
+        };
+        let (taken, wakeups) = (count(TAKEN), count(WAKEUPS));
+        if taken > 0.0 && wakeups < taken * (1.0 - NEGLIGIBLE) {
+            summary.verdict = summary.verdict.max(Verdict::Void);
+            summary.notes.push(format!(
+                "its reader was woken {wakeups} times for {taken} kicks: it did not take the CPU over at each"
+            ));
+        }
+    }
+    summaries
 }
 
 fn notes_on_locking(summary: RowSummary, lab: bool) -> Vec<String> {
@@ -187,19 +231,22 @@ fn done<'a>(recording: &'a Recording, row: &'a str) -> impl Iterator<Item = &'a 
     of_row.filter(|run| run.outcome == Outcome::Done && !run.samples.is_empty())
 }
 
-/// Every rung's value in each block or at each seed.
-fn values(recording: &Recording) -> Values {
+/// What `of` says of every rung in each block or at each seed.
+fn values(recording: &Recording, of: impl Fn(&Run, Machine) -> Option<f64>) -> Values {
+    let machine = recording.manifest.machine;
+    let seeds = &recording.manifest.environment.seeds;
     let mut values = Values::new();
     for row in &recording.manifest.rows {
         if row.rung.is_none() {
             continue;
         }
         for run in done(recording, &row.name) {
-            let (key, value) = match recording.manifest.machine {
-                Machine::Host => (u64::from(run.block), mean(run)),
-                Machine::Lab => (run.seed.unwrap_or(0), median(run)),
+            let key = match machine {
+                Machine::Host => Some(run.block as usize),
+                Machine::Lab => seeds.iter().position(|&seed| run.seed == Some(seed)),
             };
-            if let Some(value) = value.filter(|value| value.is_finite()) {
+            let value = of(run, machine).filter(|value| value.is_finite());
+            if let (Some(key), Some(value)) = (key, value) {
                 values
                     .entry(key)
                     .or_default()
@@ -208,6 +255,14 @@ fn values(recording: &Recording) -> Values {
         }
     }
     values
+}
+
+/// A run's value.
+fn value(run: &Run, machine: Machine) -> Option<f64> {
+    match machine {
+        Machine::Host => mean(run),
+        Machine::Lab => median(run),
+    }
 }
 
 /// The mean of a run's samples, net of the mean of its empty brackets.
@@ -233,41 +288,38 @@ fn median(run: &Run) -> Option<f64> {
     net.get((net.len().saturating_sub(1)) / 2).copied()
 }
 
-fn each<'a>(
-    values: &'a Values,
-    of: impl Fn(&BTreeMap<String, f64>) -> Option<f64> + 'a,
-) -> impl Iterator<Item = f64> + 'a {
-    values.values().filter_map(of)
-}
-
-/// On a host the mean and its interval, in the lab the first value.
-fn estimate(values: impl Iterator<Item = f64>, lab: bool) -> Option<Estimate> {
-    let values: Vec<f64> = values.collect();
-    let n = values.len();
+/// On a host the mean and its interval, in the lab the first seed's value.
+fn estimate(
+    values: &Values,
+    of: impl Fn(&BTreeMap<String, f64>) -> Option<f64>,
+    lab: bool,
+) -> Option<Estimate> {
+    let all: Vec<f64> = values.values().filter_map(&of).collect();
     if lab {
-        let value = *values.first()?;
         return Some(Estimate {
-            value,
+            value: of(values.get(&0)?)?,
             ci95: None,
-            n,
+            n: all.len(),
         });
     }
-    let interval = stats::mean_interval(&values, Confidence::P95).ok();
+    let interval = stats::mean_interval(&all, Confidence::P95).ok();
     Some(Estimate {
-        value: stats::mean(&values).ok()?,
+        value: stats::mean(&all).ok()?,
         ci95: interval.map(|interval| (interval.lo, interval.hi)),
-        n,
+        n: all.len(),
     })
 }
 
 /// The differences at each seed, unless all are the same.
 fn by_seed(
+    recording: &Recording,
     values: &Values,
     difference: impl Fn(&BTreeMap<String, f64>) -> Option<f64>,
 ) -> Vec<(u64, f64)> {
+    let seeds = &recording.manifest.environment.seeds;
     let all: Vec<(u64, f64)> = values
         .iter()
-        .filter_map(|(&seed, values)| Some((seed, difference(values)?)))
+        .filter_map(|(&at, values)| Some((*seeds.get(at)?, difference(values)?)))
         .collect();
     let same = all.windows(2).all(|two| two[0].1 == two[1].1);
     if same { Vec::new() } else { all }
@@ -312,9 +364,21 @@ fn sum(rungs: &[Rung], values: &Values, lab: bool, paths: &explain::Paths) -> Op
         .filter(|rung| rung.info.role == RungRole::Part)
         .filter_map(|rung| Some((name(rung), rung.info.reference.clone()?)))
         .collect();
-    if parts.is_empty() {
+    let is_told = |layer: &String| {
+        let parts = rungs.iter().filter(|rung| rung.info.role == RungRole::Part);
+        parts
+            .into_iter()
+            .any(|rung| rung.info.layers.contains(layer))
+    };
+    if parts.is_empty() || !all_on.info.layers.iter().all(is_told) {
         return None;
     }
+    let verdict_of = |rung: &Rung| match rung.info.role {
+        RungRole::Part => Some(rung.delta_verdict),
+        RungRole::Bare | RungRole::AllOn => Some(rung.summary.verdict),
+        _ => None,
+    };
+    let verdict = rungs.iter().filter_map(verdict_of).max()?;
     let (bare, all_on) = (name(bare), name(all_on));
     let of_parts = |values: &BTreeMap<String, f64>| {
         let deltas = parts.iter();
@@ -325,11 +389,21 @@ fn sum(rungs: &[Rung], values: &Values, lab: bool, paths: &explain::Paths) -> Op
     let interaction = |values: &BTreeMap<String, f64>| {
         Some(values.get(&all_on)? - values.get(&bare)? - of_parts(values)?)
     };
+    // All of it from the same blocks, or it would not add up.
+    let mut values = values.clone();
+    values.retain(|_, values| interaction(values).is_some());
+    let whole = estimate(&values, interaction, lab)?;
+    let functions = paths.interaction(&bare, &all_on, &parts);
+    let told = |functions: &[(String, i64)]| functions.iter().map(|(_, by)| by).sum::<i64>();
     Some(Sum {
-        bare: estimate(each(values, |values| values.get(&bare).copied()), lab)?,
-        all_on: estimate(each(values, |values| values.get(&all_on).copied()), lab)?,
-        sum_of_deltas: estimate(each(values, of_parts), lab)?,
-        interaction: estimate(each(values, interaction), lab)?,
-        functions: paths.interaction(&bare, &all_on, &parts),
+        bare: estimate(&values, |values| values.get(&bare).copied(), lab)?,
+        all_on: estimate(&values, |values| values.get(&all_on).copied(), lab)?,
+        sum_of_deltas: estimate(&values, of_parts, lab)?,
+        interaction: whole,
+        unexplained: functions
+            .as_deref()
+            .map(|functions| whole.value as i64 - told(functions)),
+        functions: functions.unwrap_or_default(),
+        verdict,
     })
 }

@@ -1,5 +1,6 @@
 //! Rows of the catalogue by name.
 
+use exitpath_exits::ladder::RUNGS;
 use exitpath_exits::{Row, default_rows, find, nearest};
 
 use crate::failure::Failure;
@@ -33,8 +34,14 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
     }
     let mut rows: Vec<&'static Row> = Vec::new();
     for name in names {
-        let row = find(name)
-            .ok_or_else(|| unknown("row", name, exitpath_exits::ROWS, "measure --list"))?;
+        let row = find(name).ok_or_else(|| {
+            // `find` knows all of them.
+            let near_a_rung = nearest(name, exitpath_exits::ROWS).is_empty();
+            match near_a_rung && !nearest(name, RUNGS).is_empty() {
+                true => unknown("row", name, RUNGS, "userspace --list"),
+                false => unknown("row", name, exitpath_exits::ROWS, "measure --list"),
+            }
+        })?;
         if !rows.iter().any(|known| known.name == row.name) {
             rows.push(row);
         }

@@ -79,9 +79,6 @@ fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
         let rung = RUNGS.iter().find(|rung| rung.name == *name);
         let rung = rung.ok_or_else(|| rows::unknown("rung", name, RUNGS, "userspace --list"))?;
         wanted.push(rung.name);
-        if rung.name == ALL_ON_RUNG {
-            wanted.extend(PARTS);
-        }
     }
     if wanted.is_empty() {
         return Ok(RUNGS.iter().collect());
@@ -89,6 +86,10 @@ fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
     let mut at = 0;
     while let Some(name) = wanted.get(at) {
         let rung = RUNGS.iter().find(|rung| rung.name == *name);
+        if *name == ALL_ON_RUNG {
+            // Whether they add up belongs to it.
+            wanted.extend(PARTS);
+        }
         let reference = rung.and_then(|rung| rung.rung?.reference);
         wanted.extend(reference.filter(|reference| !wanted.contains(reference)));
         at += 1;

@@ -9,9 +9,9 @@ use exitpath_vmm::{Error, Memory};
 
 /// Among the counters: port writes of all vCPUs while the first one made a number of them in a row;
 /// of its own as many as it would have made in all of that time, as it also takes the empty loop's.
-pub const ALL_EXITS: &str = "phase.port_writes";
+const ALL_EXITS: &str = "phase.port_writes";
 /// Among the counters: how long that took by CLOCK_MONOTONIC, in ns; in the lab virtual ones.
-pub const PHASE_NS: &str = "phase.ns";
+const PHASE_NS: &str = "phase.ns";
 
 /// Port writes that the other vCPUs have counted so far.
 fn written(memory: &Memory, row: &Row) -> Vec<u64> {

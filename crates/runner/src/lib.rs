@@ -24,7 +24,6 @@ use exitpath_vmm::Kvm;
 use serde::{Deserialize, Serialize};
 
 pub use calibrate::{Calibration, calibrate};
-pub use contention::{ALL_EXITS, PHASE_NS};
 pub use order::random_order;
 
 /// How much is measured in a run.

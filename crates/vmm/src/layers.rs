@@ -53,10 +53,10 @@ macro_rules! loops {
     };
 }
 
-/// The loops, in the order of the rungs. (A number too few or too many does not compile.)
+/// The loops, in the order of the rungs. (One too few or too many does not compile.)
 static LOOPS: [Loop; RUNGS.len()] = loops!(
     0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24
-    25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45
+    25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46
 );
 
 impl Layered {
@@ -78,6 +78,17 @@ impl Layered {
             Signal::Mask => signal::mask(&vcpu.fd)?,
             // SAFETY: the vCPU owns this, and forgets it before its page goes.
             Signal::ImmediateExit => unsafe { signal::request_by(run) },
+        }
+        if layers.extra == Extra::ImmediateExit {
+            // SAFETY: the descriptor is this vCPU's and `run` its shared page.
+            let result = unsafe { run_without_entry(vcpu.fd.as_raw_fd(), run) };
+            if result != -(libc::EINTR as isize) {
+                return Err(Error::Unexpected {
+                    reason: format!(
+                        "KVM_RUN with immediate_exit came back with {result}, not EINTR"
+                    ),
+                });
+            }
         }
         Ok(Some(Layered {
             run: LOOPS[position],
@@ -106,9 +117,15 @@ impl Drop for Layered {
 
 /// A port write, or why there is none.
 enum Exit {
-    Write { port: u16, value: u32 },
+    Write {
+        port: u16,
+        value: u32,
+    },
     Interrupted,
+    /// For this reason.
     Other(u32),
+    /// With this error.
+    Failed(i32),
 }
 
 fn run<const RUNG: usize>(vcpu: &mut Vcpu, state: &mut Layered) -> Result<Stop, Error> {
@@ -145,7 +162,7 @@ fn run<const RUNG: usize>(vcpu: &mut Vcpu, state: &mut Layered) -> Result<Stop, 
                 Ok(VcpuExit::Intr) => Exit::Interrupted,
                 Ok(_) => Exit::Other(vcpu.fd.get_kvm_run().exit_reason),
                 Err(error) if is_interrupted(error.errno()) => Exit::Interrupted,
-                Err(error) => return Err(Error::kvm("KVM_RUN")(error)),
+                Err(error) => Exit::Failed(error.errno()),
             },
         };
         if layers.lock == Lock::Global {
@@ -170,6 +187,7 @@ fn run<const RUNG: usize>(vcpu: &mut Vcpu, state: &mut Layered) -> Result<Stop, 
                 continue;
             }
             Exit::Other(reason) => return Err(unexpected(reason)),
+            Exit::Failed(errno) => return Err(failed(errno)),
         };
         vcpu.userspace_exits += 1;
         if port == port::CONTROL {
@@ -182,9 +200,7 @@ fn run<const RUNG: usize>(vcpu: &mut Vcpu, state: &mut Layered) -> Result<Stop, 
             Extra::RefusedIoctl => unsafe { call::refused(fd) },
             // SAFETY: the descriptor is this vCPU's and `run` its shared page.
             Extra::ImmediateExit => unsafe {
-                (*run).immediate_exit = 1;
-                call::run(fd);
-                (*run).immediate_exit = 0;
+                run_without_entry(fd, run);
             },
         }
         match layers.thread {
@@ -199,6 +215,21 @@ fn run<const RUNG: usize>(vcpu: &mut Vcpu, state: &mut Layered) -> Result<Stop, 
             let _own = (layers.lock == Lock::PerDevice).then(|| device.lock());
             device.write(value, layers.work);
         }
+    }
+}
+
+/// `KVM_RUN` that comes back before it enters the guest.
+///
+/// # Safety
+/// `fd` is a vCPU's and `run` its shared page.
+#[inline(always)]
+unsafe fn run_without_entry(fd: i32, run: *mut kvm_run) -> isize {
+    // SAFETY: the caller's.
+    unsafe {
+        (*run).immediate_exit = 1;
+        let result = call::run(fd);
+        (*run).immediate_exit = 0;
+        result
     }
 }
 
@@ -219,7 +250,7 @@ unsafe fn exit_of(result: isize, run: *mut kvm_run) -> Exit {
             return if is_interrupted(-result as i32) {
                 Exit::Interrupted
             } else {
-                Exit::Other(0)
+                Exit::Failed(-result as i32)
             };
         }
         let io = (*run).__bindgen_anon_1.io;
@@ -246,6 +277,16 @@ fn value(data: &[u8]) -> u32 {
     let length = data.len().min(4);
     bytes[..length].copy_from_slice(&data[..length]);
     u32::from_le_bytes(bytes)
+}
+
+#[cold]
+fn failed(errno: i32) -> Error {
+    Error::Unexpected {
+        reason: format!(
+            "KVM_RUN failed: {}",
+            std::io::Error::from_raw_os_error(errno)
+        ),
+    }
 }
 
 #[cold]

@@ -44,7 +44,7 @@ pub struct Explained {
     /// Whose instructions they are.
     pub share: Share,
     /// Functions whose own instructions differ, most different first; their sum and `unexplained`
-    /// are the difference by the guest's clock.
+    /// are the difference of the two rungs' values.
     pub functions: Vec<(String, i64)>,
     /// What of the difference the functions do not explain.
     pub unexplained: i64,
@@ -68,61 +68,70 @@ impl Paths {
         Ok(Paths { rows })
     }
 
-    /// A rung's path against its reference's, or by itself where it has none.
-    pub(super) fn explain(&self, name: &str, reference: Option<&str>) -> Option<Explained> {
+    /// A rung's path against its reference's, from which it differs by `delta`; by itself where it
+    /// has none.
+    pub(super) fn explain(
+        &self,
+        name: &str,
+        reference: Option<&str>,
+        delta: Option<f64>,
+    ) -> Option<Explained> {
         let path = self.rows.get(name)?;
         let share = Share::of(path);
-        let Some(reference) = reference.and_then(|reference| self.rows.get(reference)) else {
+        let reference = reference.and_then(|reference| self.rows.get(reference));
+        let (Some(reference), Some(delta)) = (reference, delta) else {
             return Some(Explained {
                 share,
                 functions: Vec::new(),
                 unexplained: 0,
             });
         };
-        let mut own = BTreeMap::new();
+        let mut own = Own::new();
         add(&mut own, path, 1);
         add(&mut own, reference, -1);
         let told: i64 = own.values().sum();
-        let clock = path.guest_timed as i64 - reference.guest_timed as i64;
         Some(Explained {
             share,
             functions: ordered(own),
-            unexplained: clock - told,
+            unexplained: delta as i64 - told,
         })
     }
 
     /// What the interaction consists of: all together, less nothing, less each part's difference.
+    /// `None` where one of them has no path.
     pub(super) fn interaction(
         &self,
         bare: &str,
         all_on: &str,
         parts: &[(String, String)],
-    ) -> Vec<(String, i64)> {
-        let mut own = BTreeMap::new();
+    ) -> Option<Vec<(String, i64)>> {
+        let mut own = Own::new();
         let mut terms = vec![(all_on, 1), (bare, -1)];
         for (part, reference) in parts {
             terms.extend([(part.as_str(), -1), (reference.as_str(), 1)]);
         }
         for (name, sign) in terms {
-            match self.rows.get(name) {
-                Some(path) => add(&mut own, path, sign),
-                None => return Vec::new(),
-            }
+            add(&mut own, self.rows.get(name)?, sign);
         }
-        ordered(own)
+        Some(ordered(own))
     }
 }
 
+/// Functions by module and name: one name may be the kernel's and libc's.
+type Own = BTreeMap<(String, String), i64>;
+
 /// Adds each function's own instructions, times `sign`.
-fn add(own: &mut BTreeMap<String, i64>, path: &RowPath, sign: i64) {
+fn add(own: &mut Own, path: &RowPath, sign: i64) {
     for function in &path.functions {
-        *own.entry(function.name.clone()).or_default() += sign * function.own.all as i64;
+        let key = (function.module.clone(), function.name.clone());
+        *own.entry(key).or_default() += sign * function.own.all as i64;
     }
 }
 
 /// Those that are not 0, the largest first.
-fn ordered(own: BTreeMap<String, i64>) -> Vec<(String, i64)> {
-    let mut own: Vec<(String, i64)> = own.into_iter().filter(|(_, by)| *by != 0).collect();
+fn ordered(own: Own) -> Vec<(String, i64)> {
+    let own = own.into_iter().map(|((_, name), by)| (name, by));
+    let mut own: Vec<(String, i64)> = own.filter(|(_, by)| *by != 0).collect();
     own.sort_by_key(|(_, by)| -by.abs());
     own
 }

@@ -113,6 +113,81 @@ fn without_one_of_the_rungs_there_is_no_sum() {
 }
 
 #[test]
+fn a_part_that_was_not_asked_for_is_a_part_that_is_missing() {
+    let layers = |name: &str| -> &[&str] {
+        match name {
+            "one" => &["x"],
+            "two" => &["x", "y"],
+            "all" => &["x", "y"],
+            _ => &[],
+        }
+    };
+    let mut recording = on_host();
+    for row in &mut recording.manifest.rows {
+        let rung = row.rung.as_mut().expect("a rung");
+        rung.layers = layers(&row.name)
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect();
+    }
+    assert!(of(&recording).sum.is_some());
+    recording.manifest.rows.retain(|row| row.name != "two");
+    recording.runs.retain(|run| run.row != "two");
+    assert_eq!(of(&recording).sum, None);
+}
+
+#[test]
+fn there_is_no_difference_to_a_void_rung_and_none_is_better_than_its_two() {
+    let mut recording = on_host();
+    for run in recording.runs.iter_mut().filter(|run| run.row == "one") {
+        run.userspace_exits = 0;
+    }
+    let ladder = of(&recording);
+    assert_eq!(ladder.rungs[1].summary.verdict, Verdict::Void);
+    assert_eq!(ladder.rungs[1].delta_verdict, Verdict::Void);
+    let two = &ladder.rungs[2];
+    assert!(two.summary.verdict < Verdict::Void);
+    assert_eq!((two.delta, two.delta_verdict), (None, Verdict::Void));
+    assert_eq!(ladder.sum.map(|sum| sum.verdict), Some(Verdict::Void));
+}
+
+#[test]
+fn kicks_that_were_taken_together_void_a_rung() {
+    let wakeups = |wakeups| {
+        let mut recording = on_host();
+        for run in recording.runs.iter_mut().filter(|run| run.row == "other") {
+            run.counters.insert("kick.taken".to_owned(), 20);
+            run.counters.insert("kick.wakeups".to_owned(), wakeups);
+        }
+        let ladder = of(&recording);
+        assert_eq!(
+            ladder.rungs[3].witness["kick.wakeups"],
+            wakeups as f64 / 20.0
+        );
+        ladder.rungs[3].summary.verdict
+    };
+    assert!(wakeups(20) < Verdict::Void);
+    assert_eq!(wakeups(13), Verdict::Void);
+}
+
+#[test]
+fn the_users_first_seed_is_the_one_that_figures_are_of() {
+    let runs = [3, 1].into_iter().flat_map(|seed| {
+        TICKS
+            .map(|(name, ticks)| to_user(name, ticks + seed * u64::from(name != "bare")).seed(seed))
+    });
+    let mut recording = recording(Machine::Lab, rungs(), runs.collect());
+    recording.manifest.environment.seeds = vec![3, 1];
+    let ladder = of(&recording);
+    assert_eq!(ladder.rungs[1].delta.map(|delta| delta.value), Some(103.0));
+    assert_eq!(ladder.rungs[1].delta_by_seed, [(3, 103.0), (1, 101.0)]);
+    // Without it there are no figures, rather than another one's.
+    recording.runs.retain(|run| run.seed == Some(1));
+    let ladder = of(&recording);
+    assert!(ladder.rungs.iter().all(|rung| rung.value.is_none()));
+}
+
+#[test]
 fn a_lab_says_at_which_seed_a_difference_is_another() {
     let runs = [1, 2, 3].into_iter().flat_map(|seed| {
         TICKS.map(|(name, ticks)| {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use exitpath_exits::Row;
+use exitpath_exits::ladder::is_locking;
 use exitpath_lab::Error as LabError;
 use exitpath_lab::boot::{Lab, Sink};
 use exitpath_lab::initramfs::Initramfs;
@@ -51,11 +52,13 @@ pub(super) struct Booted {
 }
 
 /// Rows of one vCPU are measured on one CPU, whatever else is in the table, so that a row's value
-/// does not depend on its company. Rows of several vCPUs, and those whose vCPU moves, get a boot with
-/// two CPUs where QEMU can, and are never recorded: see [`crate::trace::traceable`].
+/// does not depend on its company. Rows of several vCPUs, those whose vCPU moves, and what they are
+/// compared with get a boot with two CPUs where QEMU can, and are never recorded: see [`crate::trace::traceable`].
 pub(super) fn plan(plan: &Plan<'_>, seeds: &[u64], two_cpus: bool) -> Vec<Boot> {
     let rows = plan.rows.iter().copied();
-    let (several, single): (Rows, Rows) = rows.partition(|row| row.vcpus > 1 || row.cpus > 1);
+    // One vCPU that locks is what several are compared with.
+    let needs_two = |row: &&Row| row.vcpus > 1 || row.cpus > 1 || is_locking(row);
+    let (several, single): (Rows, Rows) = rows.partition(needs_two);
     let one = &plan.settings;
     let mut kinds = vec![(1, single, one.clone(), plan.plugin)];
     if two_cpus {

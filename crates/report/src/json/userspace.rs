@@ -32,6 +32,10 @@ pub struct Userspace<'a> {
     pub interaction_ci95: Option<[f64; 2]>,
     /// In the lab, the functions it is in.
     pub interaction_functions: Vec<Change<'a>>,
+    /// In the lab, what of the interaction the functions do not explain.
+    pub interaction_unexplained: Option<i64>,
+    /// How far to trust the sum: no further than any rung of it.
+    pub sum_verdict: Option<&'static str>,
     /// One object per number of vCPUs and lock.
     pub locking: Vec<LockingObject<'a>>,
     /// What `exits_per_unit` counts by: `second`, or `10^9 instructions`.
@@ -74,8 +78,12 @@ pub struct RungObject<'a> {
     pub functions: Vec<Change<'a>>,
     /// In the lab, what of the difference the functions do not explain.
     pub unexplained: Option<i64>,
+    /// CPUs of the machine it was measured on.
+    pub cpus: u32,
     /// `clean`, `usable`, `void` or `skipped`.
     pub verdict: &'static str,
+    /// The same of the difference: the worse of the two rungs'.
+    pub delta_verdict: &'static str,
     /// What a reader should know.
     pub notes: &'a [String],
 }
@@ -189,7 +197,9 @@ pub fn userspace<'a>(
                     .explained
                     .as_ref()
                     .map(|explained| explained.unexplained),
+                cpus: rung.summary.cpus,
                 verdict: verdict(rung.summary.verdict),
+                delta_verdict: verdict(rung.delta_verdict),
                 notes: &rung.summary.notes,
             })
             .collect(),
@@ -199,6 +209,8 @@ pub fn userspace<'a>(
         interaction: value(sum.map(|sum| sum.interaction)),
         interaction_ci95: interval(sum.map(|sum| sum.interaction)),
         interaction_functions: sum.map_or_else(Vec::new, |sum| changes(&sum.functions)),
+        interaction_unexplained: sum.and_then(|sum| sum.unexplained),
+        sum_verdict: sum.map(|sum| verdict(sum.verdict)),
         locking: ladder
             .locking
             .iter()

@@ -56,10 +56,19 @@ impl Unit {
             .map_or_else(none, |factor| change((ticks * factor).round() as i64))
     }
 
+    /// A difference's interval.
     fn interval(&self, estimate: Option<Estimate>) -> String {
         let interval = estimate.and_then(|estimate| estimate.ci95);
         interval.map_or_else(none, |(lo, hi)| {
             format!("{} … {}", self.difference(lo), self.difference(hi))
+        })
+    }
+
+    /// A value's interval.
+    fn range(&self, estimate: Option<Estimate>) -> String {
+        let interval = estimate.and_then(|estimate| estimate.ci95);
+        interval.map_or_else(none, |(lo, hi)| {
+            format!("{} … {}", self.value(lo), self.value(hi))
         })
     }
 }
@@ -75,7 +84,7 @@ fn rungs(unit: &Unit, rungs: &[Rung]) -> String {
     if traced {
         header.extend(["kernel", "libc", "VMM"]);
     }
-    header.extend(["state reloads", "verdict", "what it is"]);
+    header.extend(["state reloads", "n", "verdict", "what it is"]);
     let to = if unit.lab { 3 } else { 4 };
     let mut table = new_table(&header, &[0, to, header.len() - 2, header.len() - 1]);
     for rung in rungs {
@@ -101,7 +110,8 @@ fn rungs(unit: &Unit, rungs: &[Rung]) -> String {
         }
         let reloads = rung.witness.get("host_state_reload");
         cells.push(reloads.map_or_else(none, |reloads| format!("{:.2}", reloads + 0.0)));
-        cells.push(json::verdict(rung.summary.verdict).to_owned());
+        cells.push(rung.value.map_or(0, |value| value.n).to_string());
+        cells.push(json::verdict(rung.delta_verdict).to_owned());
         cells.push(plain(&rung.summary.row.operation));
         table.add_row(cells);
     }
@@ -117,6 +127,19 @@ fn rungs(unit: &Unit, rungs: &[Rung]) -> String {
         );
     }
     text.push_str("\nstate reloads: KVM's host_state_reload per operation: 0 where the exit stays in the kernel, 1 where it leaves it");
+    let n = if unit.lab { "seeds" } else { "runs" };
+    let _ = write!(
+        text,
+        "\nn: {n}; verdict: of the rung and of the one it is compared with, the worse"
+    );
+    let two: Vec<String> = rungs
+        .iter()
+        .filter(|rung| unit.lab && rung.summary.cpus > 1)
+        .map(|rung| plain(&rung.summary.row.name))
+        .collect();
+    if !two.is_empty() {
+        let _ = write!(text, "\non 2 CPUs: {}; others on 1", two.join(", "));
+    }
     text
 }
 
@@ -129,7 +152,8 @@ fn add_up(text: &mut String, unit: &Unit, sum: &Sum) {
         };
         let interval = match estimate.ci95 {
             None => String::new(),
-            Some(_) => format!("  ({})", unit.interval(Some(estimate))),
+            Some(_) if signed => format!("  ({})", unit.interval(Some(estimate))),
+            Some(_) => format!("  ({})", unit.range(Some(estimate))),
         };
         format!(" {name:<16} {value:>12}{interval}\n")
     };
@@ -138,8 +162,18 @@ fn add_up(text: &mut String, unit: &Unit, sum: &Sum) {
     text.push_str(&line("sum of layers", sum.sum_of_deltas, true));
     text.push_str(&line("interaction", sum.interaction, true));
     text.push_str(&line("= all_on", sum.all_on, false));
-    if !sum.functions.is_empty() {
-        push_wrapped(text, &format!("interaction: {}", changes(&sum.functions)));
+    if sum.verdict > Verdict::Usable {
+        push_wrapped(text, "void: a rung of the sum is; it means nothing");
+    }
+    if let Some(unexplained) = sum.unexplained.filter(|_| !sum.functions.is_empty()) {
+        let rest = match unexplained {
+            0 => String::new(),
+            rest => format!("; not explained {}", change(rest)),
+        };
+        push_wrapped(
+            text,
+            &format!("interaction: {}{rest}", changes(&sum.functions)),
+        );
     }
 }
 
@@ -188,9 +222,10 @@ fn locking(unit: &Unit, rows: &[Locking]) -> String {
         "95 % interval",
         "exits per second",
         "to one vCPU",
+        "n",
         "verdict",
     ];
-    let mut table = new_table(&header, &[1, 6]);
+    let mut table = new_table(&header, &[1, 7]);
     for row in rows {
         let alone = rows
             .iter()
@@ -201,9 +236,10 @@ fn locking(unit: &Unit, rows: &[Locking]) -> String {
             row.vcpus.to_string(),
             plain(&row.lock),
             unit.estimate(row.per_exit),
-            unit.interval(row.per_exit),
+            unit.range(row.per_exit),
             rate(row).map_or_else(none, count),
             ratio.map_or_else(none, |(all, one)| format!("{:.2} ×", all / one)),
+            row.per_exit.map_or(0, |value| value.n).to_string(),
             json::verdict(row.verdict).to_owned(),
         ]);
     }

@@ -1,14 +1,19 @@
 //! The device model of the ladder: one device for the port, and three ways to find it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use exitpath_exits::ladder::{Dispatch, TREE_OBJECTS};
 use exitpath_exits::layout::{MAX_VCPUS, port};
 
-/// Port ranges in the interval map.
-const RANGES: u16 = 64;
+/// A hash table as Rust's usual one, but for its keys' secret: with one, the instructions that a
+/// lookup takes would be another number in each process.
+type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
+/// Port ranges in the interval map, the devices' included.
+const RANGES: usize = 64;
 /// Ports of a range, but for the devices' own.
 const RANGE_LENGTH: u16 = 8;
 /// Where the devices' objects are in the tree, by their numbers.
@@ -62,11 +67,14 @@ impl Default for Model {
     fn default() -> Model {
         let devices: Vec<Device> = (0..=MAX_VCPUS).map(|_| Device::default()).collect();
         let mut map = BTreeMap::new();
-        for range in 0..RANGES {
-            map.insert(range * RANGE_LENGTH * 8, (RANGE_LENGTH, None));
-        }
         for number in 0..devices.len() {
             map.insert(port_of(number), (4, Some(number)));
+        }
+        for range in 0.. {
+            if map.len() == RANGES {
+                break;
+            }
+            map.insert(range * RANGE_LENGTH * 8, (RANGE_LENGTH, None));
         }
         let tree = Tree::new(devices.len());
         let resolved = tree.by_path(&path_of(0)).unwrap_or(0);
@@ -152,14 +160,16 @@ struct Object {
 impl Tree {
     /// A tree of [`TREE_OBJECTS`]: a machine, its devices, and what these consist of.
     fn new(devices: usize) -> Tree {
-        let types = HashMap::from([
+        let types = [
             ("object", None),
             ("container", Some("object")),
             (OTHER_TYPE, Some("object")),
             ("device", Some("object")),
             ("sys-bus-device", Some("device")),
             (DEVICE_TYPE, Some("sys-bus-device")),
-        ]);
+        ]
+        .into_iter()
+        .collect();
         let mut tree = Tree {
             objects: Vec::new(),
             types,
@@ -197,7 +207,7 @@ impl Tree {
         let new = self.objects.len();
         self.objects.push(Object {
             type_name,
-            children: HashMap::new(),
+            children: HashMap::default(),
             device,
         });
         if let Some(parent) = parent {

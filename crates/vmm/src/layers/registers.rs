@@ -37,7 +37,8 @@ struct Fields {
 }
 
 impl Registers {
-    /// The registers as they are before the first entry.
+    /// The registers as they are before the first entry. Each call that the loop makes is made once,
+    /// as the loop does not look at what they come back with.
     pub(super) fn new(
         fd: &VcpuFd,
         run: *mut kvm_run,
@@ -45,10 +46,24 @@ impl Registers {
     ) -> Result<Box<Registers>, Error> {
         let mut registers = Box::new(Registers {
             general: fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?,
-            special: fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?,
-            extended: fd.get_xsave().map_err(Error::kvm("KVM_GET_XSAVE"))?,
             ..Registers::default()
         });
+        if matches!(which, Which::General | Which::Special | Which::Full) {
+            let set = fd.set_regs(&registers.general);
+            set.map_err(Error::kvm("KVM_SET_REGS"))?;
+        }
+        if matches!(which, Which::Special | Which::Full) {
+            registers.special = fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
+            let set = fd.set_sregs(&registers.special);
+            set.map_err(Error::kvm("KVM_SET_SREGS"))?;
+        }
+        if which == Which::Full {
+            registers.extended = fd.get_xsave().map_err(Error::kvm("KVM_GET_XSAVE"))?;
+            // SAFETY: KVM reads no more than this: the CPU features that need more are enabled for
+            // no guest of exitpath.
+            let set = unsafe { fd.set_xsave(&registers.extended) };
+            set.map_err(Error::kvm("KVM_SET_XSAVE"))?;
+        }
         mirror_fields(&registers.general, &mut registers.fields);
         registers.block = registers.general;
         // SAFETY: `run` is the shared page of `fd`'s vCPU; the caller has it exclusively.
