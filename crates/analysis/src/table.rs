@@ -181,6 +181,7 @@ fn summarise_row(recording: &Recording, row: &RowInfo, runs: &[&Run]) -> RowSumm
 /// Fills in what the runs that measured something say, and what speaks against it.
 fn apply(summary: &mut RowSummary, recording: &Recording, runs: &[&Run], measured: &[&Run]) {
     counts::count(summary, measured);
+    counts::check_wakeups(summary, measured);
     let environment = &recording.manifest.environment;
     match recording.manifest.machine {
         Machine::Lab => {

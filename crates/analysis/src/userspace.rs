@@ -33,13 +33,10 @@ const WITNESSES: [&str; 8] = [
     "host_state_reload",
     "preemption_reported",
     "preemption_other",
-    WAKEUPS,
+    "kick.wakeups",
     "vmm.voluntary_switches",
     "vmm.involuntary_switches",
 ];
-/// How often the reader of a kick's eventfd was woken, and how many kicks it took.
-const WAKEUPS: &str = "kick.wakeups";
-const TAKEN: &str = "kick.taken";
 /// Rates below this are nothing.
 const NEGLIGIBLE: f64 = 0.005;
 
@@ -135,7 +132,7 @@ pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, Path
     let values = values(recording, value);
     let rates = self::values(recording, |run, _| rate(run));
     let paths = explain::Paths::of(recording, phases)?;
-    let summaries = checked(recording);
+    let summaries = summarise(recording);
     let verdict_of = |name: &str| {
         let of_name = |summary: &&RowSummary| summary.row.name == name;
         summaries
@@ -191,27 +188,6 @@ pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, Path
         sum,
         locking,
     })
-}
-
-/// What the table of exits says of each row, and of kicks what only a ladder asks for: that each of
-/// them was taken by itself.
-fn checked(recording: &Recording) -> Vec<RowSummary> {
-    let mut summaries = summarise(recording);
-    for summary in &mut summaries {
-        let runs: Vec<&Run> = done(recording, &summary.row.name).collect();
-        let count = |name: &str| {
-            let counted = runs.iter().filter_map(|run| run.counters.get(name));
-            counted.map(|&count| count as f64).sum::<f64>()
-        };
-        let (taken, wakeups) = (count(TAKEN), count(WAKEUPS));
-        if taken > 0.0 && wakeups < taken * (1.0 - NEGLIGIBLE) {
-            summary.verdict = summary.verdict.max(Verdict::Void);
-            summary.notes.push(format!(
-                "its reader was woken {wakeups} times for {taken} kicks: it did not take the CPU over at each"
-            ));
-        }
-    }
-    summaries
 }
 
 fn notes_on_locking(summary: RowSummary, lab: bool) -> Vec<String> {

@@ -8,7 +8,7 @@ use exitpath_analysis::path::PhaseTable;
 use exitpath_analysis::table::Verdict;
 use exitpath_analysis::userspace::{Ladder, ladder};
 use exitpath_exits::Row;
-use exitpath_exits::ladder::{ALL_ON_RUNG, PARTS, RUNGS};
+use exitpath_exits::ladder::{ALL_ON_RUNG, PARTS, RUNGS, is_locking};
 use exitpath_lab::plugin::Plugin;
 use exitpath_recording::Recording;
 
@@ -90,6 +90,11 @@ fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
             // Whether they add up belongs to it.
             wanted.extend(PARTS);
         }
+        if let Some(rung) = rung.filter(|rung| is_locking(rung)) {
+            let alone = |other: &&Row| is_locking(other) && other.vcpus == 1 && other.rung == rung.rung;
+            wanted.extend(RUNGS.iter().find(alone).map(|alone| alone.name));
+            wanted = without_repetition(wanted);
+        }
         let reference = rung.and_then(|rung| rung.rung?.reference);
         wanted.extend(reference.filter(|reference| !wanted.contains(reference)));
         at += 1;
@@ -98,6 +103,16 @@ fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
         .iter()
         .filter(|rung| wanted.contains(&rung.name))
         .collect())
+}
+
+fn without_repetition(names: Vec<&str>) -> Vec<&str> {
+    let mut once: Vec<&str> = Vec::new();
+    for name in names {
+        if !once.contains(&name) {
+            once.push(name);
+        }
+    }
+    once
 }
 
 /// Shows the ladder of a recording. One in which no rung could be measured is an error.

@@ -340,7 +340,8 @@ const fn disks(name: &'static str, count: u32, iothreads: IoThreads) -> Row {
         _ => guest::disks_8::program as fn() -> crate::Program,
     };
     Row {
-        exits: (0.0, 1e9),
+        // Each request is a kick.
+        exits: ((REQUESTS * count as u64) as f64, 1e9),
         interrupts: true,
         max_samples: 20,
         cpus: 1,
@@ -420,7 +421,7 @@ pub const KICKS: &[Row] = &[
         ..to_eventfd("kick_lost", "", Part::Wakeup, WILDCARD_PIO) },
     Row { consumer: Some(Consumer { placement: Placement::Beside, takes: 40 }),
         kick: Some(Kick { part: Part::Check, how: "behind", at: PIO, ..KICK }),
-        ..to_eventfd("kick_behind", "", Part::Waited, WILDCARD_PIO) },
+        ..to_eventfd("kick_behind", "", Part::Cost, WILDCARD_PIO) },
     Row { kick: Some(Kick { part: Part::Check, how: "stalled", at: Address::Pio(port::DOORBELL), value: 0,
             disks: Some(Disks { count: 1, iothreads: IoThreads::Each, completes: 100 }), ..KICK }), ..STALLED },
 ];

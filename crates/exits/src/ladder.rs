@@ -304,7 +304,8 @@ const fn locked(name: &'static str, lock: Lock, vcpus: u8) -> Row {
         vcpus,
         // What the other vCPUs exit for goes by time.
         exits: if vcpus > 1 { (0.0, 1e9) } else { (1.0, 1.0) },
-        userspace_exits: if vcpus > 1 { (0.0, 1e9) } else { (1.0, 1.0) },
+        // The first vCPU's.
+        userspace_exits: (1.0, 1.0),
         rung: Some(Rung {
             layers: Layers {
                 lock,

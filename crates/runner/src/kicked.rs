@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use exitpath_exits::Row;
 use exitpath_exits::catalogue::Address;
-use exitpath_exits::kicks::{Consumer as Wanted, Handler, Part, Placement, REQUESTS};
+use exitpath_exits::kicks::{Consumer as Wanted, Handler, IoThreads, Part, Placement, REQUESTS};
 use exitpath_exits::layout::word;
 use exitpath_recording::{KickInfo, KickPart, Outcome, Run};
 use exitpath_vmm::disk::Bank;
@@ -79,6 +79,8 @@ pub(crate) fn answer(row: &Row, vm: &Vm, vcpu: &Vcpu) -> Result<(), Error> {
 #[derive(Debug)]
 pub(crate) struct Served {
     consumer: Option<Consumer>,
+    /// Whether an operation ends only when its kick was taken.
+    waits_in_operation: bool,
     bank: Option<Bank>,
     /// What is known of how they were set up, for the run's counters.
     facts: Vec<(&'static str, i64)>,
@@ -95,6 +97,7 @@ impl Served {
     ) -> Result<Option<Served>, Error> {
         let mut served = Served {
             consumer: None,
+            waits_in_operation: row.kick.is_some_and(|kick| kick.shares_clock()),
             bank: None,
             facts: Vec::new(),
         };
@@ -122,7 +125,7 @@ impl Served {
         if let Some(disks) = row.kick.and_then(|kick| kick.disks) {
             let seats = seats(settings)?;
             let bank = match Bank::start(vm, disks, &seats) {
-                Err(Error::System { .. }) if seats.iter().any(|seat| seat.first) => {
+                Err(Error::NotFirst { .. }) if seats.iter().any(|seat| seat.first) => {
                     run.notes.push(UNPRIVILEGED.to_owned());
                     Bank::start(vm, disks, &unprivileged(&seats))
                 }
@@ -140,6 +143,18 @@ impl Served {
             }
             let same = seats.iter().any(|seat| seat.first);
             served.facts.push((SAME_CPU, i64::from(same)));
+            let threads = match disks.iothreads {
+                IoThreads::Shared => 1,
+                IoThreads::Each => disks.count as usize,
+            };
+            served.facts.push(("disk.iothreads", threads as i64));
+            served.facts.push(("disk.cpus", threads.min(seats.len()) as i64));
+            if threads > seats.len() {
+                run.notes.push(format!(
+                    "{threads} I/O threads on {} CPU: what one each brings does not show",
+                    seats.len()
+                ));
+            }
         }
         Ok(Some(served))
     }
@@ -160,12 +175,14 @@ impl Served {
         };
         let seat = seats[0];
         self.facts.push((SAME_CPU, i64::from(seat.first)));
+        self.facts.push((FIRST, i64::from(seat.first)));
         let start = |seat| {
             let eventfd = vm.eventfd(0)?;
             Consumer::start(eventfd, vm.memory().clone(), seat, wanted.takes)
         };
         match start(seat) {
-            Err(Error::System { .. }) if seat.first => {
+            Err(Error::NotFirst { .. }) if seat.first => {
+                self.facts.push((FIRST, 0));
                 run.notes.push(UNPRIVILEGED.to_owned());
                 start(unprivileged(&[seat])[0])
             }
@@ -185,7 +202,7 @@ impl Served {
             run.counters.insert(name.to_owned(), value);
         }
         if let Some(consumer) = self.consumer.take() {
-            end_consumer(consumer, memory, watchdog, run);
+            end_consumer(consumer, self.waits_in_operation, memory, watchdog, run);
         }
         if let Some(bank) = self.bank.take() {
             end_bank(bank, run)?;
@@ -203,6 +220,8 @@ impl Served {
 
 /// Whether a consumer or I/O thread shares the vCPU's CPU.
 const SAME_CPU: &str = "kick.same_cpu";
+/// Whether a consumer takes its CPU over when it is woken (SCHED_FIFO).
+const FIRST: &str = "kick.fifo";
 const UNPRIVILEGED: &str = "the thread that serves the guest shares the vCPU's CPU and may not have SCHED_FIFO \
     (root may): when it runs is up to the scheduler";
 
@@ -236,7 +255,13 @@ fn unprivileged(seats: &[Seat]) -> Vec<Seat> {
     seats.iter().map(without).collect()
 }
 
-fn end_consumer(consumer: Consumer, memory: &Memory, watchdog: Duration, run: &mut Run) {
+fn end_consumer(
+    consumer: Consumer,
+    waits_in_operation: bool,
+    memory: &Memory,
+    watchdog: Duration,
+    run: &mut Run,
+) {
     // Each operation of such a row is one kick.
     let kicks = memory.word(word::PROGRESS);
     let taken = match &mut run.outcome {
@@ -255,13 +280,15 @@ fn end_consumer(consumer: Consumer, memory: &Memory, watchdog: Duration, run: &m
         }
         Outcome::Hung { reason } => {
             let taken = consumer.taken();
-            // The operation that did not end has kicked as well.
-            reason.push_str(&if taken.kicks > kicks {
+            // An operation that did not end may have kicked as well, and in one that waits for its
+            // consumer it has.
+            let begun = kicks + u64::from(waits_in_operation);
+            reason.push_str(&if taken.kicks >= begun {
                 format!("; its consumer took all {} kicks", taken.kicks)
             } else {
                 format!(
                     "; the wake-up of kick {} was lost: its consumer has taken {} in {} wake-ups",
-                    kicks + 1,
+                    taken.kicks + 1,
                     taken.kicks,
                     taken.wakeups
                 )
@@ -273,15 +300,18 @@ fn end_consumer(consumer: Consumer, memory: &Memory, watchdog: Duration, run: &m
     for (name, value) in [("kick.taken", taken.kicks), ("kick.wakeups", taken.wakeups)] {
         run.counters.insert(name.to_owned(), value as i64);
     }
-    if !consumer.stop(PATIENCE) {
-        run.notes
-            .push("the consumer's thread did not end: it may still take CPU time".to_owned());
+    match consumer.stop(PATIENCE) {
+        Ok(slept) => {
+            let slept = slept.map(|slept| ("kick.sleeps".to_owned(), slept as i64));
+            run.counters.extend(slept);
+        }
+        Err(error) => run.notes.push(error.to_string()),
     }
 }
 
 fn end_bank(mut bank: Bank, run: &mut Run) -> Result<(), Error> {
-    let accounts = bank.accounts();
     let stopped = bank.stop(PATIENCE);
+    let accounts = bank.accounts();
     let sum = |of: fn(&exitpath_vmm::disk::Account) -> u64| accounts.iter().map(of).sum::<u64>();
     let (requested, completed) = (sum(|a| a.requested), sum(|a| a.completed));
     for (name, value) in [

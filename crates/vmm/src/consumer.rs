@@ -9,6 +9,7 @@ use std::time::Duration;
 use exitpath_exits::layout::word;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::clock::clock;
 use crate::{Error, Memory, kick};
 
 /// Where a consumer's thread runs.
@@ -29,6 +30,15 @@ pub struct Taken {
     pub kicks: u64,
 }
 
+/// Times the calling thread has gone to sleep (getrusage(2), voluntary context switches).
+fn sleeps() -> Option<u64> {
+    // SAFETY: all zeroes is a valid structure, and the call only writes into it.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure outlives the call.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    (result == 0).then(|| u64::try_from(usage.ru_nvcsw).unwrap_or(0))
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
@@ -42,8 +52,8 @@ struct Shared {
 pub struct Consumer {
     eventfd: EventFd,
     shared: Arc<Shared>,
-    done: mpsc::Receiver<()>,
-    memory: Memory,
+    /// Told at the thread's end: how often it has slept.
+    done: mpsc::Receiver<Option<u64>>,
 }
 
 impl Consumer {
@@ -63,15 +73,17 @@ impl Consumer {
         let of_thread = eventfd
             .try_clone()
             .map_err(|_| Error::last_os("dup of an eventfd"))?;
-        let (state, seen) = (shared.clone(), memory.clone());
+        let state = shared.clone();
         std::thread::spawn(move || {
             let sat = seat.take();
             let go_on = sat.is_ok();
             let _ = tell.send(sat);
+            let before = sleeps();
             if go_on {
-                consume(&of_thread, &seen, &state, most);
+                consume(&of_thread, &memory, &state, most);
             }
-            let _ = finished.send(());
+            let slept = sleeps().zip(before).map(|(after, before)| after - before);
+            let _ = finished.send(slept);
         });
         seated
             .recv()
@@ -80,7 +92,6 @@ impl Consumer {
             eventfd,
             shared,
             done,
-            memory,
         })
     }
 
@@ -103,14 +114,31 @@ impl Consumer {
         self.taken()
     }
 
-    /// Ends the thread; whether it did end within `patience`.
-    pub fn stop(self, patience: Duration) -> bool {
+    /// Ends the thread, and says how often it has slept, where that is known.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`] where it does not end within `patience`.
+    pub fn stop(self, patience: Duration) -> Result<Option<u64>, Error> {
+        self.ask_to_stop();
+        match self.done.recv_timeout(patience) {
+            Ok(slept) => Ok(slept),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => Err(Error::Unexpected {
+                reason: "the consumer's thread did not end: it may still take CPU time".to_owned(),
+            }),
+        }
+    }
+
+    fn ask_to_stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
         let _ = self.eventfd.write(1);
-        let ended = self.done.recv_timeout(patience) != Err(RecvTimeoutError::Timeout);
-        // What waking it has put there is nobody's kick.
-        self.memory.set_word(word::STAMP, 0);
-        ended
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        // Nothing may outlive a run, however it ended.
+        self.ask_to_stop();
     }
 }
 
@@ -118,7 +146,8 @@ impl Seat {
     /// Puts the calling thread there.
     ///
     /// # Errors
-    /// [`Error::System`] where the kernel refuses.
+    /// [`Error::NotFirst`] where the thread may not have SCHED_FIFO, [`Error::System`] where the kernel
+    /// refuses the CPU.
     pub fn take(self) -> Result<(), Error> {
         if let Some(cpu) = self.cpu {
             kick::pin(cpu)?;
@@ -127,7 +156,9 @@ impl Seat {
             let priority = libc::sched_param { sched_priority: 1 };
             // SAFETY: the structure is valid and outlives the call, which is about this thread.
             if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) } != 0 {
-                return Err(Error::last_os("sched_setscheduler(SCHED_FIFO)"));
+                return Err(Error::NotFirst {
+                    source: std::io::Error::last_os_error(),
+                });
             }
         }
         Ok(())
@@ -162,11 +193,4 @@ fn consume(eventfd: &EventFd, memory: &Memory, shared: &Shared, most: u64) {
         shared.wakeups.fetch_add(1, Ordering::Release);
         shared.kicks.store(kicks, Ordering::Release);
     }
-}
-
-/// The host's clock as a guest reads it whose TSC has no offset.
-pub fn clock() -> u64 {
-    // SAFETY: every CPU that KVM runs on has RDTSC, and Linux allows it to user space unless a
-    // process has asked otherwise for itself (PR_SET_TSC), which this one has not.
-    unsafe { core::arch::x86_64::_rdtsc() }
 }

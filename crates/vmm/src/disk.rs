@@ -125,18 +125,19 @@ impl Bank {
                     return;
                 }
             };
-            let _ = done.send(
-                Server {
-                    ring,
-                    disks: group,
-                    memory,
-                    progress,
-                    stop: stopped,
-                    stop_count: Box::new(0),
-                    most,
-                }
-                .serve(),
-            );
+            let mut server = Server {
+                ring,
+                disks: group,
+                memory,
+                progress,
+                stop: stopped,
+                stop_count: Box::new(0),
+                most,
+                under_way: 0,
+            };
+            let served = server.serve();
+            server.settle();
+            let _ = done.send(served);
         });
         ready
             .recv()
@@ -259,17 +260,20 @@ struct Server {
     stop: EventFd,
     stop_count: Box<u64>,
     most: u64,
+    /// Reads into guest memory that are not back yet.
+    under_way: usize,
 }
 
 impl Server {
-    fn serve(mut self) -> Result<(), Error> {
+    fn serve(&mut self) -> Result<(), Error> {
         let stop = (self.stop.as_raw_fd(), &raw mut *self.stop_count);
         self.read_eventfd(stop, STOP)?;
         for i in 0..self.disks.len() {
             self.listen(i)?;
         }
         let mut completions = Vec::new();
-        loop {
+        let mut stopping = false;
+        while !(stopping && self.under_way == 0) {
             match self.ring.submit_and_wait(1) {
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -278,7 +282,11 @@ impl Server {
             completions.extend(self.ring.completion().map(|c| (c.user_data(), c.result())));
             for (what, result) in completions.drain(..) {
                 if what == STOP {
-                    return Ok(());
+                    stopping = true;
+                    continue;
+                }
+                if what & DOORBELL == 0 {
+                    self.under_way -= 1;
                 }
                 if result < 0 {
                     let source = std::io::Error::from_raw_os_error(-result);
@@ -292,6 +300,21 @@ impl Server {
                     self.complete(i, what >> 40, result as u64)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Waits for the reads that are under way where `serve` ended early. They are of files in memory.
+    fn settle(&mut self) {
+        while self.under_way > 0 {
+            if self.ring.submit_and_wait(1).is_err() {
+                // Nobody knows where they are: keep what they write to for good.
+                std::mem::forget(self.memory.clone());
+                return;
+            }
+            let back = self.ring.completion().map(|c| c.user_data());
+            let reads = back.filter(|what| what & (DOORBELL | STOP) == 0).count();
+            self.under_way -= reads.min(self.under_way);
         }
     }
 
@@ -343,6 +366,7 @@ impl Server {
                 .build()
                 .user_data(place << 40 | i as u64);
             self.push(&read)?;
+            self.under_way += 1;
             self.disks[i].taken = request + 1;
         }
         Ok(())
@@ -363,17 +387,19 @@ impl Server {
             disk.used += 1;
         }
         if disk.used != before {
-            self.memory.store(disk.queue() + USED, disk.used);
+            // Counted first: the guest may end on what it is told.
             let progress = &self.progress[disk.index];
             progress.completed.store(disk.used, Ordering::Release);
+            self.memory.store(disk.queue() + USED, disk.used);
         }
         Ok(())
     }
 
     fn push(&mut self, entry: &io_uring::squeue::Entry) -> Result<(), Error> {
         // SAFETY: what the kernel writes to is guest memory, checked against its slot and kept by
-        // `self.memory`, or a word on the heap that belongs to `self`. Both live until the ring is
-        // dropped, before which no other field is: it is the first.
+        // `self.memory`, or a word on the heap that belongs to `self`. Neither goes before
+        // all reads into guest memory are back (`serve`, `settle`); reads of eventfds wait for a poll and are done by
+        // this very thread, in `submit_and_wait` or not at all.
         let pushed = unsafe { self.ring.submission().push(entry) };
         pushed.map_err(|_| Error::Unexpected {
             reason: "an I/O thread's ring is full".to_owned(),

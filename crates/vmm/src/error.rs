@@ -51,6 +51,12 @@ pub enum Error {
         "this process may open no more files (`ulimit -n`): raise that limit, or ask for fewer ioeventfds with --eventfds"
     )]
     NoFilesLeft,
+    /// A thread may not take its CPU over when it is woken.
+    #[error("sched_setscheduler(SCHED_FIFO): {source}: root may (CAP_SYS_NICE)")]
+    NotFirst {
+        /// The errno.
+        source: std::io::Error,
+    },
     /// io_uring is not to be had.
     #[error(
         "io_uring cannot be used here ({source}): the kernel may lack it, kernel.io_uring_disabled may forbid it, or a seccomp filter, as in most containers"

@@ -6,8 +6,10 @@ use crate::Error;
 /// and their statistics, what the program reads for a moment.
 const OTHERS: u64 = 64;
 
-/// Makes sure that so many eventfds can be open at once: the soft limit is raised up to the hard one,
-/// and that too where this process may (CAP_SYS_RESOURCE).
+/// Linux's default of fs.nr_open, the most that any process may have.
+const NR_OPEN: u64 = 1 << 20;
+
+/// Makes sure that so many eventfds can be open at once: the soft limit is raised, up to the hard one.
 ///
 /// # Errors
 /// [`Error::TooManyFiles`] where the limit stays below that.
@@ -26,7 +28,7 @@ pub fn allow(eventfds: u64) -> Result<(), Error> {
     }
     let wanted = libc::rlimit {
         rlim_cur: needed,
-        rlim_max: limit.rlim_max.max(needed),
+        rlim_max: limit.rlim_max,
     };
     // SAFETY: the structure is valid and outlives the call.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } != 0 {
@@ -35,6 +37,23 @@ pub fn allow(eventfds: u64) -> Result<(), Error> {
             needed,
             allowed: limit.rlim_max,
         });
+    }
+    Ok(())
+}
+
+/// Lets the process have as many files as the kernel allows any, where it may (CAP_SYS_RESOURCE): for
+/// the lab, which belongs to the process.
+///
+/// # Errors
+/// [`Error::System`] where the kernel refuses.
+pub fn lift_limit() -> Result<(), Error> {
+    let limit = libc::rlimit {
+        rlim_cur: NR_OPEN,
+        rlim_max: NR_OPEN,
+    };
+    // SAFETY: the structure is valid and outlives the call.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(Error::last_os("setrlimit(RLIMIT_NOFILE)"));
     }
     Ok(())
 }

@@ -73,12 +73,6 @@ impl Layered {
         };
         let layers = layers_of(position);
         let run: *mut kvm_run = vcpu.fd.get_kvm_run();
-        match layers.signal {
-            Signal::None => {}
-            Signal::Mask => signal::mask(&vcpu.fd)?,
-            // SAFETY: the vCPU owns this, and forgets it before its page goes.
-            Signal::ImmediateExit => unsafe { signal::request_by(run) },
-        }
         if layers.extra == Extra::ImmediateExit {
             // SAFETY: the descriptor is this vCPU's and `run` its shared page.
             let result = unsafe { run_without_entry(vcpu.fd.as_raw_fd(), run) };
@@ -90,7 +84,7 @@ impl Layered {
                 });
             }
         }
-        Ok(Some(Layered {
+        let layered = Layered {
             run: LOOPS[position],
             model: model.clone(),
             registers: Registers::new(&vcpu.fd, run, layers.registers)?,
@@ -100,7 +94,14 @@ impl Layered {
                 cpus.to_vec()
             },
             moves: 0,
-        }))
+        };
+        match layers.signal {
+            Signal::None => {}
+            Signal::Mask => signal::mask(&vcpu.fd)?,
+            // SAFETY: the vCPU owns `layered`, which forgets it before the page goes.
+            Signal::ImmediateExit => unsafe { signal::request_by(run) },
+        }
+        Ok(Some(layered))
     }
 
     /// Runs the guest until it writes to the control port or the vCPU is asked to stop.
@@ -273,10 +274,12 @@ unsafe fn exit_of(result: isize, run: *mut kvm_run) -> Exit {
 }
 
 fn value(data: &[u8]) -> u32 {
-    let mut bytes = [0; 4];
-    let length = data.len().min(4);
-    bytes[..length].copy_from_slice(&data[..length]);
-    u32::from_le_bytes(bytes)
+    match *data {
+        [low] => u32::from(low),
+        [low, high] => u32::from(u16::from_le_bytes([low, high])),
+        [a, b, c, d, ..] => u32::from_le_bytes([a, b, c, d]),
+        _ => 0,
+    }
 }
 
 #[cold]

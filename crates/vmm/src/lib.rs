@@ -21,7 +21,8 @@ mod stats;
 mod vcpu;
 mod vm;
 
-pub use consumer::{Consumer, Seat, Taken, clock};
+pub use clock::clock;
+pub use consumer::{Consumer, Seat, Taken};
 pub use devices::Devices;
 pub use error::Error;
 pub use kvm::Kvm;

@@ -5,14 +5,17 @@ use std::os::fd::AsRawFd;
 use exitpath_exits::kicks::{Disks, Handler, Many};
 use exitpath_exits::layout::{TEST_VECTOR, port};
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KvmIrqRouting, kvm_irq_routing_entry,
-    kvm_irq_routing_irqchip, kvm_irqchip, kvm_msi,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVMIO, KvmIrqRouting, kvm_irq_routing_entry,
+    kvm_irq_routing_irqchip, kvm_interrupt, kvm_irqchip, kvm_msi,
 };
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::ioctl::ioctl_with_ref;
 
 use crate::vm::{MSI_ADDRESS, register_at};
 use crate::{Error, Vcpu, Vm};
+
+vmm_sys_util::ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
 
 /// The interrupt line of the rows that raise one: a pin of the I/O APIC.
 const LINE_GSI: u32 = 5;
@@ -129,6 +132,26 @@ impl Vm {
                     .map_err(Error::kvm("KVM_SIGNAL_MSI"))
             }
             Handler::Interrupt => vcpu.inject(TEST_VECTOR),
+        }
+    }
+}
+
+impl Vcpu {
+    /// Injects an external interrupt, in a VM whose interrupt controllers are the VMM's.
+    ///
+    /// # Errors
+    /// Where KVM refuses.
+    pub fn inject(&self, vector: u8) -> Result<(), Error> {
+        let interrupt = kvm_interrupt {
+            irq: u32::from(vector),
+        };
+        // SAFETY: the structure is a valid `struct kvm_interrupt` that outlives the call.
+        match unsafe { ioctl_with_ref(&self.fd, KVM_INTERRUPT(), &interrupt) } {
+            0 => Ok(()),
+            _ => Err(Error::Kvm {
+                operation: "KVM_INTERRUPT",
+                source: std::io::Error::last_os_error(),
+            }),
         }
     }
 }

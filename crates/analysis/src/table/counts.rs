@@ -26,6 +26,10 @@ const STRAY: f64 = 0.25;
 /// Below this much per operation there is no exit, above one minus it there is one each time.
 /// Between them some operations make one and others none.
 const SELDOM: f64 = 0.1;
+/// Share of kicks that met a consumer awake from which on that is said, and from which on the figure
+/// mixes two costs.
+const MET_AWAKE: f64 = 0.005;
+const OFTEN_AWAKE: f64 = 0.05;
 
 /// What the counters say of some runs, per operation.
 struct PerOp {
@@ -113,6 +117,36 @@ pub(super) fn count(summary: &mut RowSummary, runs: &[&Run]) {
         summary.exits_per_op = counts.exits.map(|exits| exits.max(0.0));
         summary.userspace_exits_per_op = Some(counts.userspace_exits);
         summary.handled_by = counts.handled_by(summary);
+    }
+}
+
+/// A kick that meets a consumer that is awake already costs less than one that wakes it.
+pub(super) fn check_wakeups(summary: &mut RowSummary, runs: &[&Run]) {
+    let count = |name: &str| {
+        let counted = runs.iter().filter_map(|run| run.counters.get(name));
+        counted.map(|&count| count as f64).sum::<f64>()
+    };
+    let (taken, wakeups) = (count("kick.taken"), count("kick.wakeups"));
+    // What it slept for is known since it is counted at the thread's end.
+    let sleeps = runs
+        .iter()
+        .any(|run| run.counters.contains_key("kick.sleeps"))
+        .then(|| count("kick.sleeps"));
+    let woken = sleeps.map_or(wakeups, |sleeps| sleeps.min(wakeups));
+    let awake = 1.0 - woken / taken;
+    if taken > 0.0 && awake > MET_AWAKE {
+        let verdict = if awake > OFTEN_AWAKE {
+            Verdict::Void
+        } else {
+            Verdict::Usable
+        };
+        summary.doubt(
+            verdict,
+            format!(
+                "the consumer was woken {woken} times for {taken} kicks: others met it awake, or it did not \
+                 run in time"
+            ),
+        );
     }
 }
 

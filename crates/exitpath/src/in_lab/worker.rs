@@ -83,6 +83,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     };
     let plan = std::fs::read(PLAN_FILE).map_err(|error| broken(&error))?;
     let plan: WorkerPlan = serde_json::from_slice(&plan).map_err(|error| broken(&error))?;
+    exitpath_vmm::files::lift_limit()?;
     let kvm = Kvm::open()?;
     let mut runs = Vec::new();
     for (id, name) in (0..).zip(&plan.order) {

@@ -4,6 +4,15 @@
 //! that wait for their consumer store how long it took in place of the bracket's length: the
 //! consumer's clock is the guest's (see [`Kick`](super::Kick)).
 
+/// Waits until the consumer has taken all kicks: the next one would meet it awake. Each operation
+/// until now was one.
+macro_rules! wait_until_taken {
+    () => {
+        "4:\nmov rbx, qword ptr [{PROGRESS}]\ncmp qword ptr [{SEQUENCE}], rbx\njae 5f\n\
+         cmp qword ptr [{YIELD}], 0\nje 4b\npause\njmp 4b\n5:\n"
+    };
+}
+
 /// Gives a consumer time to fall asleep again.
 macro_rules! let_it_sleep {
     () => {
@@ -50,19 +59,23 @@ guest_program! { kick_pio, setup: load_port!(), op: "out dx, ax",
 guest_program! { kick_mmio, setup: load_address!(), op: "mov word ptr [rdi], ax",
     consts: { KICK_AT = CONTROL + word::KICK_AT, KICK_VALUE = CONTROL + word::KICK_VALUE },
 }
-guest_program! { kick_pio_waited, before: let_it_sleep!(), setup: load_port!(), op: "out dx, ax",
+guest_program! { kick_pio_waited,
+    before: concat!(wait_until_taken!(), let_it_sleep!()), setup: load_port!(), op: "out dx, ax",
     consts: {
         KICK_AT = CONTROL + word::KICK_AT,
         KICK_VALUE = CONTROL + word::KICK_VALUE,
+        SEQUENCE = CONTROL + word::SEQUENCE,
         YIELD = CONTROL + word::YIELD,
         SPIN = crate::kicks::SLEEP_TICKS,
     },
 }
 guest_program! { kick_mmio_waited,
-    before: let_it_sleep!(), setup: load_address!(), op: "mov word ptr [rdi], ax",
+    before: concat!(wait_until_taken!(), let_it_sleep!()),
+    setup: load_address!(), op: "mov word ptr [rdi], ax",
     consts: {
         KICK_AT = CONTROL + word::KICK_AT,
         KICK_VALUE = CONTROL + word::KICK_VALUE,
+        SEQUENCE = CONTROL + word::SEQUENCE,
         YIELD = CONTROL + word::YIELD,
         SPIN = crate::kicks::SLEEP_TICKS,
     },
