@@ -2,23 +2,30 @@
 //! what disks can do, and what it takes to tell the guest.
 //!
 //! A value is that of the table of exits ([`summarise`]): on a host the mean of the runs' means with its
-//! interval over runs, in the lab the median, which is the value that nearly all samples have. Rows
-//! whose guest stores the consumer's time have no empty bracket to take off, and the table of exits
-//! takes off what the guest stores as one, which is the bracket's own cost.
+//! interval over runs, in the lab the median, which is the value that nearly all samples have. Off the
+//! consumer's time, too, comes the empty bracket; what that has more than the time is the clock's
+//! second reading.
 
 use std::collections::BTreeMap;
 
-use exitpath_recording::{KickInfo, KickPart, Machine, Recording};
+use exitpath_recording::{KickInfo, KickPart, Machine, Outcome, Recording, Run};
 
+use crate::stats::{self, Confidence};
 use crate::table::{RowSummary, Verdict, summarise};
 
 /// Counter that is 1 where what serves the guest shares its vCPU's CPU.
 const SAME_CPU: &str = "kick.same_cpu";
+/// Counters that are no counts: of those the largest of all runs is told.
+const FACTS: [&str; 4] = [SAME_CPU, "kick.fifo", "disk.iothreads", "disk.cpus"];
 /// Counters that bear witness, each summed over a row's runs.
-const WITNESSES: [&str; 6] = [
+const WITNESSES: [&str; 10] = [
     "kick.taken",
     "kick.wakeups",
+    "kick.sleeps",
     SAME_CPU,
+    "kick.fifo",
+    "disk.iothreads",
+    "disk.cpus",
     "disk.requested",
     "disk.completed",
     "disk.wakeups",
@@ -26,11 +33,14 @@ const WITNESSES: [&str; 6] = [
 /// Instructions of a virtual second in the lab.
 pub const VIRTUAL_SECOND: f64 = 1e9;
 /// Growth from the least to the largest number of ioeventfds, as a share of the first value, that is
-/// still flat.
+/// still flat, on a host.
 const FLAT: f64 = 0.02;
-/// So many times the average doubling's growth, and the last doubling says that it is not the
-/// logarithm that it grows by: a line's last doubling is half of all its growth.
-const FASTER: f64 = 2.0;
+/// The same in the lab, in instructions: where buffers lie makes as many.
+const FLAT_IN_LAB: f64 = 16.0;
+/// Numbers of ioeventfds of which one can tell how a value grows.
+const ENOUGH: usize = 4;
+/// So much better one law has to fit than the other (residual sums of squares).
+const BETTER: f64 = 1.5;
 /// Ratios this close to 1 say that there is no difference.
 const SAME: f64 = 0.05;
 
@@ -89,11 +99,12 @@ pub struct Trend {
 pub enum Shape {
     /// Next to nothing is added.
     Flat,
-    /// Each doubling adds about the same, as a binary search does.
+    /// Each doubling adds about the same, as a binary search does: a + b·log n fits better.
     Logarithmic,
-    /// The last doubling adds more than those before: it grows with their number.
+    /// It grows with their number: a + b·n fits better.
     Steeper,
-    /// There are too few numbers to tell the last two apart, or it falls.
+    /// There are too few numbers to tell those two apart, it falls, or the interval of the first
+    /// reaches that of the last.
     Unclear,
 }
 
@@ -104,6 +115,23 @@ pub struct Ratio {
     pub disks: u32,
     /// Requests per second with a thread each over those with one for all.
     pub each_to_shared: f64,
+    /// Its 95 % interval over blocks, on a host with more than one.
+    pub ci95: Option<(f64, f64)>,
+    /// What that says.
+    pub finding: Finding,
+}
+
+/// What a ratio says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// It is 1, but for 5 %.
+    Same,
+    /// It is more.
+    More,
+    /// It is less.
+    Less,
+    /// Its interval leaves that open, or there is none.
+    Undecided,
 }
 
 /// All tables of `exitpath kick`. One that was not asked for is empty.
@@ -143,18 +171,17 @@ impl Kicks {
 
 /// The tables of a recording. Rows that are no part of `exitpath kick` are left out.
 pub fn kicks(recording: &Recording) -> Kicks {
-    let mut parts: BTreeMap<u8, Vec<Line>> = BTreeMap::new();
+    let mut lines: Vec<Line> = Vec::new();
     for summary in summarise(recording) {
-        let Some(info) = summary.row.kick.clone() else {
-            continue;
-        };
-        let key = key(info.part);
-        parts
-            .entry(key)
-            .or_default()
-            .push(line(recording, summary, info));
+        if let Some(info) = summary.row.kick.clone() {
+            lines.push(line(recording, summary, info));
+        }
     }
-    let mut take = |part| parts.remove(&key(part)).unwrap_or_default();
+    let mut take = |part: KickPart| -> Vec<Line> {
+        lines
+            .extract_if(.., |line| line.info.part == part)
+            .collect()
+    };
     let (mut waited, mut wakeup) = (take(KickPart::Waited), take(KickPart::Wakeup));
     let kicks = take(KickPart::Cost).into_iter().map(|cost| Kicked {
         waited: named(&mut waited, &cost.info.how),
@@ -165,17 +192,13 @@ pub fn kicks(recording: &Recording) -> Kicks {
     let (scaling, disks) = (take(KickPart::Scaling), take(KickPart::Disks));
     Kicks {
         kicks,
-        trends: trends(&scaling),
-        ratios: ratios(&disks),
+        trends: trends(&scaling, recording.manifest.machine == Machine::Lab),
+        ratios: ratios(recording, &disks),
         scaling,
         disks,
         completions: take(KickPart::Completion),
         checks: take(KickPart::Check),
     }
-}
-
-fn key(part: KickPart) -> u8 {
-    part as u8
 }
 
 fn named(lines: &mut Vec<Line>, how: &str) -> Option<Line> {
@@ -193,7 +216,7 @@ fn line(recording: &Recording, summary: RowSummary, info: KickInfo) -> Line {
         for name in WITNESSES {
             if let Some(&value) = run.counters.get(name) {
                 let sum = witness.entry(name.to_owned()).or_default();
-                *sum = if name == SAME_CPU {
+                *sum = if FACTS.contains(&name) {
                     value.max(*sum)
                 } else {
                     sum.saturating_add(value)
@@ -201,10 +224,7 @@ fn line(recording: &Recording, summary: RowSummary, info: KickInfo) -> Line {
             }
         }
     }
-    // What does not mean what it says is not shown as if it did.
-    let figures = summary
-        .figures
-        .filter(|_| summary.verdict != Verdict::Skipped);
+    let figures = summary.figures;
     let lab = recording.manifest.machine == Machine::Lab;
     let ticks = figures.map(|figures| Estimate {
         value: if lab { figures.median } else { figures.mean },
@@ -239,7 +259,7 @@ fn rate(recording: &Recording, ticks: Estimate, requests: u64) -> Option<Estimat
     })
 }
 
-fn trends(lines: &[Line]) -> Vec<Trend> {
+fn trends(lines: &[Line], lab: bool) -> Vec<Trend> {
     let mut ways: Vec<&str> = Vec::new();
     for line in lines {
         if !ways.contains(&line.info.how.as_str()) {
@@ -247,36 +267,44 @@ fn trends(lines: &[Line]) -> Vec<Trend> {
         }
     }
     ways.into_iter()
-        .filter_map(|how| trend(lines, how))
+        .filter_map(|how| trend(lines, how, lab))
         .collect()
 }
 
-fn trend(lines: &[Line], how: &str) -> Option<Trend> {
+fn trend(lines: &[Line], how: &str, lab: bool) -> Option<Trend> {
     let of_way = lines.iter().filter(|line| line.info.how == how);
     let points = of_way.filter(|line| line.summary.verdict < Verdict::Void);
-    let mut points: Vec<(u32, f64)> = points
-        .filter_map(|line| Some((line.info.eventfds.filter(|&n| n > 0)?, line.value?.value)))
+    let mut points: Vec<(u32, Estimate)> = points
+        .filter_map(|line| Some((line.info.eventfds.filter(|&n| n > 0)?, line.value?)))
         .collect();
     points.sort_by_key(|&(eventfds, _)| eventfds);
-    let (&(least, first), &(most, last)) = (points.first()?, points.last()?);
+    let (&(least, first_one), &(most, last_one)) = (points.first()?, points.last()?);
     if most <= least {
         return None;
     }
+    let (first, last) = (first_one.value, last_one.value);
     let doublings = (f64::from(most) / f64::from(least)).log2();
     let per_doubling = (last - first) / doublings;
-    let before = points.get(points.len().saturating_sub(2));
-    let last_doubling = before
-        .map(|&(eventfds, value)| (last - value) / (f64::from(most) / f64::from(eventfds)).log2());
-    let shape = match last_doubling {
-        _ if (last - first).abs() <= FLAT * first.abs() => Shape::Flat,
-        Some(growth) if points.len() > 3 && last > first => {
-            if growth > FASTER * per_doubling {
-                Shape::Steeper
-            } else {
-                Shape::Logarithmic
-            }
+    let flat = if lab { FLAT_IN_LAB } else { FLAT * first.abs() };
+    let reaches = match (first_one.ci95, last_one.ci95) {
+        (Some((_, first_hi)), Some((last_lo, _))) => first_hi >= last_lo,
+        // Without intervals a host's figures cannot be told apart.
+        _ => !lab,
+    };
+    let shape = if (last - first).abs() <= flat {
+        Shape::Flat
+    } else if last < first || reaches || points.len() < ENOUGH {
+        Shape::Unclear
+    } else {
+        let by_log = misfit(&points, f64::log2);
+        let by_number = misfit(&points, |eventfds| eventfds);
+        if by_log * BETTER < by_number {
+            Shape::Logarithmic
+        } else if by_number * BETTER < by_log {
+            Shape::Steeper
+        } else {
+            Shape::Unclear
         }
-        _ => Shape::Unclear,
     };
     Some(Trend {
         how: how.to_owned(),
@@ -288,34 +316,97 @@ fn trend(lines: &[Line], how: &str) -> Option<Trend> {
     })
 }
 
-fn ratios(lines: &[Line]) -> Vec<Ratio> {
-    let rate = |disks, how: &str| {
-        let found = lines
-            .iter()
-            .find(|line| line.info.disks == Some(disks) && line.info.how == how)
-            .filter(|line| line.summary.verdict < Verdict::Void)?;
-        found
-            .value
-            .map(|rate| rate.value)
-            .filter(|&rate| rate > 0.0)
+/// What a line through the points leaves over, by least squares: Σ (y − a − b·x)² with x = `of` the
+/// number of ioeventfds.
+fn misfit(points: &[(u32, Estimate)], of: impl Fn(f64) -> f64) -> f64 {
+    let n = points.len() as f64;
+    let xy = || {
+        let points = points.iter();
+        points.map(|(eventfds, estimate)| (of(f64::from(*eventfds)), estimate.value))
     };
+    let (mean_x, mean_y) = xy().fold((0.0, 0.0), |(sx, sy), (x, y)| (sx + x / n, sy + y / n));
+    let sum = |of: fn(f64, f64) -> f64| xy().map(|(x, y)| of(x - mean_x, y - mean_y)).sum::<f64>();
+    let (xx, xy, yy) = (sum(|x, _| x * x), sum(|x, y| x * y), sum(|_, y| y * y));
+    yy - xy * xy / xx
+}
+
+fn ratios(recording: &Recording, lines: &[Line]) -> Vec<Ratio> {
     let mut disks: Vec<u32> = lines.iter().filter_map(|line| line.info.disks).collect();
     disks.sort_unstable();
     disks.dedup();
+    let of = |disks, how: &str| {
+        let mut lines = lines.iter();
+        lines.find(|line| {
+            let usable = line.summary.verdict < Verdict::Void;
+            usable && line.info.disks == Some(disks) && line.info.how == how
+        })
+    };
     disks
         .into_iter()
-        .filter_map(|disks| {
-            Some(Ratio {
-                disks,
-                each_to_shared: rate(disks, "each")? / rate(disks, "shared")?,
-            })
-        })
+        .filter_map(|disks| ratio(recording, disks, of(disks, "each")?, of(disks, "shared")?))
         .collect()
 }
 
+/// On a host within blocks, both measured close together.
+fn ratio(recording: &Recording, disks: u32, each: &Line, shared: &Line) -> Option<Ratio> {
+    if recording.manifest.machine == Machine::Lab {
+        let each_to_shared = each.value?.value / shared.value?.value;
+        return Some(Ratio {
+            disks,
+            each_to_shared,
+            ci95: None,
+            finding: Ratio::found(each_to_shared, each_to_shared),
+        });
+    }
+    let ticks = |line: &Line| -> BTreeMap<u32, f64> {
+        let name = &line.summary.row.name;
+        let runs = recording.runs.iter().filter(|run| run.row == *name);
+        runs.filter_map(|run| Some((run.block, mean(run)?)))
+            .collect()
+    };
+    let (each, shared) = (ticks(each), ticks(shared));
+    // As many requests in both, so that more ticks are fewer requests in a second.
+    let ratios: Vec<f64> = each
+        .iter()
+        .filter_map(|(block, each)| Some(shared.get(block)? / each))
+        .filter(|ratio| ratio.is_finite())
+        .collect();
+    let interval = stats::mean_interval(&ratios, Confidence::P95).ok();
+    let ci95 = interval.map(|interval| (interval.lo, interval.hi));
+    Some(Ratio {
+        disks,
+        each_to_shared: stats::mean(&ratios).ok()?,
+        ci95,
+        finding: ci95.map_or(Finding::Undecided, |(lo, hi)| Ratio::found(lo, hi)),
+    })
+}
+
+/// The mean of a run's samples, net of its empty brackets'.
+fn mean(run: &Run) -> Option<f64> {
+    if run.outcome != Outcome::Done {
+        return None;
+    }
+    let of = |values: Vec<f64>| stats::mean(&values).ok();
+    let op = of(run.samples.iter().map(|sample| sample.op as f64).collect())?;
+    let empty = of(run
+        .samples
+        .iter()
+        .map(|sample| sample.empty as f64)
+        .collect())?;
+    Some(op - empty)
+}
+
 impl Ratio {
-    /// Whether it makes no difference.
-    pub fn is_one(self) -> bool {
-        (self.each_to_shared - 1.0).abs() <= SAME
+    /// What an interval from `lo` to `hi` says.
+    fn found(lo: f64, hi: f64) -> Finding {
+        if lo >= 1.0 - SAME && hi <= 1.0 + SAME {
+            Finding::Same
+        } else if lo > 1.0 {
+            Finding::More
+        } else if hi < 1.0 {
+            Finding::Less
+        } else {
+            Finding::Undecided
+        }
     }
 }

@@ -27,16 +27,18 @@ pub use explain::{Explained, Share};
 /// Counter of all vCPUs' port writes while samples were taken, and how long that took in ns.
 const PHASE: [&str; 2] = ["phase.port_writes", "phase.ns"];
 /// Counters that show what a rung does, per operation.
-const WITNESSES: [&str; 8] = [
+const WITNESSES: [&str; 7] = [
     "exits",
     "io_exits",
     "host_state_reload",
     "preemption_reported",
     "preemption_other",
-    "kick.wakeups",
     "vmm.voluntary_switches",
     "vmm.involuntary_switches",
 ];
+/// How often the reader of a kick's eventfd was woken, and how many kicks it took.
+const WAKEUPS: &str = "kick.wakeups";
+const TAKEN: &str = "kick.taken";
 /// Rates below this are nothing.
 const NEGLIGIBLE: f64 = 0.005;
 
@@ -322,6 +324,16 @@ fn witness(runs: &[&Run]) -> BTreeMap<String, f64> {
         if per_op.abs() >= NEGLIGIBLE || (is_known && name == "host_state_reload") {
             witness.insert(name.to_owned(), per_op);
         }
+    }
+    // Of all kicks, those before the first sample included.
+    let counted = |name: &str| {
+        runs.iter()
+            .filter_map(|run| run.counters.get(name))
+            .sum::<i64>()
+    };
+    if counted(TAKEN) > 0 {
+        let per_kick = counted(WAKEUPS) as f64 / counted(TAKEN) as f64;
+        witness.insert("wakeups_per_kick".to_owned(), per_kick);
     }
     let exits = runs
         .iter()

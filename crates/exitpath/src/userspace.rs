@@ -91,7 +91,8 @@ fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
             wanted.extend(PARTS);
         }
         if let Some(rung) = rung.filter(|rung| is_locking(rung)) {
-            let alone = |other: &&Row| is_locking(other) && other.vcpus == 1 && other.rung == rung.rung;
+            let alone =
+                |other: &&Row| is_locking(other) && other.vcpus == 1 && other.rung == rung.rung;
             wanted.extend(RUNGS.iter().find(alone).map(|alone| alone.name));
             wanted = without_repetition(wanted);
         }

@@ -156,6 +156,11 @@ pub struct Kick {
 }
 
 impl Kick {
+    /// Whether an operation ends only when its consumer has run.
+    pub fn waits_in_operation(&self) -> bool {
+        self.part == Part::Wakeup || (self.part == Part::Check && self.how == LOST)
+    }
+
     /// Whether the guest takes a time from the host's clock, so that its own has to be the same.
     pub fn shares_clock(&self) -> bool {
         self.part == Part::Wakeup
@@ -371,6 +376,9 @@ const fn disks(name: &'static str, count: u32, iothreads: IoThreads) -> Row {
 
 const STALLED: Row = disks("disk_stalled", 1, IoThreads::Each);
 
+/// The check whose consumer never runs.
+const LOST: &str = "lost";
+
 /// The kicks, completions and disks, in the order tables show them.
 #[rustfmt::skip]
 pub const KICKS: &[Row] = &[
@@ -417,7 +425,7 @@ pub const KICKS: &[Row] = &[
 
     // Three that go wrong on purpose.
     Row { consumer: Some(Consumer { placement: Placement::Beside, takes: 0 }),
-        kick: Some(Kick { part: Part::Check, how: "lost", at: PIO, ..KICK }),
+        kick: Some(Kick { part: Part::Check, how: LOST, at: PIO, ..KICK }),
         ..to_eventfd("kick_lost", "", Part::Wakeup, WILDCARD_PIO) },
     Row { consumer: Some(Consumer { placement: Placement::Beside, takes: 40 }),
         kick: Some(Kick { part: Part::Check, how: "behind", at: PIO, ..KICK }),

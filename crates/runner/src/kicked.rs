@@ -97,7 +97,7 @@ impl Served {
     ) -> Result<Option<Served>, Error> {
         let mut served = Served {
             consumer: None,
-            waits_in_operation: row.kick.is_some_and(|kick| kick.shares_clock()),
+            waits_in_operation: row.kick.is_some_and(|kick| kick.waits_in_operation()),
             bank: None,
             facts: Vec::new(),
         };
@@ -148,7 +148,9 @@ impl Served {
                 IoThreads::Each => disks.count as usize,
             };
             served.facts.push(("disk.iothreads", threads as i64));
-            served.facts.push(("disk.cpus", threads.min(seats.len()) as i64));
+            served
+                .facts
+                .push(("disk.cpus", threads.min(seats.len()) as i64));
             if threads > seats.len() {
                 run.notes.push(format!(
                     "{threads} I/O threads on {} CPU: what one each brings does not show",

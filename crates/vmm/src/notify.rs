@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 use exitpath_exits::kicks::{Disks, Handler, Many};
 use exitpath_exits::layout::{TEST_VECTOR, port};
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVMIO, KvmIrqRouting, kvm_irq_routing_entry,
-    kvm_irq_routing_irqchip, kvm_interrupt, kvm_irqchip, kvm_msi,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVMIO, KvmIrqRouting, kvm_interrupt,
+    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irqchip, kvm_msi,
 };
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;

@@ -1,6 +1,6 @@
 //! Kicks, many ioeventfds, disks and completions, from recordings made up here.
 
-use exitpath_analysis::kick::{Kicks, Shape, kicks};
+use exitpath_analysis::kick::{Finding, Kicks, Shape, kicks};
 use exitpath_analysis::table::Verdict;
 use exitpath_recording::{KickInfo, KickPart, Machine, RowInfo, Run};
 
@@ -88,6 +88,15 @@ fn how_a_kick_grows_with_ioeventfds_is_told_by_its_last_doubling() {
         assert_eq!(trends[0].eventfds, (1, 256));
     }
     assert_eq!(of(|_| 1700, &[4]), [], "one number has no trend");
+    // What KVM does with values at one address and with addresses of their own, four numbers each.
+    let line = of(
+        |n| [1744, 1826, 1890, 2180][n.ilog2() as usize],
+        &[1, 2, 4, 8],
+    );
+    assert_eq!(line[0].shape, Shape::Steeper, "{line:?}");
+    let searched = |n: u32| 1734 + 43 * u64::from(n.ilog2().saturating_sub(1));
+    let search = of(searched, &numbers);
+    assert_eq!(search[0].shape, Shape::Logarithmic, "{search:?}");
     assert_eq!(
         of(|n| 1700 + 72 * u64::from(n), &[1, 2])[0].shape,
         Shape::Unclear
@@ -109,7 +118,62 @@ fn disks_are_told_in_requests_per_second() {
         panic!("one number of disks has both: {:?}", kicks.ratios);
     };
     assert_eq!((ratio.disks, ratio.each_to_shared), (2, 2.0));
-    assert!(!ratio.is_one());
+    assert_eq!(ratio.finding, Finding::More);
+}
+
+#[test]
+fn a_host_says_what_its_intervals_say() {
+    let finding = |each: [u64; 4]| {
+        let runs = each.into_iter().zip(0..).flat_map(|(each, block)| {
+            [("shared_2", 2_000_000), ("each_2", each)].map(|(name, ticks)| Run {
+                block,
+                ..run(name, &[ticks; 9])
+            })
+        });
+        let rows = vec![disks("shared", 2), disks("each", 2)];
+        kicks(&recording(Machine::Host, rows, runs.collect())).ratios[0]
+    };
+    assert_eq!(
+        finding([2_000_000, 2_010_000, 1_990_000, 2_000_000]).finding,
+        Finding::Same
+    );
+    assert_eq!(
+        finding([1_000_000, 1_010_000, 990_000, 1_000_000]).finding,
+        Finding::More
+    );
+    assert_eq!(
+        finding([4_000_000, 4_100_000, 3_900_000, 4_000_000]).finding,
+        Finding::Less
+    );
+    assert_eq!(
+        finding([1_000_000, 4_000_000, 1_000_000, 4_000_000]).finding,
+        Finding::Undecided
+    );
+}
+
+#[test]
+fn a_consumer_that_was_awake_is_said_and_often_voids_the_row() {
+    let verdict = |sleeps| {
+        let rows = vec![
+            kick("c", KickPart::Cost, "PIO"),
+            kick("a", KickPart::Waited, "PIO"),
+        ];
+        let run = run("a", &[1700; 9])
+            .seed(1)
+            .count("kick.taken", 200)
+            .count("kick.wakeups", 200)
+            .count("kick.sleeps", sleeps);
+        let rows = kicks(&recording(Machine::Lab, rows, vec![run]));
+        rows.kicks[0]
+            .waited
+            .as_ref()
+            .expect("it is there")
+            .summary
+            .verdict
+    };
+    assert!(verdict(201) < Verdict::Void);
+    assert_eq!(verdict(198), Verdict::Usable);
+    assert_eq!(verdict(100), Verdict::Void);
 }
 
 #[test]

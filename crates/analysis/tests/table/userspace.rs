@@ -161,7 +161,7 @@ fn kicks_that_were_taken_together_void_a_rung() {
         }
         let ladder = of(&recording);
         assert_eq!(
-            ladder.rungs[3].witness["kick.wakeups"],
+            ladder.rungs[3].witness["wakeups_per_kick"],
             wakeups as f64 / 20.0
         );
         ladder.rungs[3].summary.verdict

@@ -43,6 +43,14 @@ fn kicks_are_exact_and_every_one_arrives() {
     assert_eq!(ways.len(), 7, "{ways:?}");
     for way in ways {
         assert_eq!(way["verdict"], "clean", "{way}");
+        if let Some(waited) = way["value_waited"].as_f64() {
+            assert!(waited > way["value"].as_f64().expect("a value"), "{way}");
+            let witness = &way["waited"]["witness"];
+            let count = |name: &str| witness[name].as_u64().unwrap_or(0);
+            assert!(count("kick.taken") > 20, "{way}");
+            assert_eq!(count("kick.taken"), count("kick.wakeups"), "{way}");
+            assert!(count("kick.sleeps") >= count("kick.taken"), "{way}");
+        }
         let wakeup = way["consumer_wakeup"]
             .as_f64()
             .expect("a clock shared with the host");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use exitpath_analysis::kick::{Estimate, Kicked, Kicks, Line, Ratio, Shape, Trend};
+use exitpath_analysis::kick::{Estimate, Finding, Kicked, Kicks, Line, Ratio, Shape, Trend};
 use exitpath_recording::{Environment, Machine, Manifest};
 use serde::Serialize;
 
@@ -138,6 +138,10 @@ pub struct RatioObject {
     pub disks: u32,
     /// Requests per second with a thread each over those with one for all.
     pub each_to_shared: f64,
+    /// Its 95 % interval over blocks; null in the lab.
+    pub ci95: Option<[f64; 2]>,
+    /// `same` (but for 5 %), `more`, `less` or `undecided`.
+    pub finding: &'static str,
 }
 
 /// A way of telling the guest.
@@ -145,7 +149,7 @@ pub struct RatioObject {
 pub struct CompletionObject<'a> {
     /// The way.
     pub how: &'a str,
-    /// From the guest's port write until its handler has counted the interrupt.
+    /// From the guest's port write until its handler has returned, the end of interrupt included.
     pub value: Option<f64>,
     /// Its 95 % interval; null in the lab.
     pub ci95: Option<[f64; 2]>,
@@ -185,7 +189,17 @@ pub fn kick<'a>(manifest: &'a Manifest, kicks: &'a Kicks, recording: Option<Stri
         value_waited_ci95: kick.waited.as_ref().and_then(ends),
         consumer_wakeup: kick.wakeup.as_ref().and_then(of),
         consumer_wakeup_ci95: kick.wakeup.as_ref().and_then(ends),
-        facts: facts(&kick.cost),
+        facts: Facts {
+            // Of all three, the worst.
+            verdict: verdict(
+                [Some(&kick.cost), kick.waited.as_ref(), kick.wakeup.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .map(|line| line.summary.verdict)
+                    .fold(kick.cost.summary.verdict, Ord::max),
+            ),
+            ..facts(&kick.cost)
+        },
         waited: kick.waited.as_ref().map(facts),
         wakeup: kick.wakeup.as_ref().map(facts),
     };
@@ -219,6 +233,13 @@ pub fn kick<'a>(manifest: &'a Manifest, kicks: &'a Kicks, recording: Option<Stri
     let ratio = |ratio: &Ratio| RatioObject {
         disks: ratio.disks,
         each_to_shared: ratio.each_to_shared,
+        ci95: ratio.ci95.map(<[f64; 2]>::from),
+        finding: match ratio.finding {
+            Finding::Same => "same",
+            Finding::More => "more",
+            Finding::Less => "less",
+            Finding::Undecided => "undecided",
+        },
     };
     Kick {
         machine: manifest.machine,

@@ -70,6 +70,8 @@ pub struct RungObject<'a> {
     pub delta_by_seed: Vec<SeedDelta>,
     /// Runs, or seeds.
     pub n: usize,
+    /// Blocks, or seeds, that have the reference as well.
+    pub delta_n: usize,
     /// Counters per operation, by KVM's names.
     pub witness: &'a BTreeMap<String, f64>,
     /// In the lab, whose instructions they are.
@@ -182,6 +184,7 @@ pub fn userspace<'a>(
                     .map(|&(seed, delta)| SeedDelta { seed, delta })
                     .collect(),
                 n: rung.value.map_or(0, |value| value.n),
+                delta_n: rung.delta.map_or(0, |delta| delta.n),
                 witness: &rung.witness,
                 share: rung.explained.as_ref().map(|explained| ShareObject {
                     guest: explained.share.guest,

@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use exitpath_analysis::kick::{Estimate, Kicks, Line, Shape, Trend};
+use exitpath_analysis::kick::{Estimate, Finding, Kicks, Line, Shape, Trend};
 use exitpath_analysis::table::Verdict;
 use exitpath_recording::Manifest;
 
 use super::environment;
-use crate::format::{Unit, count, new_table, none, plain, push_wrapped, trimmed};
+use crate::format::{Unit, count, new_table, none, of, plain, push_wrapped, trimmed};
 use crate::json;
 
 /// The tables, each with what it says, the notes, and what it all holds for.
@@ -20,6 +20,12 @@ pub fn kick(manifest: &Manifest, kicks: &Kicks) -> String {
     completions(&mut text, &unit, kicks);
     checks(&mut text, kicks);
     notes(&mut text, kicks);
+    if kicks
+        .lines()
+        .any(|line| line.summary.verdict == Verdict::Void)
+    {
+        text.push_str("void: the value does not mean what the row's name says\n");
+    }
     let _ = writeln!(text, "{}", environment(manifest));
     for warning in &manifest.warnings {
         push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
@@ -97,6 +103,7 @@ fn kicked(text: &mut String, unit: &Unit, kicks: &Kicks) {
         ),
     );
     let same_cpu = |line: &Line| line.witness.get("kick.same_cpu").is_some_and(|&n| n > 0);
+    let first = |line: &Line| line.witness.get("kick.fifo").is_some_and(|&n| n > 0);
     let waiting = kicks.kicks.iter().filter_map(|kick| kick.wakeup.as_ref());
     let waiting: Vec<&Line> = waiting
         .filter(|line| line.witness.contains_key("kick.same_cpu"))
@@ -104,8 +111,10 @@ fn kicked(text: &mut String, unit: &Unit, kicks: &Kicks) {
     if !waiting.is_empty() {
         push_wrapped(
             text,
-            if waiting.iter().all(|line| same_cpu(line)) {
+            if waiting.iter().all(|line| same_cpu(line) && first(line)) {
                 "the consumer shares the vCPU's CPU and takes it over when it is woken (SCHED_FIFO)"
+            } else if waiting.iter().all(|line| same_cpu(line)) {
+                "the consumer shares the vCPU's CPU and runs when the scheduler lets it"
             } else {
                 "the consumer runs on another CPU than the vCPU"
             },
@@ -145,10 +154,10 @@ fn user_exits(text: &mut String, unit: &Unit, kicks: &Kicks) {
     if let (Some(any), Some(some)) = (any, some) {
         // The fast bus spares decoding the instruction, which is most of an MMIO exit.
         let says = if any < some * 0.8 {
-            "KVM took its fast MMIO bus"
+            "by its cost, KVM took its fast MMIO bus"
         } else {
-            "no fast MMIO bus: KVM decoded the instruction all the same (its fast bus is Intel's EPT \
-             misconfiguration only)"
+            "by its cost, KVM decoded the instruction all the same; its fast MMIO bus needs an EPT \
+             misconfiguration (Intel), or AMD's next RIP and a kernel that uses it"
         };
         push_wrapped(
             text,
@@ -210,7 +219,7 @@ fn scaling(text: &mut String, unit: &Unit, kicks: &Kicks) {
     if !refused {
         push_wrapped(
             text,
-            "KVM refused none of them: the number of open files (ulimit -n) is what limits it",
+            "KVM refused none of these; exitpath's own limit is 4,096, and each takes one open file here",
         );
     }
     for trend in &kicks.trends {
@@ -227,7 +236,7 @@ fn trend_line(unit: &Unit, trend: &Trend) -> String {
         Shape::Flat => "flat",
         Shape::Logarithmic => "not flat, each doubling adds about the same",
         Shape::Steeper => "not flat, it grows with their number",
-        Shape::Unclear => "not flat",
+        Shape::Unclear => "how it grows cannot be told from these",
     };
     format!(
         "{}: {says}: {} with {least}, {} with {most}: {:+.1} {} per doubling, {:+.3} for each one more",
@@ -248,7 +257,11 @@ fn disks(text: &mut String, unit: &Unit, kicks: &Kicks) {
         &[
             "disks",
             "I/O threads",
-            "requests per second",
+            if unit.lab {
+                "requests per 10⁹ instructions"
+            } else {
+                "requests per second"
+            },
             "requests",
             "completed",
             "wake-ups",
@@ -279,24 +292,31 @@ fn disks(text: &mut String, unit: &Unit, kicks: &Kicks) {
     push_wrapped(
         text,
         if unit.lab {
-            "per virtual second, of 10⁹ instructions, all disks together; one CPU, which the guest and \
-             the I/O threads share: a thread each cannot run beside another there"
+            "all disks together; one CPU, which the guest and the I/O threads share: a thread each \
+             cannot run beside another there, and each request is served before the next is made"
         } else {
-            "per second by the guest's clock, all disks together"
+            "by the guest's clock, all disks together; one vCPU makes all requests, and each is an exit"
         },
     );
+    push_wrapped(
+        text,
+        "a disk is a file in memory (memfd): no storage is measured",
+    );
     for ratio in &kicks.ratios {
-        let says = if ratio.is_one() {
-            "no difference"
-        } else if ratio.each_to_shared > 1.0 {
-            "a thread each does more"
-        } else {
-            "one shared does more"
+        let says = match ratio.finding {
+            Finding::Same => "no difference (5 %)",
+            Finding::More => "a thread each does more",
+            Finding::Less => "one shared does more",
+            Finding::Undecided => "undecided: more --runs",
         };
+        let interval = ratio
+            .ci95
+            .map_or_else(String::new, |(lo, hi)| format!(" [{lo:.3} … {hi:.3}]"));
         let _ = writeln!(
             text,
-            "{} disks: each to shared {:.3}: {says}",
-            ratio.disks, ratio.each_to_shared
+            "{}: each to shared {:.3}{interval}: {says}",
+            of(ratio.disks.into(), "disk", "disks"),
+            ratio.each_to_shared
         );
     }
     text.push('\n');
@@ -322,21 +342,12 @@ fn completions(text: &mut String, unit: &Unit, kicks: &Kicks) {
     push_wrapped(
         text,
         &format!(
-            "{}: from the guest's port write until its handler has counted the interrupt; none: the user \
-             exit alone",
+            "{}: from the guest's port write until its interrupt handler has returned, the end of \
+             interrupt included, which may be an exit (see exits); none: the user exit alone; \
+             KVM_INTERRUPT: a VM without interrupt controllers, so without an end of interrupt",
             unit.name()
         ),
     );
-    let usable = |line: &&Line| line.summary.verdict < Verdict::Void;
-    let told = kicks.completions.iter().filter(usable);
-    let told = told.filter(|line| line.info.how != "none" && line.value.is_some());
-    let least = told.min_by(|a, b| {
-        let of = |line: &Line| line.value.map_or(f64::INFINITY, |value| value.value);
-        of(a).total_cmp(&of(b))
-    });
-    if let Some(least) = least {
-        let _ = writeln!(text, "least: {}", plain(&least.info.how));
-    }
     text.push('\n');
 }
 

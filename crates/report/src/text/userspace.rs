@@ -110,7 +110,8 @@ fn rungs(unit: &Unit, rungs: &[Rung]) -> String {
         }
         let reloads = rung.witness.get("host_state_reload");
         cells.push(reloads.map_or_else(none, |reloads| format!("{:.2}", reloads + 0.0)));
-        cells.push(rung.value.map_or(0, |value| value.n).to_string());
+        let n = rung.delta.or(rung.value).map_or(0, |value| value.n);
+        cells.push(n.to_string());
         cells.push(json::verdict(rung.delta_verdict).to_owned());
         cells.push(plain(&rung.summary.row.operation));
         table.add_row(cells);
@@ -126,7 +127,7 @@ fn rungs(unit: &Unit, rungs: &[Rung]) -> String {
             "\nkernel, libc, VMM: whose instructions they are; the guest's one is left out",
         );
     }
-    text.push_str("\nstate reloads: KVM's host_state_reload per operation: 0 where the exit stays in the kernel, 1 where it leaves it");
+    text.push_str("\nstate reloads: KVM's host_state_reload per operation: 0 where the exit stays in the kernel, 1 where it leaves it, and on AMD 1 more for each further ioctl that takes the vCPU");
     let n = if unit.lab { "seeds" } else { "runs" };
     let _ = write!(
         text,
