@@ -8,24 +8,24 @@
 
 use std::collections::BTreeMap;
 
-use exitpath_recording::{KickInfo, KickPart, Machine, Outcome, Recording, Run};
+use exitpath_recording::{KickInfo, KickPart, Machine, Outcome, Recording};
 
 use crate::stats::{self, Confidence};
-use crate::table::{RowSummary, Verdict, summarise};
+use crate::table::{RowSummary, Verdict, net_mean, summarise};
 
-/// Counter that is 1 where what serves the guest shares its vCPU's CPU.
-const SAME_CPU: &str = "kick.same_cpu";
 /// Counters that are no counts: of those the largest of all runs is told.
-const FACTS: [&str; 4] = [SAME_CPU, "kick.fifo", "disk.iothreads", "disk.cpus"];
-/// Counters that bear witness, each summed over a row's runs.
-const WITNESSES: [&str; 10] = [
-    "kick.taken",
-    "kick.wakeups",
-    "kick.sleeps",
-    SAME_CPU,
+const FACTS: [&str; 4] = [
+    // Whether what serves the guest shares its vCPU's CPU.
+    "kick.same_cpu",
     "kick.fifo",
     "disk.iothreads",
     "disk.cpus",
+];
+/// Counters that bear witness, each summed over a row's runs.
+const WITNESSES: [&str; 6] = [
+    "kick.taken",
+    "kick.wakeups",
+    "kick.sleeps",
     "disk.requested",
     "disk.completed",
     "disk.wakeups",
@@ -75,6 +75,20 @@ pub struct Kicked {
     pub waited: Option<Line>,
     /// From the kick until the consumer runs.
     pub wakeup: Option<Line>,
+}
+
+impl Kicked {
+    /// All that there are.
+    pub fn lines(&self) -> impl Iterator<Item = &Line> {
+        let others = [&self.waited, &self.wakeup];
+        std::iter::once(&self.cost).chain(others.into_iter().flatten())
+    }
+
+    /// The worst of its lines'.
+    pub fn verdict(&self) -> Verdict {
+        let verdicts = self.lines().map(|line| line.summary.verdict);
+        verdicts.fold(self.cost.summary.verdict, Ord::max)
+    }
 }
 
 /// Whether the number of ioeventfds matters to one way of registering them.
@@ -156,12 +170,9 @@ pub struct Kicks {
 impl Kicks {
     /// Every line of every table.
     pub fn lines(&self) -> impl Iterator<Item = &Line> {
-        let kicks = self.kicks.iter().flat_map(|kick| {
-            [Some(&kick.cost), kick.waited.as_ref(), kick.wakeup.as_ref()]
-                .into_iter()
-                .flatten()
-        });
-        kicks
+        self.kicks
+            .iter()
+            .flat_map(Kicked::lines)
             .chain(&self.scaling)
             .chain(&self.disks)
             .chain(&self.completions)
@@ -213,20 +224,21 @@ fn line(recording: &Recording, summary: RowSummary, info: KickInfo) -> Line {
         .iter()
         .filter(|run| run.row == summary.row.name)
     {
-        for name in WITNESSES {
-            if let Some(&value) = run.counters.get(name) {
-                let sum = witness.entry(name.to_owned()).or_default();
-                *sum = if FACTS.contains(&name) {
-                    value.max(*sum)
-                } else {
-                    sum.saturating_add(value)
-                };
-            }
+        for (&name, &value) in WITNESSES
+            .iter()
+            .chain(&FACTS)
+            .filter_map(|name| Some((name, run.counters.get(*name)?)))
+        {
+            let told = witness.entry(name.to_owned()).or_default();
+            *told = if FACTS.contains(&name) {
+                value.max(*told)
+            } else {
+                told.saturating_add(value)
+            };
         }
     }
-    let figures = summary.figures;
     let lab = recording.manifest.machine == Machine::Lab;
-    let ticks = figures.map(|figures| Estimate {
+    let ticks = summary.figures.map(|figures| Estimate {
         value: if lab { figures.median } else { figures.mean },
         ci95: figures.ci95.filter(|_| !lab),
     });
@@ -360,8 +372,9 @@ fn ratio(recording: &Recording, disks: u32, each: &Line, shared: &Line) -> Optio
     }
     let ticks = |line: &Line| -> BTreeMap<u32, f64> {
         let name = &line.summary.row.name;
-        let runs = recording.runs.iter().filter(|run| run.row == *name);
-        runs.filter_map(|run| Some((run.block, mean(run)?)))
+        let runs = recording.runs.iter();
+        let done = runs.filter(|run| run.row == *name && run.outcome == Outcome::Done);
+        done.filter_map(|run| Some((run.block, net_mean(run)?)))
             .collect()
     };
     let (each, shared) = (ticks(each), ticks(shared));
@@ -379,21 +392,6 @@ fn ratio(recording: &Recording, disks: u32, each: &Line, shared: &Line) -> Optio
         ci95,
         finding: ci95.map_or(Finding::Undecided, |(lo, hi)| Ratio::found(lo, hi)),
     })
-}
-
-/// The mean of a run's samples, net of its empty brackets'.
-fn mean(run: &Run) -> Option<f64> {
-    if run.outcome != Outcome::Done {
-        return None;
-    }
-    let of = |values: Vec<f64>| stats::mean(&values).ok();
-    let op = of(run.samples.iter().map(|sample| sample.op as f64).collect())?;
-    let empty = of(run
-        .samples
-        .iter()
-        .map(|sample| sample.empty as f64)
-        .collect())?;
-    Some(op - empty)
 }
 
 impl Ratio {

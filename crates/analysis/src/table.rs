@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 use exitpath_recording::{Machine, Outcome, Recording, RowInfo, Run};
 
 pub use counts::HandledBy;
+pub(crate) use counts::total;
+pub(crate) use host::net_mean;
 
 /// The row that does nothing: what it reads as, the method adds to every other row.
 const EMPTY_ROW: &str = "empty";

@@ -21,7 +21,7 @@ use exitpath_recording::{Machine, Outcome, Recording, Run, RungInfo, RungRole};
 
 use crate::path::{PathError, PhaseTable};
 use crate::stats::{self, Confidence};
-use crate::table::{RowSummary, Verdict, summarise};
+use crate::table::{RowSummary, Verdict, net_mean, summarise, total};
 pub use explain::{Explained, Share};
 
 /// Counter of all vCPUs' port writes while samples were taken, and how long that took in ns.
@@ -238,21 +238,9 @@ fn values(recording: &Recording, of: impl Fn(&Run, Machine) -> Option<f64>) -> V
 /// A run's value.
 fn value(run: &Run, machine: Machine) -> Option<f64> {
     match machine {
-        Machine::Host => mean(run),
+        Machine::Host => net_mean(run),
         Machine::Lab => median(run),
     }
-}
-
-/// The mean of a run's samples, net of the mean of its empty brackets.
-fn mean(run: &Run) -> Option<f64> {
-    let of = |values: Vec<f64>| stats::mean(&values).ok();
-    let op = of(run.samples.iter().map(|sample| sample.op as f64).collect())?;
-    let empty = of(run
-        .samples
-        .iter()
-        .map(|sample| sample.empty as f64)
-        .collect())?;
-    Some(op - empty)
 }
 
 /// The median of a run's samples, net of its most frequent empty bracket.
@@ -317,23 +305,19 @@ fn witness(runs: &[&Run]) -> BTreeMap<String, f64> {
         return witness;
     }
     for name in WITNESSES {
-        let counted = runs.iter().filter_map(|run| run.counters.get(name));
-        let per_op = counted.map(|&count| count as f64).sum::<f64>() / ops as f64;
-        let is_known = runs.iter().any(|run| run.counters.contains_key(name));
+        let Some(counted) = total(runs, name) else {
+            continue;
+        };
+        let per_op = counted / ops as f64;
         // That it did not happen is the point of some rungs.
-        if per_op.abs() >= NEGLIGIBLE || (is_known && name == "host_state_reload") {
+        if per_op.abs() >= NEGLIGIBLE || name == "host_state_reload" {
             witness.insert(name.to_owned(), per_op);
         }
     }
     // Of all kicks, those before the first sample included.
-    let counted = |name: &str| {
-        runs.iter()
-            .filter_map(|run| run.counters.get(name))
-            .sum::<i64>()
-    };
-    if counted(TAKEN) > 0 {
-        let per_kick = counted(WAKEUPS) as f64 / counted(TAKEN) as f64;
-        witness.insert("wakeups_per_kick".to_owned(), per_kick);
+    if let Some(taken) = total(runs, TAKEN).filter(|&taken| taken > 0.0) {
+        let wakeups = total(runs, WAKEUPS).unwrap_or(0.0);
+        witness.insert("wakeups_per_kick".to_owned(), wakeups / taken);
     }
     let exits = runs
         .iter()
@@ -347,26 +331,20 @@ fn sum(rungs: &[Rung], values: &Values, lab: bool, paths: &explain::Paths) -> Op
     let one = |role: &RungRole| rungs.iter().find(|rung| rung.info.role == *role);
     let (bare, all_on) = (one(&RungRole::Bare)?, one(&RungRole::AllOn)?);
     let name = |rung: &Rung| rung.summary.row.name.clone();
-    let parts: Vec<(String, String)> = rungs
+    let parts: Vec<&Rung> = rungs
         .iter()
         .filter(|rung| rung.info.role == RungRole::Part)
-        .filter_map(|rung| Some((name(rung), rung.info.reference.clone()?)))
         .collect();
-    let is_told = |layer: &String| {
-        let parts = rungs.iter().filter(|rung| rung.info.role == RungRole::Part);
-        parts
-            .into_iter()
-            .any(|rung| rung.info.layers.contains(layer))
-    };
+    let is_told = |layer: &String| parts.iter().any(|part| part.info.layers.contains(layer));
     if parts.is_empty() || !all_on.info.layers.iter().all(is_told) {
         return None;
     }
-    let verdict_of = |rung: &Rung| match rung.info.role {
-        RungRole::Part => Some(rung.delta_verdict),
-        RungRole::Bare | RungRole::AllOn => Some(rung.summary.verdict),
-        _ => None,
-    };
-    let verdict = rungs.iter().filter_map(verdict_of).max()?;
+    let deltas = parts.iter().map(|part| part.delta_verdict);
+    let verdict = deltas.fold(bare.summary.verdict.max(all_on.summary.verdict), Ord::max);
+    let parts: Vec<(String, String)> = parts
+        .iter()
+        .filter_map(|part| Some((name(part), part.info.reference.clone()?)))
+        .collect();
     let (bare, all_on) = (name(bare), name(all_on));
     let of_parts = |values: &BTreeMap<String, f64>| {
         let deltas = parts.iter();

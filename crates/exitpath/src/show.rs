@@ -1,7 +1,7 @@
 //! `exitpath show DIR`: the table (or the ladder) of a recording, without measuring anything.
 
 use exitpath_analysis::table::{RowSummary, summarise};
-use exitpath_analysis::vmexit;
+use exitpath_analysis::vmexit::{self, Comparison};
 use exitpath_recording::Recording;
 use std::path::Path;
 
@@ -18,12 +18,31 @@ pub(crate) fn run(args: &Show) -> Result<(), Failure> {
     if recording.manifest.command == kick::NAME {
         return kick::show(&recording, &args.recording, args.json);
     }
+    let compared = vmexit::compared(&recording);
+    if !compared.is_empty() {
+        return beside(&recording, &compared, &args.recording, args.json);
+    }
     let rows = summarise(&recording);
     table(&recording, &rows, &args.recording, args.json)
 }
 
-/// Prints a recording's table as text or JSON; where kvm-unit-tests' vmexit was run beside it, that
-/// comparison.
+/// Prints what kvm-unit-tests' vmexit said beside a recording's rows, as text or JSON.
+pub(crate) fn beside(
+    recording: &Recording,
+    compared: &[Comparison],
+    dir: &Path,
+    json: bool,
+) -> Result<(), Failure> {
+    let place = dir.display().to_string();
+    output::print(&if json {
+        exitpath_report::json::vmexit(&recording.manifest, compared, &place).render()
+    } else {
+        let table = exitpath_report::text::vmexit(&recording.manifest, compared);
+        format!("{table}recording: {place}")
+    })
+}
+
+/// Prints a recording's table as text or JSON.
 pub(crate) fn table(
     recording: &Recording,
     rows: &[RowSummary],
@@ -31,15 +50,6 @@ pub(crate) fn table(
     json: bool,
 ) -> Result<(), Failure> {
     let place = dir.display().to_string();
-    let beside = vmexit::compared(recording);
-    if !beside.is_empty() {
-        return output::print(&if json {
-            exitpath_report::json::vmexit(&recording.manifest, &beside, &place).render()
-        } else {
-            let table = exitpath_report::text::vmexit(&recording.manifest, &beside);
-            format!("{table}recording: {place}")
-        });
-    }
     if json {
         let table = exitpath_report::json::table(&recording.manifest, rows, Some(place));
         output::print(&table.render())

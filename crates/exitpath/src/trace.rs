@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use exitpath_exits::Row;
-use exitpath_exits::ladder::is_locking;
 use exitpath_lab::gdb::Patches;
 use exitpath_lab::plugin::Plugin;
 use exitpath_recording::Recording;
@@ -129,7 +128,7 @@ pub(crate) fn traceable(rows: &[&'static Row]) -> Result<(), Failure> {
             )));
         }
         // See the plugin: its CPU index means nothing where QEMU runs several in one thread.
-        if row.vcpus > 1 || row.cpus > 1 || is_locking(row) {
+        if in_lab::on_two_cpus(row) {
             return Err(Failure::Usage(format!(
                 "{} needs two {}, and QEMU does not tell its plugins which of two CPUs executes \
                  an instruction (thread=single): rows with one vCPU can be traced",

@@ -90,14 +90,8 @@ fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
             // Whether they add up belongs to it.
             wanted.extend(PARTS);
         }
-        if let Some(rung) = rung.filter(|rung| is_locking(rung)) {
-            let alone =
-                |other: &&Row| is_locking(other) && other.vcpus == 1 && other.rung == rung.rung;
-            wanted.extend(RUNGS.iter().find(alone).map(|alone| alone.name));
-            wanted = without_repetition(wanted);
-        }
-        let reference = rung.and_then(|rung| rung.rung?.reference);
-        wanted.extend(reference.filter(|reference| !wanted.contains(reference)));
+        let other = rung.and_then(compared_with);
+        wanted.extend(other.filter(|other| !wanted.contains(other)));
         at += 1;
     }
     Ok(RUNGS
@@ -106,14 +100,14 @@ fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
         .collect())
 }
 
-fn without_repetition(names: Vec<&str>) -> Vec<&str> {
-    let mut once: Vec<&str> = Vec::new();
-    for name in names {
-        if !once.contains(&name) {
-            once.push(name);
-        }
+/// The rung that another is compared with: its reference, or one vCPU with the same lock.
+fn compared_with(rung: &Row) -> Option<&'static str> {
+    let own = rung.rung?;
+    if !is_locking(rung) {
+        return own.reference;
     }
-    once
+    let alone = |other: &&Row| other.vcpus == 1 && other.rung == Some(own);
+    RUNGS.iter().find(alone).map(|alone| alone.name)
 }
 
 /// Shows the ladder of a recording. One in which no rung could be measured is an error.

@@ -140,9 +140,9 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
             Ok(bytes) => {
                 heard = Instant::now();
                 text.extend(bytes);
-                let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(TAIL)..]);
-                if whole.is_none() && (limits.is_whole)(&tail) {
-                    whole = Some(heard);
+                if whole.is_none() {
+                    let tail = &text[text.len().saturating_sub(TAIL)..];
+                    whole = (limits.is_whole)(&String::from_utf8_lossy(tail)).then_some(heard);
                 }
                 // At its first word all its libraries are there; at its last one they may be gone.
                 if maps.is_empty() {

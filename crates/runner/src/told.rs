@@ -178,8 +178,16 @@ fn samples(pair: &str) -> Option<(Sample, usize)> {
     Some((sample, times.parse().ok()?))
 }
 
+/// A run of this row that did not come to its end.
+pub fn hung(id: u32, row: &str, reason: String) -> Run {
+    Run {
+        outcome: Outcome::Hung { reason },
+        ..begun(id, row)
+    }
+}
+
 /// A run of this row of which nothing is told yet.
-pub fn begun(id: u32, row: &str) -> Run {
+fn begun(id: u32, row: &str) -> Run {
     Run {
         id,
         row: row.to_owned(),

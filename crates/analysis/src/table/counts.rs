@@ -120,19 +120,23 @@ pub(super) fn count(summary: &mut RowSummary, runs: &[&Run]) {
     }
 }
 
+/// A counter summed over runs; `None` where no run has it.
+pub(crate) fn total(runs: &[&Run], name: &str) -> Option<f64> {
+    let counted = runs.iter().filter_map(|run| run.counters.get(name));
+    counted
+        .map(|&count| count as f64)
+        .reduce(|sum, count| sum + count)
+}
+
 /// A kick that meets a consumer that is awake already costs less than one that wakes it.
 pub(super) fn check_wakeups(summary: &mut RowSummary, runs: &[&Run]) {
-    let count = |name: &str| {
-        let counted = runs.iter().filter_map(|run| run.counters.get(name));
-        counted.map(|&count| count as f64).sum::<f64>()
+    let count = |name: &str| total(runs, name);
+    let Some(taken) = count("kick.taken") else {
+        return;
     };
-    let (taken, wakeups) = (count("kick.taken"), count("kick.wakeups"));
-    // What it slept for is known since it is counted at the thread's end.
-    let sleeps = runs
-        .iter()
-        .any(|run| run.counters.contains_key("kick.sleeps"))
-        .then(|| count("kick.sleeps"));
-    let woken = sleeps.map_or(wakeups, |sleeps| sleeps.min(wakeups));
+    let wakeups = count("kick.wakeups").unwrap_or(0.0);
+    // How often it slept is not known everywhere.
+    let woken = count("kick.sleeps").map_or(wakeups, |sleeps| sleeps.min(wakeups));
     let awake = 1.0 - woken / taken;
     if taken > 0.0 && awake > MET_AWAKE {
         let verdict = if awake > OFTEN_AWAKE {

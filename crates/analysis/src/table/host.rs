@@ -1,6 +1,6 @@
 //! A row on a host: noisy times, runs as the unit of replication.
 
-use exitpath_recording::{Environment, Run};
+use exitpath_recording::{Environment, Run, Sample};
 
 use super::{EMPTY_ROW, Figures, HandledBy, RowSummary, Verdict};
 use crate::stats::{self, Confidence, Sorted};
@@ -65,6 +65,16 @@ pub(super) fn check_guest(summary: &mut RowSummary, environment: &Environment) -
     }
 }
 
+/// The mean of a run's samples, net of the mean of its empty brackets: means add up, so the bracket's
+/// disturbances come off with it.
+pub(crate) fn net_mean(run: &Run) -> Option<f64> {
+    let of = |ticks: fn(&Sample) -> u64| {
+        let ticks: Vec<f64> = run.samples.iter().map(|s| ticks(s) as f64).collect();
+        stats::mean(&ticks).ok()
+    };
+    Some(of(|sample| sample.op)? - of(|sample| sample.empty)?)
+}
+
 /// Fills in the figures; returns the runs' means.
 pub(super) fn figures(
     summary: &mut RowSummary,
@@ -74,19 +84,18 @@ pub(super) fn figures(
     let delay = summary.row.delay_ticks as f64;
     let (mut net, mut run_means, mut slopes) = (vec![], vec![], vec![]);
     for run in runs {
-        let op: Vec<f64> = run.samples.iter().map(|sample| sample.op as f64).collect();
-        let empty: Vec<f64> = run.samples.iter().map(|s| s.empty as f64).collect();
-        let (Ok(op_mean), Ok(empty_mean)) = (stats::mean(&op), stats::mean(&empty)) else {
+        let Some(mean) = net_mean(run) else {
             continue;
         };
-        // Means add up, so the bracket's disturbances come off with it.
-        run_means.push(op_mean - empty_mean - delay);
+        run_means.push(mean - delay);
+        let op = run.samples.iter().map(|sample| sample.op as f64);
+        let empty: Vec<f64> = run.samples.iter().map(|s| s.empty as f64).collect();
         // Quantiles do not: off every sample comes what the run's bracket usually takes.
         let Ok(empty) = Sorted::new(empty) else {
             continue;
         };
         let usual = empty.median();
-        net.extend(op.iter().map(|op| op - usual - delay));
+        net.extend(op.map(|op| op - usual - delay));
         let batch: Vec<f64> = run
             .batches
             .iter()
@@ -265,10 +274,7 @@ fn usual_share(n: usize) -> f64 {
 }
 
 fn check_noise(summary: &mut RowSummary, runs: &[&Run]) {
-    let total = |name: &str| {
-        let of_runs = runs.iter().filter_map(|run| run.counters.get(name));
-        of_runs.map(|&value| value as f64).sum::<f64>()
-    };
+    let total = |name: &str| super::total(runs, name).unwrap_or(0.0);
     // What was stolen from the CPU that the only vCPU was bound to, or else from any.
     let bound = "host.cpu_steal_ticks";
     let known = |name| runs.iter().all(|run| run.counters.contains_key(name));

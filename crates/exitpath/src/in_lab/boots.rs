@@ -51,14 +51,17 @@ pub(super) struct Booted {
     pub(super) trace: Option<Trace>,
 }
 
+/// Whether a row belongs on two CPUs. One vCPU that locks is what several are compared with.
+pub(crate) fn on_two_cpus(row: &Row) -> bool {
+    row.vcpus > 1 || row.cpus > 1 || is_locking(row)
+}
+
 /// Rows of one vCPU are measured on one CPU, whatever else is in the table, so that a row's value
 /// does not depend on its company. Rows of several vCPUs, those whose vCPU moves, and what they are
 /// compared with get a boot with two CPUs where QEMU can, and are never recorded: see [`crate::trace::traceable`].
 pub(super) fn plan(plan: &Plan<'_>, seeds: &[u64], two_cpus: bool) -> Vec<Boot> {
     let rows = plan.rows.iter().copied();
-    // One vCPU that locks is what several are compared with.
-    let needs_two = |row: &&Row| row.vcpus > 1 || row.cpus > 1 || is_locking(row);
-    let (several, single): (Rows, Rows) = rows.partition(needs_two);
+    let (several, single): (Rows, Rows) = rows.partition(|row| on_two_cpus(row));
     let one = &plan.settings;
     let mut kinds = vec![(1, single, one.clone(), plan.plugin)];
     if two_cpus {

@@ -12,7 +12,7 @@ use exitpath_lab::boot::Lab;
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::windows::{Collector, Expected};
 use exitpath_lab::wire::Hello;
-use exitpath_recording::{Outcome, Run};
+use exitpath_recording::Run;
 use exitpath_runner::foreign::Limits;
 use exitpath_runner::told;
 use flate2::Compression;
@@ -208,15 +208,17 @@ impl Printed {
                 .map(|number| (INTERRUPTS.to_owned(), number.min(most_interrupts(run))));
             run.counters.extend(interrupts);
         }
-        let mut reason = match told.midst {
-            Some(_) => format!("the VMM told no more of it{how}"),
-            None => format!("the VMM ended before it began{how}"),
-        };
         for row in &rows[runs.len()..] {
-            let mut hung = told::begun(runs.len() as u32, row.name);
-            hung.outcome = Outcome::Hung { reason };
-            runs.push(hung);
-            reason = format!("the VMM ended before it began{how}");
+            let what = if told.midst == Some(row.name) {
+                "the VMM told no more of it"
+            } else {
+                "the VMM ended before it began"
+            };
+            runs.push(told::hung(
+                runs.len() as u32,
+                row.name,
+                format!("{what}{how}"),
+            ));
         }
         Ok(runs)
     }

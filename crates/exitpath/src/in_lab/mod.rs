@@ -7,7 +7,7 @@ mod names;
 pub(crate) mod vmm;
 pub(crate) mod worker;
 
-pub(crate) use boots::not_done;
+pub(crate) use boots::{not_done, on_two_cpus};
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use exitpath_exits::{Row, bare};
 use exitpath_host::GuestOutcome;
-use exitpath_recording::{Machine, Manifest, Outcome, Plan, Recording, Run};
+use exitpath_recording::{Machine, Manifest, Plan, Recording, Run};
 use exitpath_runner::foreign::{self, Ended, Limits, how_it_ended};
 use exitpath_runner::{random_order, row_info, told};
 use exitpath_vmm::kick;
@@ -179,11 +179,8 @@ impl Started<'_> {
         }
         match told.midst {
             Some(row) => {
-                let mut hung = told::begun(0, row);
-                hung.outcome = Outcome::Hung {
-                    reason: format!("the VMM told no more of it{how}"),
-                };
-                runs.push(hung);
+                let what = format!("the VMM told no more of it{how}");
+                runs.push(told::hung(0, row, what));
             }
             None if runs.len() < rows.len() => {
                 return Err(Failure::Cannot(format!(

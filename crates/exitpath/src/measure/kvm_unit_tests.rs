@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use exitpath_analysis::table::summarise;
 use exitpath_analysis::vmexit;
 use exitpath_exits::{Row, bare};
 use exitpath_lab::bzimage::file_sha256;
@@ -123,7 +122,7 @@ pub(super) fn run(
     let facts = &mut environment.facts;
     facts.insert(vmexit::TICKS.to_owned(), ticks.into());
     facts.insert(vmexit::FILE.to_owned(), file_sha256(&test)?.into());
-    let recording = Recording {
+    let mut recording = Recording {
         manifest: Manifest {
             command: "measure".to_owned(),
             begun_unix_seconds,
@@ -142,10 +141,9 @@ pub(super) fn run(
         runs,
         trace: None,
     };
-    exitpath_recording::write(&out, &recording)
-        .map_err(|error| Failure::Cannot(error.to_string()))?;
-    let rows = summarise(&recording);
-    show::table(&recording, &rows, &out, args.measuring.json)
+    super::keep(&mut recording, None, &out)?;
+    let compared = vmexit::compared(&recording);
+    show::beside(&recording, &compared, &out, args.measuring.json)
 }
 
 /// The test's file in a checkout that has been built.

@@ -190,14 +190,7 @@ pub fn kick<'a>(manifest: &'a Manifest, kicks: &'a Kicks, recording: Option<Stri
         consumer_wakeup: kick.wakeup.as_ref().and_then(of),
         consumer_wakeup_ci95: kick.wakeup.as_ref().and_then(ends),
         facts: Facts {
-            // Of all three, the worst.
-            verdict: verdict(
-                [Some(&kick.cost), kick.waited.as_ref(), kick.wakeup.as_ref()]
-                    .into_iter()
-                    .flatten()
-                    .map(|line| line.summary.verdict)
-                    .fold(kick.cost.summary.verdict, Ord::max),
-            ),
+            verdict: verdict(kick.verdict()),
             ..facts(&kick.cost)
         },
         waited: kick.waited.as_ref().map(facts),

@@ -79,8 +79,6 @@ fn kicked(text: &mut String, unit: &Unit, kicks: &Kicks) {
     let mut table = new_table(&header, &[0, 7]);
     for kick in &kicks.kicks {
         let cost = &kick.cost;
-        let all = [Some(cost), kick.waited.as_ref(), kick.wakeup.as_ref()];
-        let worst = all.iter().flatten().map(|line| line.summary.verdict).max();
         table.add_row([
             plain(&cost.info.how),
             per_op(cost.summary.exits_per_op),
@@ -89,7 +87,7 @@ fn kicked(text: &mut String, unit: &Unit, kicks: &Kicks) {
             unit.show(kick.waited.as_ref()),
             unit.show(kick.wakeup.as_ref()),
             samples(cost),
-            json::verdict(worst.unwrap_or(cost.summary.verdict)).to_owned(),
+            json::verdict(kick.verdict()).to_owned(),
         ]);
     }
     let _ = writeln!(text, "{}", trimmed(&table));

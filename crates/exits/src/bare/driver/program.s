@@ -85,12 +85,8 @@ exitpath_bare_handler:
     push {UNDEFINED_STUB}
     ret
 
-# An exception in the driver itself.
-.Lxb_broken:
-    mov rsp, qword ptr [{STACK_TOP}]
-    call .Lxb_line
-    lea rsi, [rip + .Lxb_broke]
-    call .Lxb_text
+# What a stub has left of an exception, as numbers of a line.
+.Lxb_exception:
     mov rax, qword ptr [{FAULT}]
     call .Lxb_number
     mov rax, qword ptr [{FAULT_CODE}]
@@ -98,6 +94,14 @@ exitpath_bare_handler:
     mov rax, qword ptr [{FAULT_RIP}]
     call .Lxb_number
     mov rax, qword ptr [{FAULT_CR2}]
-    call .Lxb_number
+    jmp .Lxb_number
+
+# An exception in the driver itself.
+.Lxb_broken:
+    mov rsp, qword ptr [{STACK_TOP}]
+    call .Lxb_line
+    lea rsi, [rip + .Lxb_broke]
+    call .Lxb_text
+    call .Lxb_exception
     call .Lxb_end_line
     jmp .Lxb_leave

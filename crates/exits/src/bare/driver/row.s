@@ -145,14 +145,7 @@
     call .Lxb_text
     mov rax, r14
     call .Lxb_number
-    mov rax, qword ptr [{FAULT}]
-    call .Lxb_number
-    mov rax, qword ptr [{FAULT_CODE}]
-    call .Lxb_number
-    mov rax, qword ptr [{FAULT_RIP}]
-    call .Lxb_number
-    mov rax, qword ptr [{FAULT_CR2}]
-    call .Lxb_number
+    call .Lxb_exception
     mov rax, qword ptr [{PROGRESS}]
     call .Lxb_number
     call .Lxb_end_line
