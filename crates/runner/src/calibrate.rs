@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use exitpath_exits::find;
-use exitpath_recording::Outcome;
+use exitpath_recording::{Outcome, Sample};
 use exitpath_vmm::{Error, Kvm};
 
 use crate::session::TSC_KHZ;
@@ -66,17 +66,14 @@ pub fn calibrate(kvm: &Kvm) -> Result<Calibration, Error> {
         }
     };
     let nops = measure("nop_1000")?;
-    let net = nops
-        .samples
-        .iter()
-        .map(|s| s.op.saturating_sub(s.empty))
-        .min()
-        .unwrap_or(0);
+    let net = undisturbed(&nops.samples).ok_or_else(|| Error::Unexpected {
+        reason: "calibration guest: a thousand NOPs took no time by its own clock".to_owned(),
+    })?;
     let rdtsc = measure("rdtsc")?;
     let exits = rdtsc.counters.get("exits").copied();
     let external = rdtsc.counters.get("irq_exits").copied().unwrap_or(0);
     Ok(Calibration {
-        ticks_per_nop: net as f64 / 1000.0,
+        ticks_per_nop: net as f64 / NOPS,
         native_ticks_per_nop: native_ticks_per_nop(),
         tsc_khz: nops
             .counters
@@ -85,6 +82,20 @@ pub fn calibrate(kvm: &Kvm) -> Result<Calibration, Error> {
         exits_per_rdtsc: exits.map(|exits| (exits - external) as f64 / rdtsc.ops.max(1) as f64),
     })
 }
+
+/// Ticks of the operation where nothing disturbed it: the shortest bracket with it less the shortest
+/// one without it. A disturbance makes a bracket longer, never shorter, so that the shortest of each kind
+/// are the undisturbed ones. The smallest of the samples' own differences is not: a disturbed empty
+/// bracket makes its sample's difference smaller than the operation. `None` without samples, or where
+/// the operation took no time at all.
+fn undisturbed(samples: &[Sample]) -> Option<u64> {
+    let op = samples.iter().map(|sample| sample.op).min()?;
+    let empty = samples.iter().map(|sample| sample.empty).min()?;
+    op.checked_sub(empty).filter(|&net| net > 0)
+}
+
+/// NOPs in the row `nop_1000`, and in [`native_ticks_per_nop`].
+const NOPS: f64 = 1000.0;
 
 /// A thousand NOPs between two clock reads in this process, the shortest of 200.
 fn native_ticks_per_nop() -> f64 {
@@ -102,5 +113,64 @@ fn native_ticks_per_nop() -> f64 {
         };
         shortest = shortest.min(ticks);
     }
-    shortest as f64 / 1000.0
+    shortest as f64 / NOPS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(pairs: &[(u64, u64)]) -> Vec<Sample> {
+        let sample = |&(empty, op)| Sample { empty, op };
+        pairs.iter().map(sample).collect()
+    }
+
+    /// What is decided of a guest whose thousand NOPs were timed so, on a CPU that needs a quarter of
+    /// a tick for one.
+    fn is_interpreted(pairs: &[(u64, u64)]) -> bool {
+        let net = undisturbed(&samples(pairs)).expect("it took some time");
+        let calibration = Calibration {
+            ticks_per_nop: net as f64 / NOPS,
+            native_ticks_per_nop: 0.25,
+            exits_per_rdtsc: None,
+            tsc_khz: None,
+        };
+        calibration.interpreted()
+    }
+
+    #[test]
+    fn one_disturbed_empty_bracket_does_not_put_guests_on_the_cpu() {
+        assert!(is_interpreted(&[(30, 20_030); 200]));
+        // Interrupted in the empty bracket, for about as long as the NOPs take.
+        for disturbed in [19_900, 20_029, 20_030, 5_000_000] {
+            let mut pairs = [(30, 20_030); 200];
+            pairs[77].0 = disturbed;
+            assert!(is_interpreted(&pairs), "{disturbed}");
+        }
+    }
+
+    #[test]
+    fn disturbed_operations_do_not_take_guests_off_the_cpu() {
+        let mut pairs = [(30, 280); 200];
+        assert!(!is_interpreted(&pairs));
+        for pair in &mut pairs[1..] {
+            pair.1 = 90_000;
+        }
+        assert!(!is_interpreted(&pairs));
+    }
+
+    #[test]
+    fn the_limit_is_a_factor_to_this_very_cpu() {
+        let at = |ticks: u64| is_interpreted(&[(30, 30 + ticks)]);
+        // Eight times a quarter, a thousand times.
+        assert!(!at(2_000));
+        assert!(at(2_001));
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_says_nothing() {
+        for pairs in [&[][..], &[(30, 30)], &[(30, 20)]] {
+            assert_eq!(undisturbed(&samples(pairs)), None, "{pairs:?}");
+        }
+    }
 }
