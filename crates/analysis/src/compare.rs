@@ -36,7 +36,9 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use crate::stats::{Bootstrap, Confidence, Interval, StatsError, check, median_in_place};
+use crate::stats::{
+    self, Bootstrap, Confidence, Interval, MeanInterval, StatsError, check, median_in_place,
+};
 
 /// One block: a run-level value of A and one of B, for instance the two runs' means, in the same
 /// unit.
@@ -185,16 +187,71 @@ pub fn least_blocks(confidence: Confidence) -> usize {
 
 /// Blocks missing until the interval reaches half a margin to each side.
 fn needed(comparison: &Comparison, interval: Interval) -> usize {
-    let Comparison {
-        difference,
-        margin,
-        blocks,
-        ..
-    } = *comparison;
+    let difference = comparison.difference;
     let reach = (interval.hi - difference).max(difference - interval.lo);
+    missing(comparison.blocks, reach, comparison.margin)
+}
+
+/// Blocks missing to those there are until an interval that reaches so far reaches half a margin.
+fn missing(blocks: usize, reach: f64, margin: f64) -> usize {
     let total = blocks as f64 * (2.0 * reach / margin).powi(2);
     // The cast saturates; one more is the least that can change an answer.
     (total.ceil() as usize).saturating_sub(blocks).max(1)
+}
+
+/// What the mean over blocks says of a difference or a ratio.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// Shown to be nothing, within the margin.
+    Same,
+    /// Shown to be more than nothing, and not shown to be within the margin.
+    More,
+    /// Shown to be less.
+    Less,
+    /// None of these could be shown.
+    Undecided {
+        /// Blocks to measure more before asking again; see [`compare`].
+        needs_blocks: usize,
+    },
+}
+
+impl Finding {
+    /// What one exact value says, where nothing varies: the lab's. One that is no number says nothing.
+    #[must_use]
+    pub fn exact(value: f64, nothing: f64, margin: f64) -> Finding {
+        let undecided = Finding::Undecided { needs_blocks: 1 };
+        Finding::of(value, value, nothing, margin).unwrap_or(undecided)
+    }
+
+    /// What an interval says; `None` where it leaves the answer open.
+    fn of(lo: f64, hi: f64, nothing: f64, margin: f64) -> Option<Finding> {
+        if nothing - margin <= lo && hi <= nothing + margin {
+            Some(Finding::Same)
+        } else if lo > nothing {
+            Some(Finding::More)
+        } else if hi < nothing {
+            Some(Finding::Less)
+        } else {
+            None
+        }
+    }
+}
+
+/// As [`compare`], of the mean over blocks and its t interval ([`stats::mean_interval`]) where [`compare`] takes
+/// the median: for what is printed as a mean. `values` has one difference or ratio a block, `nothing` is 0 or 1,
+/// and `margin` how far from that still does not matter. Without an interval nothing is decided, however near
+/// to `nothing` the mean is.
+#[must_use]
+pub fn of_means(values: &[f64], nothing: f64, margin: f64) -> (Option<MeanInterval>, Finding) {
+    let Ok(mean) = stats::mean_interval(values, Confidence::P95) else {
+        let needs_blocks = 2usize.saturating_sub(values.len()).max(1);
+        return (None, Finding::Undecided { needs_blocks });
+    };
+    let undecided = || Finding::Undecided {
+        needs_blocks: missing(mean.runs, mean.hi - mean.mean, margin),
+    };
+    let finding = Finding::of(mean.lo, mean.hi, nothing, margin).unwrap_or_else(undecided);
+    (Some(mean), finding)
 }
 
 /// Up to so many differences the permutation test counts every flip.

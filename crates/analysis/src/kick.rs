@@ -5,13 +5,24 @@
 //! interval over runs, in the lab the median, which is the value that nearly all samples have. Off the
 //! consumer's time, too, comes the empty bracket; what that has more than the time is the clock's
 //! second reading.
+//!
+//! What is said of two values on a host is said of their difference or ratio within blocks, both having
+//! been measured close together, and by its interval: the same within a margin, different, or undecided
+//! ([`of_means`]).
+
+mod against;
+mod trend;
 
 use std::collections::BTreeMap;
 
 use exitpath_recording::{KickInfo, KickPart, Machine, Outcome, Recording};
 
-use crate::stats::{self, Confidence};
+use crate::compare::of_means;
 use crate::table::{RowSummary, Verdict, net_mean, summarise};
+
+pub use crate::compare::Finding;
+pub use against::{Against, FastBus};
+pub use trend::{Shape, Trend};
 
 /// Counters that are no counts: of those the largest of all runs is told.
 const FACTS: [&str; 4] = [
@@ -32,15 +43,6 @@ const WITNESSES: [&str; 6] = [
 ];
 /// Instructions of a virtual second in the lab.
 pub const VIRTUAL_SECOND: f64 = 1e9;
-/// Growth from the least to the largest number of ioeventfds, as a share of the first value, that is
-/// still flat, on a host.
-const FLAT: f64 = 0.02;
-/// The same in the lab, in instructions: where buffers lie makes as many.
-const FLAT_IN_LAB: f64 = 16.0;
-/// Numbers of ioeventfds of which one can tell how a value grows.
-const ENOUGH: usize = 4;
-/// So much better one law has to fit than the other (residual sums of squares).
-const BETTER: f64 = 1.5;
 /// Ratios this close to 1 say that there is no difference.
 const SAME: f64 = 0.05;
 
@@ -91,37 +93,6 @@ impl Kicked {
     }
 }
 
-/// Whether the number of ioeventfds matters to one way of registering them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Trend {
-    /// The way.
-    pub how: String,
-    /// The least and the largest number measured.
-    pub eventfds: (u32, u32),
-    /// Their values, in ticks.
-    pub values: (f64, f64),
-    /// What a doubling adds on average, in ticks.
-    pub per_doubling: f64,
-    /// What one more adds on average, in ticks.
-    pub per_eventfd: f64,
-    /// How it grows.
-    pub shape: Shape,
-}
-
-/// How a value grows with the number of ioeventfds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// Next to nothing is added.
-    Flat,
-    /// Each doubling adds about the same, as a binary search does: a + b·log n fits better.
-    Logarithmic,
-    /// It grows with their number: a + b·n fits better.
-    Steeper,
-    /// There are too few numbers to tell those two apart, it falls, or the interval of the first
-    /// reaches that of the last.
-    Unclear,
-}
-
 /// What an I/O thread each brings over one shared.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ratio {
@@ -131,21 +102,8 @@ pub struct Ratio {
     pub each_to_shared: f64,
     /// Its 95 % interval over blocks, on a host with more than one.
     pub ci95: Option<(f64, f64)>,
-    /// What that says.
+    /// What that says: the same is 1, but for 5 %.
     pub finding: Finding,
-}
-
-/// What a ratio says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
-    /// It is 1, but for 5 %.
-    Same,
-    /// It is more.
-    More,
-    /// It is less.
-    Less,
-    /// Its interval leaves that open, or there is none.
-    Undecided,
 }
 
 /// All tables of `exitpath kick`. One that was not asked for is empty.
@@ -153,6 +111,10 @@ pub enum Finding {
 pub struct Kicks {
     /// Kicks by their ways.
     pub kicks: Vec<Kicked>,
+    /// What ioeventfds save.
+    pub against: Vec<Against>,
+    /// Whether KVM's fast MMIO bus was taken, by what it saves; `None` where that was not measured.
+    pub fast_bus: Option<FastBus>,
     /// One kick with more and more ioeventfds.
     pub scaling: Vec<Line>,
     /// What that says.
@@ -199,11 +161,13 @@ pub fn kicks(recording: &Recording) -> Kicks {
         wakeup: named(&mut wakeup, &cost.info.how),
         cost,
     });
-    let kicks = kicks.collect();
+    let kicks: Vec<Kicked> = kicks.collect();
     let (scaling, disks) = (take(KickPart::Scaling), take(KickPart::Disks));
     Kicks {
+        against: against::of_user_exits(recording, &kicks),
+        fast_bus: against::fast_bus(recording, &kicks),
         kicks,
-        trends: trends(&scaling, recording.manifest.machine == Machine::Lab),
+        trends: trend::trends(recording, &scaling),
         ratios: ratios(recording, &disks),
         scaling,
         disks,
@@ -271,77 +235,6 @@ fn rate(recording: &Recording, ticks: Estimate, requests: u64) -> Option<Estimat
     })
 }
 
-fn trends(lines: &[Line], lab: bool) -> Vec<Trend> {
-    let mut ways: Vec<&str> = Vec::new();
-    for line in lines {
-        if !ways.contains(&line.info.how.as_str()) {
-            ways.push(&line.info.how);
-        }
-    }
-    ways.into_iter()
-        .filter_map(|how| trend(lines, how, lab))
-        .collect()
-}
-
-fn trend(lines: &[Line], how: &str, lab: bool) -> Option<Trend> {
-    let of_way = lines.iter().filter(|line| line.info.how == how);
-    let points = of_way.filter(|line| line.summary.verdict < Verdict::Void);
-    let mut points: Vec<(u32, Estimate)> = points
-        .filter_map(|line| Some((line.info.eventfds.filter(|&n| n > 0)?, line.value?)))
-        .collect();
-    points.sort_by_key(|&(eventfds, _)| eventfds);
-    let (&(least, first_one), &(most, last_one)) = (points.first()?, points.last()?);
-    if most <= least {
-        return None;
-    }
-    let (first, last) = (first_one.value, last_one.value);
-    let doublings = (f64::from(most) / f64::from(least)).log2();
-    let per_doubling = (last - first) / doublings;
-    let flat = if lab { FLAT_IN_LAB } else { FLAT * first.abs() };
-    let reaches = match (first_one.ci95, last_one.ci95) {
-        (Some((_, first_hi)), Some((last_lo, _))) => first_hi >= last_lo,
-        // Without intervals a host's figures cannot be told apart.
-        _ => !lab,
-    };
-    let shape = if (last - first).abs() <= flat {
-        Shape::Flat
-    } else if last < first || reaches || points.len() < ENOUGH {
-        Shape::Unclear
-    } else {
-        let by_log = misfit(&points, f64::log2);
-        let by_number = misfit(&points, |eventfds| eventfds);
-        if by_log * BETTER < by_number {
-            Shape::Logarithmic
-        } else if by_number * BETTER < by_log {
-            Shape::Steeper
-        } else {
-            Shape::Unclear
-        }
-    };
-    Some(Trend {
-        how: how.to_owned(),
-        eventfds: (least, most),
-        values: (first, last),
-        per_doubling,
-        per_eventfd: (last - first) / f64::from(most - least),
-        shape,
-    })
-}
-
-/// What a line through the points leaves over, by least squares: Σ (y − a − b·x)² with x = `of` the
-/// number of ioeventfds.
-fn misfit(points: &[(u32, Estimate)], of: impl Fn(f64) -> f64) -> f64 {
-    let n = points.len() as f64;
-    let xy = || {
-        let points = points.iter();
-        points.map(|(eventfds, estimate)| (of(f64::from(*eventfds)), estimate.value))
-    };
-    let (mean_x, mean_y) = xy().fold((0.0, 0.0), |(sx, sy), (x, y)| (sx + x / n, sy + y / n));
-    let sum = |of: fn(f64, f64) -> f64| xy().map(|(x, y)| of(x - mean_x, y - mean_y)).sum::<f64>();
-    let (xx, xy, yy) = (sum(|x, _| x * x), sum(|x, y| x * y), sum(|_, y| y * y));
-    yy - xy * xy / xx
-}
-
 fn ratios(recording: &Recording, lines: &[Line]) -> Vec<Ratio> {
     let mut disks: Vec<u32> = lines.iter().filter_map(|line| line.info.disks).collect();
     disks.sort_unstable();
@@ -359,7 +252,6 @@ fn ratios(recording: &Recording, lines: &[Line]) -> Vec<Ratio> {
         .collect()
 }
 
-/// On a host within blocks, both measured close together.
 fn ratio(recording: &Recording, disks: u32, each: &Line, shared: &Line) -> Option<Ratio> {
     if recording.manifest.machine == Machine::Lab {
         let each_to_shared = each.value?.value / shared.value?.value;
@@ -367,44 +259,39 @@ fn ratio(recording: &Recording, disks: u32, each: &Line, shared: &Line) -> Optio
             disks,
             each_to_shared,
             ci95: None,
-            finding: Ratio::found(each_to_shared, each_to_shared),
+            finding: Finding::exact(each_to_shared, 1.0, SAME),
         });
     }
-    let ticks = |line: &Line| -> BTreeMap<u32, f64> {
-        let name = &line.summary.row.name;
-        let runs = recording.runs.iter();
-        let done = runs.filter(|run| run.row == *name && run.outcome == Outcome::Done);
-        done.filter_map(|run| Some((run.block, net_mean(run)?)))
-            .collect()
-    };
-    let (each, shared) = (ticks(each), ticks(shared));
     // As many requests in both, so that more ticks are fewer requests in a second.
-    let ratios: Vec<f64> = each
-        .iter()
-        .filter_map(|(block, each)| Some(shared.get(block)? / each))
-        .filter(|ratio| ratio.is_finite())
-        .collect();
-    let interval = stats::mean_interval(&ratios, Confidence::P95).ok();
-    let ci95 = interval.map(|interval| (interval.lo, interval.hi));
+    let ratios = within_blocks(recording, shared, each, |shared, each| shared / each);
+    let (interval, finding) = of_means(&ratios, 1.0, SAME);
     Some(Ratio {
         disks,
-        each_to_shared: stats::mean(&ratios).ok()?,
-        ci95,
-        finding: ci95.map_or(Finding::Undecided, |(lo, hi)| Ratio::found(lo, hi)),
+        each_to_shared: crate::stats::mean(&ratios).ok()?,
+        ci95: interval.map(|interval| (interval.lo, interval.hi)),
+        finding,
     })
 }
 
-impl Ratio {
-    /// What an interval from `lo` to `hi` says.
-    fn found(lo: f64, hi: f64) -> Finding {
-        if lo >= 1.0 - SAME && hi <= 1.0 + SAME {
-            Finding::Same
-        } else if lo > 1.0 {
-            Finding::More
-        } else if hi < 1.0 {
-            Finding::Less
-        } else {
-            Finding::Undecided
-        }
-    }
+/// The ticks of one operation in each block of a host's recording.
+fn by_block(recording: &Recording, line: &Line) -> BTreeMap<u32, f64> {
+    let name = &line.summary.row.name;
+    let runs = recording.runs.iter();
+    let done = runs.filter(|run| run.row == *name && run.outcome == Outcome::Done);
+    done.filter_map(|run| Some((run.block, net_mean(run)?)))
+        .collect()
+}
+
+/// What `of` makes of the ticks of two lines in each block that has both, where that is finite.
+fn within_blocks(
+    recording: &Recording,
+    one: &Line,
+    other: &Line,
+    of: impl Fn(f64, f64) -> f64,
+) -> Vec<f64> {
+    let (one, other) = (by_block(recording, one), by_block(recording, other));
+    let both = one
+        .iter()
+        .filter_map(|(block, one)| Some(of(*one, *other.get(block)?)));
+    both.filter(|value| value.is_finite()).collect()
 }

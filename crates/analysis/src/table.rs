@@ -194,11 +194,11 @@ fn apply(summary: &mut RowSummary, recording: &Recording, runs: &[&Run], measure
         }
         Machine::Host => {
             let says_something = host::check_guest(summary, environment);
-            let run_means = host::figures(summary, measured, environment);
+            let of_runs = host::figures(summary, measured, environment);
             if says_something {
                 check_sharing(summary, measured);
                 counts::verify(summary, measured);
-                host::check(summary, measured, &run_means, environment);
+                host::check(summary, measured, &of_runs, environment);
             }
         }
     }

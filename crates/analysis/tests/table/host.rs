@@ -122,8 +122,29 @@ fn estimators_that_disagree_are_told() {
 }
 
 #[test]
+fn estimators_agree_only_where_the_interval_of_their_difference_says_so() {
+    // Their medians are the same, and each run's are a third apart.
+    let slopes = |i| about(3_000).slope(if i % 2 == 0 { 2_000 } else { 4_000 });
+    let summary = on_host(row("cpuid"), ten(slopes));
+    assert_eq!(summary.slope, Some(3_000.0));
+    assert_verdict(
+        &summary,
+        Usable,
+        &[
+            "the batch estimator says 3000 TSC ticks, the bracketed median 3000: whether they agree is undecided, 243 more --runs",
+        ],
+    );
+    // What the runs differ by is no matter where both estimators say it.
+    let drifting = |i| about(3_000 + 5 * i).slope(3_000 + 5 * i);
+    assert_verdict(&on_host(row("cpuid"), ten(drifting)), Clean, &[]);
+}
+
+#[test]
 fn a_wide_interval_asks_for_runs() {
-    let summary = on_host(row("cpuid"), ten(|i| about(2_000 + 200 * i).slope(2_900)));
+    let summary = on_host(
+        row("cpuid"),
+        ten(|i| about(2_000 + 200 * i).slope(2_000 + 200 * i)),
+    );
     assert_verdict(&summary, Usable, &["the mean is known to ±15 % only"]);
     // Near zero a percentage says nothing.
     let around_zero = |i| {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use exitpath_analysis::kick::{Estimate, Finding, Kicked, Kicks, Line, Ratio, Shape, Trend};
+use exitpath_analysis::kick::{
+    Against, Estimate, FastBus, Finding, Kicked, Kicks, Line, Ratio, Shape, Trend,
+};
 use exitpath_recording::{Environment, Machine, Manifest};
 use serde::Serialize;
 
@@ -22,6 +24,10 @@ pub struct Kick<'a> {
     pub environment: &'a Environment,
     /// One object per way of kicking.
     pub kicks: Vec<KickObject<'a>>,
+    /// What ioeventfds save, one object per bus.
+    pub against: Vec<AgainstObject<'a>>,
+    /// Whether KVM's fast MMIO bus was taken, by what it saves; null where that was not measured.
+    pub fast_mmio_bus: Option<FastBusObject<'a>>,
     /// One object per way and number of ioeventfds.
     pub scaling: Vec<ScalingObject<'a>>,
     /// What more ioeventfds cost, one object per way.
@@ -86,6 +92,28 @@ pub struct KickObject<'a> {
     wakeup: Option<Facts<'a>>,
 }
 
+/// A kick by one way against a kick by another.
+#[derive(Debug, Serialize)]
+pub struct AgainstObject<'a> {
+    /// The way.
+    pub how: &'a str,
+    /// The other one.
+    pub to: &'a str,
+    /// What the first costs as a share of the second.
+    pub share: f64,
+    /// Its 95 % interval over blocks; null in the lab.
+    pub ci95: Option<[f64; 2]>,
+}
+
+/// Whether KVM's fast MMIO bus was taken.
+#[derive(Debug, Serialize)]
+pub struct FastBusObject<'a> {
+    /// Null where that is undecided.
+    pub taken: Option<bool>,
+    #[serde(flatten)]
+    against: AgainstObject<'a>,
+}
+
 /// A number of ioeventfds.
 #[derive(Debug, Serialize)]
 pub struct ScalingObject<'a> {
@@ -108,12 +136,18 @@ pub struct TrendObject<'a> {
     pub how: &'a str,
     /// The least and the largest number measured.
     pub eventfds: [u32; 2],
+    /// What the largest number costs more than the least.
+    pub difference: Option<f64>,
+    /// Its 95 % interval over blocks; null in the lab.
+    pub difference_ci95: Option<[f64; 2]>,
     /// What a doubling adds on average.
     pub per_doubling: Option<f64>,
     /// What one more adds on average.
     pub per_eventfd: Option<f64>,
-    /// `flat`, `logarithmic`, `steeper` or `unclear`.
+    /// `flat` (but for 2 % on a host), `logarithmic`, `steeper`, `unclear`, or on a host `undecided`.
     pub shape: &'static str,
+    /// Runs of each row to measure more, where it is undecided.
+    pub needs_runs: Option<usize>,
 }
 
 /// Disks.
@@ -142,6 +176,8 @@ pub struct RatioObject {
     pub ci95: Option<[f64; 2]>,
     /// `same` (but for 5 %), `more`, `less` or `undecided`.
     pub finding: &'static str,
+    /// Runs of each row to measure more, where it is undecided.
+    pub needs_runs: Option<usize>,
 }
 
 /// A way of telling the guest.
@@ -199,9 +235,15 @@ pub fn kick<'a>(manifest: &'a Manifest, kicks: &'a Kicks, recording: Option<Stri
     let trend = |trend: &'a Trend| TrendObject {
         how: &trend.how,
         eventfds: [trend.eventfds.0, trend.eventfds.1],
+        difference: value(Some(trend.difference), factor),
+        difference_ci95: interval(Some(trend.difference), factor),
         per_doubling: factor.map(|factor| trend.per_doubling * factor),
         per_eventfd: factor.map(|factor| trend.per_eventfd * factor),
         shape: shape(trend.shape),
+        needs_runs: match trend.shape {
+            Shape::Undecided { needs_runs } => Some(needs_runs),
+            _ => None,
+        },
     };
     let completion = |line: &'a Line| CompletionObject {
         how: &line.info.how,
@@ -231,7 +273,11 @@ pub fn kick<'a>(manifest: &'a Manifest, kicks: &'a Kicks, recording: Option<Stri
             Finding::Same => "same",
             Finding::More => "more",
             Finding::Less => "less",
-            Finding::Undecided => "undecided",
+            Finding::Undecided { .. } => "undecided",
+        },
+        needs_runs: match ratio.finding {
+            Finding::Undecided { needs_blocks } => Some(needs_blocks),
+            _ => None,
         },
     };
     Kick {
@@ -240,6 +286,8 @@ pub fn kick<'a>(manifest: &'a Manifest, kicks: &'a Kicks, recording: Option<Stri
         requests_per: if host { "second" } else { "10^9 instructions" },
         environment: &manifest.environment,
         kicks: kicks.kicks.iter().map(kicked).collect(),
+        against: kicks.against.iter().map(against).collect(),
+        fast_mmio_bus: kicks.fast_bus.as_ref().map(fast_bus),
         scaling: kicks.scaling.iter().map(scaling).collect(),
         trends: kicks.trends.iter().map(trend).collect(),
         disks: kicks.disks.iter().map(disks).collect(),
@@ -251,12 +299,29 @@ pub fn kick<'a>(manifest: &'a Manifest, kicks: &'a Kicks, recording: Option<Stri
     }
 }
 
+fn against(against: &Against) -> AgainstObject<'_> {
+    AgainstObject {
+        how: &against.how,
+        to: &against.to,
+        share: against.share,
+        ci95: against.ci95.map(<[f64; 2]>::from),
+    }
+}
+
+fn fast_bus(fast: &FastBus) -> FastBusObject<'_> {
+    FastBusObject {
+        taken: fast.taken,
+        against: against(&fast.against),
+    }
+}
+
 fn shape(shape: Shape) -> &'static str {
     match shape {
         Shape::Flat => "flat",
         Shape::Logarithmic => "logarithmic",
         Shape::Steeper => "steeper",
         Shape::Unclear => "unclear",
+        Shape::Undecided { .. } => "undecided",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use exitpath_analysis::kick::{Estimate, Finding, Kicks, Line, Shape, Trend};
+use exitpath_analysis::kick::{Against, Estimate, Finding, Kicks, Line, Shape, Trend};
 use exitpath_analysis::table::Verdict;
 use exitpath_recording::Manifest;
 
@@ -124,45 +124,43 @@ fn kicked(text: &mut String, unit: &Unit, kicks: &Kicks) {
 
 /// What an ioeventfd saves, and what the fast bus does, of what was measured.
 fn user_exits(text: &mut String, unit: &Unit, kicks: &Kicks) {
-    let value = |how: &str| {
-        let kick = kicks.kicks.iter().find(|kick| kick.cost.info.how == how)?;
-        let usable = kick.cost.summary.verdict < Verdict::Void;
-        kick.cost.value.filter(|_| usable).map(|value| value.value)
+    let share = |against: &Against| {
+        let interval = against
+            .ci95
+            .map_or_else(String::new, |(lo, hi)| format!(" [{lo:.2} … {hi:.2}]"));
+        format!("{:.2}{interval} of it", against.share)
     };
-    for bus in ["PIO", "MMIO"] {
-        let user = value(&format!("{bus}, user exit"));
-        let eventfd = value(&format!("{bus}, ioeventfd wildcard"));
-        if let (Some(user), Some(eventfd)) = (user, eventfd) {
-            push_wrapped(
-                text,
-                &format!(
-                    "{bus}: an ioeventfd that nobody waits for costs {} against {} of a user exit, {:.2} \
-                     of it",
-                    unit.value(eventfd),
-                    unit.value(user),
-                    eventfd / user
-                ),
-            );
-        }
-    }
-    let (any, some) = (
-        value("MMIO, ioeventfd of length 0"),
-        value("MMIO, ioeventfd wildcard"),
-    );
-    if let (Some(any), Some(some)) = (any, some) {
-        // The fast bus spares decoding the instruction, which is most of an MMIO exit.
-        let says = if any < some * 0.8 {
-            "by its cost, KVM took its fast MMIO bus"
-        } else {
-            "by its cost, KVM decoded the instruction all the same; its fast MMIO bus needs an EPT \
-             misconfiguration (Intel), or AMD's next RIP and a kernel that uses it"
-        };
+    for against in &kicks.against {
+        let bus = against.to.split(',').next().unwrap_or_default();
+        let (eventfd, user) = against.values;
         push_wrapped(
             text,
             &format!(
-                "MMIO of length 0: {} against {} with a length: {says}",
+                "{}: an ioeventfd that nobody waits for costs {} against {} of a user exit, {}",
+                plain(bus),
+                unit.value(eventfd),
+                unit.value(user),
+                share(against)
+            ),
+        );
+    }
+    if let Some(fast) = &kicks.fast_bus {
+        let says = match fast.taken {
+            Some(true) => "by its cost, KVM took its fast MMIO bus",
+            Some(false) => {
+                "by its cost, KVM decoded the instruction all the same; its fast MMIO bus needs an EPT \
+                 misconfiguration (Intel), or AMD's next RIP and a kernel that uses it"
+            }
+            None => "whether KVM took its fast MMIO bus is undecided: more --runs",
+        };
+        let (any, some) = fast.against.values;
+        push_wrapped(
+            text,
+            &format!(
+                "MMIO of length 0: {} against {} with a length, {}: {says}",
                 unit.value(any),
-                unit.value(some)
+                unit.value(some),
+                share(&fast.against)
             ),
         );
     }
@@ -231,13 +229,20 @@ fn trend_line(unit: &Unit, trend: &Trend) -> String {
     let (least, most) = trend.eventfds;
     let (first, last) = trend.values;
     let says = match trend.shape {
-        Shape::Flat => "flat",
-        Shape::Logarithmic => "not flat, each doubling adds about the same",
-        Shape::Steeper => "not flat, it grows with their number",
-        Shape::Unclear => "how it grows cannot be told from these",
+        Shape::Flat if unit.lab => "flat".to_owned(),
+        Shape::Flat => "flat (2 %)".to_owned(),
+        Shape::Logarithmic => "not flat, each doubling adds about the same".to_owned(),
+        Shape::Steeper => "not flat, it grows with their number".to_owned(),
+        Shape::Unclear => "how it grows cannot be told from these".to_owned(),
+        Shape::Undecided { needs_runs } => {
+            format!("undecided whether it is flat (2 %): {}", more(needs_runs))
+        }
     };
+    let interval = trend.difference.ci95.map_or_else(String::new, |(lo, hi)| {
+        format!(" (difference {:+.1} … {:+.1})", lo * factor, hi * factor)
+    });
     format!(
-        "{}: {says}: {} with {least}, {} with {most}: {:+.1} {} per doubling, {:+.3} for each one more",
+        "{}: {says}: {} with {least}, {} with {most}{interval}: {:+.1} {} per doubling, {:+.3} for each one more",
         plain(&trend.how),
         unit.value(first),
         unit.value(last),
@@ -245,6 +250,11 @@ fn trend_line(unit: &Unit, trend: &Trend) -> String {
         unit.name(),
         trend.per_eventfd * factor
     )
+}
+
+/// How many runs more would decide.
+fn more(runs: usize) -> String {
+    format!("{} more --runs", count(runs as f64))
 }
 
 fn disks(text: &mut String, unit: &Unit, kicks: &Kicks) {
@@ -302,10 +312,10 @@ fn disks(text: &mut String, unit: &Unit, kicks: &Kicks) {
     );
     for ratio in &kicks.ratios {
         let says = match ratio.finding {
-            Finding::Same => "no difference (5 %)",
-            Finding::More => "a thread each does more",
-            Finding::Less => "one shared does more",
-            Finding::Undecided => "undecided: more --runs",
+            Finding::Same => "no difference (5 %)".to_owned(),
+            Finding::More => "a thread each does more".to_owned(),
+            Finding::Less => "one shared does more".to_owned(),
+            Finding::Undecided { needs_blocks } => format!("undecided: {}", more(needs_blocks)),
         };
         let interval = ratio
             .ci95
