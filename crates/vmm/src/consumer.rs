@@ -10,6 +10,7 @@ use exitpath_exits::layout::word;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::clock::clock;
+use crate::notify::another;
 use crate::{Error, Memory, kick};
 
 /// Where a consumer's thread runs.
@@ -70,9 +71,7 @@ impl Consumer {
         let shared = Arc::new(Shared::default());
         let (finished, done) = mpsc::channel();
         let (tell, seated) = mpsc::channel();
-        let of_thread = eventfd
-            .try_clone()
-            .map_err(|_| Error::last_os("dup of an eventfd"))?;
+        let of_thread = another(&eventfd)?;
         let state = shared.clone();
         std::thread::spawn(move || {
             let sat = seat.take();

@@ -21,7 +21,7 @@ use io_uring::{IoUring, opcode, types};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::consumer::Seat;
-use crate::notify::eventfd;
+use crate::notify::{another, eventfd};
 use crate::{Error, Memory, Vm};
 
 /// Entries of a thread's ring: all requests of all disks, a doorbell each, and the order to stop.
@@ -82,7 +82,8 @@ impl Bank {
     /// Makes the disks and starts their threads, the i-th on the i-th seat, going round.
     ///
     /// # Errors
-    /// [`Error::IoUring`] where the kernel refuses a ring, [`Error::System`] for files and seats.
+    /// [`Error::IoUring`] where the kernel gives nobody a ring, [`Error::NoFilesLeft`], and
+    /// [`Error::System`] for files and seats.
     pub fn start(vm: &Vm, disks: Disks, seats: &[Seat]) -> Result<Bank, Error> {
         let progress = Arc::new((0..disks.count).map(|_| Progress::default()).collect());
         let mut bank = Bank {
@@ -107,14 +108,12 @@ impl Bank {
 
     fn spawn(&mut self, group: Vec<Disk>, seat: Seat, most: u64) -> Result<(), Error> {
         let stop = eventfd(0)?;
-        let stopped = stop.try_clone().map_err(|_| Error::NoFilesLeft)?;
+        let stopped = another(&stop)?;
         let (memory, progress) = (self.memory.clone(), self.progress.clone());
         let (tell, ready) = mpsc::channel();
         let (done, result) = mpsc::channel();
         std::thread::spawn(move || {
-            let ring = seat
-                .take()
-                .and_then(|()| IoUring::new(ENTRIES).map_err(|source| Error::IoUring { source }));
+            let ring = seat.take().and_then(|()| ring());
             let ring = match ring {
                 Ok(ring) => {
                     let _ = tell.send(Ok(()));
@@ -134,9 +133,10 @@ impl Bank {
                 stop_count: Box::new(0),
                 most,
                 under_way: 0,
+                armed: 0,
             };
             let served = server.serve();
-            server.settle();
+            drop(server);
             let _ = done.send(served);
         });
         ready
@@ -212,6 +212,20 @@ impl Drop for Bank {
     }
 }
 
+/// A ring. That this process may open no more files, or the machine has no memory left, is another matter
+/// than a kernel that gives none.
+fn ring() -> Result<IoUring, Error> {
+    IoUring::new(ENTRIES).map_err(no_ring)
+}
+
+fn no_ring(source: std::io::Error) -> Error {
+    match source.raw_os_error() {
+        // ENOMEM is a locked-memory limit (before 5.12).
+        Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::ENOMEM) => Error::IoUring { source },
+        _ => Error::from_files("io_uring_setup", source),
+    }
+}
+
 /// What a disk's file holds in one block: no word of it occurs anywhere else.
 fn pattern(disk: u64, block: u64) -> Vec<u8> {
     (0..REQUEST / 8)
@@ -262,6 +276,8 @@ struct Server {
     most: u64,
     /// Reads into guest memory that are not back yet.
     under_way: usize,
+    /// Reads of eventfds that are not.
+    armed: usize,
 }
 
 impl Server {
@@ -271,26 +287,18 @@ impl Server {
         for i in 0..self.disks.len() {
             self.listen(i)?;
         }
-        let mut completions = Vec::new();
         let mut stopping = false;
         while !(stopping && self.under_way == 0) {
-            match self.ring.submit_and_wait(1) {
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(Error::IoUring { source }),
-            }
-            completions.extend(self.ring.completion().map(|c| (c.user_data(), c.result())));
-            for (what, result) in completions.drain(..) {
+            for (what, result) in self.wait()? {
                 if what == STOP {
                     stopping = true;
                     continue;
                 }
-                if what & DOORBELL == 0 {
-                    self.under_way -= 1;
-                }
                 if result < 0 {
-                    let source = std::io::Error::from_raw_os_error(-result);
-                    return Err(Error::IoUring { source });
+                    return Err(Error::System {
+                        operation: "a read through io_uring",
+                        source: std::io::Error::from_raw_os_error(-result),
+                    });
                 }
                 let i = (what & 0xffff) as usize;
                 if what & DOORBELL != 0 {
@@ -304,17 +312,54 @@ impl Server {
         Ok(())
     }
 
-    /// Waits for the reads that are under way where `serve` ended early. They are of files in memory.
-    fn settle(&mut self) {
-        while self.under_way > 0 {
-            if self.ring.submit_and_wait(1).is_err() {
-                // Nobody knows where they are: keep what they write to for good.
-                std::mem::forget(self.memory.clone());
-                return;
+    /// Submits what was pushed, waits until a read is back, and takes the marks and results of all that are
+    /// back. Whatever becomes of these, the kernel writes for them no more.
+    fn wait(&mut self) -> Result<Vec<(u64, i32)>, Error> {
+        loop {
+            match self.ring.submit_and_wait(1) {
+                Ok(_) => break,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(Error::System {
+                        operation: "io_uring_enter",
+                        source,
+                    });
+                }
             }
-            let back = self.ring.completion().map(|c| c.user_data());
-            let reads = back.filter(|what| what & (DOORBELL | STOP) == 0).count();
-            self.under_way -= reads.min(self.under_way);
+        }
+        let back = self.ring.completion();
+        let back: Vec<_> = back.map(|c| (c.user_data(), c.result())).collect();
+        for (what, _) in &back {
+            if what & (DOORBELL | STOP) == 0 {
+                self.under_way -= 1;
+            } else {
+                self.armed -= 1;
+            }
+        }
+        Ok(back)
+    }
+
+    /// Gets all reads back. Those of files in memory come by themselves; one of an eventfd comes when the
+    /// eventfd is written to, which nobody else reads. (A ring that is closed cancels them too, but later, when
+    /// nobody knows.)
+    fn settle(&mut self) -> Result<(), Error> {
+        let doorbells = self.disks.iter().map(|disk| &disk.doorbell);
+        for eventfd in doorbells.chain([&self.stop]) {
+            let written = eventfd.write(1);
+            written.map_err(|_| Error::last_os("write to an eventfd"))?;
+        }
+        while self.under_way + self.armed > 0 {
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps for good what reads that are not back write to.
+    fn give_up(&mut self) {
+        std::mem::forget(self.memory.clone());
+        std::mem::forget(std::mem::take(&mut self.stop_count));
+        for disk in &mut self.disks {
+            std::mem::forget(std::mem::take(&mut disk.count));
         }
     }
 
@@ -329,7 +374,9 @@ impl Server {
         let read = opcode::Read::new(types::Fd(fd), into.cast(), 8)
             .build()
             .user_data(tag);
-        self.push(&read)
+        self.push(&read)?;
+        self.armed += 1;
+        Ok(())
     }
 
     /// Begins the requests that a disk's guest has made available.
@@ -397,12 +444,136 @@ impl Server {
 
     fn push(&mut self, entry: &io_uring::squeue::Entry) -> Result<(), Error> {
         // SAFETY: what the kernel writes to is guest memory, checked against its slot and kept by
-        // `self.memory`, or a word on the heap that belongs to `self`. Neither goes before
-        // all reads into guest memory are back (`serve`, `settle`); reads of eventfds wait for a poll and are done by
-        // this very thread, in `submit_and_wait` or not at all.
+        // `self.memory`, or a word on the heap that belongs to `self`. Neither goes, nor the ring, before every
+        // read is back: `drop` waits for them, however `serve` ended, or else leaves both for good.
         let pushed = unsafe { self.ring.submission().push(entry) };
         pushed.map_err(|_| Error::Unexpected {
             reason: "an I/O thread's ring is full".to_owned(),
         })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.settle().is_err() {
+            self.give_up();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use exitpath_exits::{Image, find};
+
+    use super::*;
+
+    /// An I/O thread's server of so many disks, which runs on the thread that calls, and its doorbells.
+    /// `None` where the kernel gives no ring.
+    fn server(disks: usize) -> Option<(Server, Vec<EventFd>)> {
+        let ring = match ring() {
+            Ok(ring) => ring,
+            Err(error) => {
+                eprintln!("skipped: reads of disks and doorbells: {error}");
+                return None;
+            }
+        };
+        let program = find("empty").expect("a row").program(true);
+        let doorbells: Vec<EventFd> = (0..disks).map(|_| eventfd(0).expect("one more")).collect();
+        let disk = |(index, doorbell)| Disk::new(index, another(doorbell).expect("one more"));
+        let server = Server {
+            ring,
+            disks: doorbells
+                .iter()
+                .enumerate()
+                .map(|of| disk(of).expect("a disk"))
+                .collect(),
+            memory: Memory::new(&Image::new(&program)).expect("memory"),
+            progress: Arc::new((0..disks).map(|_| Progress::default()).collect()),
+            stop: eventfd(0).expect("one more"),
+            stop_count: Box::new(0),
+            most: u64::MAX,
+            under_way: 0,
+            armed: 0,
+        };
+        Some((server, doorbells))
+    }
+
+    /// Asks a disk for its first blocks, as its guest does, and rings.
+    fn ask(server: &Server, doorbell: &EventFd, disk: u64, requests: u64, length: u64) {
+        let queue = QUEUES + disk * QUEUE_SIZE;
+        for request in 0..requests {
+            let entry = queue + RING + request * ENTRY_SIZE;
+            let to = BUFFERS + disk * BUFFERS_SIZE + request * REQUEST;
+            for (offset, word) in [(0, request * REQUEST), (8, length), (16, to)] {
+                server.memory.store(entry + offset, word);
+            }
+        }
+        server.memory.store(queue + AVAILABLE, requests);
+        doorbell.write(1).expect("it counts");
+    }
+
+    /// Whether a write to the eventfd stays there. One that is being read is taken, in io_uring by the
+    /// thread that asked for the read, as soon as it has made the next system call.
+    fn is_read_by_nobody(eventfd: &EventFd) -> bool {
+        eventfd.write(1).expect("it counts");
+        let mut poll = libc::pollfd {
+            fd: eventfd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one valid structure, which outlives the call.
+        let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+        ready == 1 && eventfd.read().is_ok()
+    }
+
+    #[test]
+    fn a_server_that_ends_early_gets_all_its_reads_back() {
+        let Some((mut server, doorbells)) = server(3) else {
+            return;
+        };
+        // The first disk is asked for what it has, the second for what nobody has, the third for nothing.
+        ask(&server, &doorbells[0], 0, DEPTH, REQUEST);
+        ask(&server, &doorbells[1], 1, 1, REQUEST + 1);
+        let served = server.serve();
+        let is_refused =
+            matches!(&served, Err(Error::Unexpected { reason }) if reason.contains("disk 1"));
+        assert!(is_refused, "{served:?}");
+        assert!(server.armed > 0, "the third doorbell and the stop");
+        server.settle().expect("they come back");
+        assert_eq!((server.under_way, server.armed), (0, 0));
+        for doorbell in &doorbells {
+            assert!(is_read_by_nobody(doorbell));
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_writes_to_outlives_its_reads() {
+        let Some((mut server, doorbells)) = server(2) else {
+            return;
+        };
+        let memory = server.memory.clone();
+        ask(&server, &doorbells[0], 0, DEPTH, REQUEST);
+        server.stop.write(1).expect("it counts");
+        server.serve().expect("all that it was asked for");
+        drop(server);
+        for doorbell in &doorbells {
+            assert!(is_read_by_nobody(doorbell));
+        }
+        for request in 0..DEPTH {
+            let brought = memory.bytes(BUFFERS + request * REQUEST, REQUEST as usize);
+            assert_eq!(brought, pattern(0, request), "request {request}");
+        }
+        assert_eq!(memory.load(QUEUES + USED), DEPTH);
+    }
+
+    #[test]
+    fn a_refused_ring_is_told_by_what_was_refused() {
+        let refused = |errno| no_ring(std::io::Error::from_raw_os_error(errno));
+        for errno in [libc::ENOSYS, libc::EPERM, libc::ENOMEM] {
+            assert!(matches!(refused(errno), Error::IoUring { .. }), "{errno}");
+        }
+        assert!(matches!(refused(libc::EMFILE), Error::NoFilesLeft));
+        let enfile = refused(libc::ENFILE).to_string();
+        assert!(enfile.contains("io_uring_setup failed"), "{enfile}");
     }
 }

@@ -26,6 +26,16 @@ pub enum Error {
     /// Guest memory could not be set up.
     #[error("cannot set up guest memory: {0}")]
     Memory(String),
+    /// The interrupt routes of a VM could not be made.
+    #[error(
+        "cannot make the guest's {routes} interrupt routes: {why}; report this as a bug of exitpath"
+    )]
+    Routing {
+        /// How many there are.
+        routes: usize,
+        /// What speaks against them.
+        why: String,
+    },
     /// A call to the operating system failed.
     #[error("{operation} failed: {source}")]
     System {
@@ -59,7 +69,7 @@ pub enum Error {
     },
     /// io_uring is not to be had.
     #[error(
-        "io_uring cannot be used here ({source}): the kernel may lack it, kernel.io_uring_disabled may forbid it, or a seccomp filter, as in most containers"
+        "io_uring cannot be used here ({source}): the kernel may lack it, kernel.io_uring_disabled may forbid it, or a seccomp filter (as in most containers), or `ulimit -l` be too low for a ring"
     )]
     IoUring {
         /// The errno.
@@ -78,6 +88,14 @@ impl Error {
         move |error| Error::Kvm {
             operation,
             source: io::Error::from_raw_os_error(error.errno()),
+        }
+    }
+
+    /// Of a call that makes a descriptor.
+    pub(crate) fn from_files(operation: &'static str, source: io::Error) -> Error {
+        match source.raw_os_error() {
+            Some(libc::EMFILE) => Error::NoFilesLeft,
+            _ => Error::System { operation, source },
         }
     }
 

@@ -5,14 +5,14 @@ use std::os::fd::AsRawFd;
 use exitpath_exits::kicks::{Disks, Handler, Many};
 use exitpath_exits::layout::{TEST_VECTOR, port};
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVMIO, KvmIrqRouting, kvm_interrupt,
-    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irqchip, kvm_msi,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVMIO, kvm_interrupt, kvm_irq_routing_entry,
+    kvm_irq_routing_irqchip, kvm_irqchip, kvm_msi,
 };
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 
-use crate::vm::{MSI_ADDRESS, register_at};
+use crate::vm::{MSI_ADDRESS, register_at, set_routes};
 use crate::{Error, Vcpu, Vm};
 
 vmm_sys_util::ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
@@ -22,10 +22,13 @@ const LINE_GSI: u32 = 5;
 
 /// Opens an eventfd.
 pub(crate) fn eventfd(flags: i32) -> Result<EventFd, Error> {
-    EventFd::new(flags).map_err(|error| match error.raw_os_error() {
-        Some(libc::EMFILE) => Error::NoFilesLeft,
-        _ => Error::last_os("eventfd"),
-    })
+    EventFd::new(flags).map_err(|error| Error::from_files("eventfd", error))
+}
+
+/// Another descriptor of an eventfd.
+pub(crate) fn another(eventfd: &EventFd) -> Result<EventFd, Error> {
+    let another = eventfd.try_clone();
+    another.map_err(|error| Error::from_files("dup of an eventfd", error))
 }
 
 /// Registers many ioeventfds, each with an eventfd of its own.
@@ -67,10 +70,7 @@ pub(crate) fn route_line(fd: &VmFd) -> Result<(), Error> {
         irqchip: KVM_IRQCHIP_IOAPIC,
         pin: LINE_GSI,
     };
-    let routes = KvmIrqRouting::from_entries(&[route])
-        .map_err(|error| Error::Memory(format!("one interrupt route: {error:?}")))?;
-    fd.set_gsi_routing(&routes)
-        .map_err(Error::kvm("KVM_SET_GSI_ROUTING"))?;
+    set_routes(fd, &[route])?;
     let mut chip = kvm_irqchip {
         chip_id: KVM_IRQCHIP_IOAPIC,
         ..Default::default()
@@ -96,7 +96,7 @@ impl Vm {
         let eventfd = self.eventfds.get(index).ok_or_else(|| Error::Unexpected {
             reason: format!("a row without an eventfd {index} asked for it"),
         })?;
-        eventfd.try_clone().map_err(|_| Error::NoFilesLeft)
+        another(eventfd)
     }
 
     /// Answers a kick as the row's handler does. `Stamp` is left to the caller.

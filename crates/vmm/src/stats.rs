@@ -27,16 +27,26 @@ fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     ))
 }
 
+/// What a refusal means: nothing where the kernel does not know the ioctl, which a vCPU's descriptor
+/// answers with EINVAL and a VM's with ENOTTY (`kvm_arch_vcpu_ioctl`, `kvm_arch_vm_ioctl`). A kernel that
+/// knows it uses neither.
+fn refused(source: std::io::Error) -> Option<Error> {
+    match source.raw_os_error() {
+        Some(libc::EINVAL | libc::ENOTTY) => None,
+        _ => Some(Error::from_files("KVM_GET_STATS_FD", source)),
+    }
+}
+
 impl Stats {
     /// Opens the statistics of a KVM VM or vCPU; `None` where the kernel has none (before 5.14).
     ///
     /// # Errors
-    /// Where the kernel has them but they cannot be read.
+    /// Where the kernel has them but they cannot be opened or read.
     pub fn open(fd: &impl AsRawFd) -> Result<Option<Stats>, Error> {
         // SAFETY: KVM_GET_STATS_FD takes no argument and returns a new descriptor.
         let stats = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_GET_STATS_FD() as _, 0) };
         if stats < 0 {
-            return Ok(None);
+            return refused(std::io::Error::last_os_error()).map_or(Ok(None), Err);
         }
         // SAFETY: the ioctl has just returned this descriptor, so nobody else owns it.
         let file = unsafe { File::from_raw_fd(stats) };
@@ -103,5 +113,67 @@ impl Stats {
             *into.entry(name.clone()).or_default() += value;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_that_does_not_know_them_has_no_statistics() {
+        let refused = |errno| refused(io::Error::from_raw_os_error(errno));
+        assert!(refused(libc::EINVAL).is_none() && refused(libc::ENOTTY).is_none());
+        assert!(matches!(refused(libc::EMFILE), Some(Error::NoFilesLeft)));
+        for errno in [libc::ENFILE, libc::ENOMEM, libc::EPERM, libc::EINTR] {
+            let error = refused(errno).expect("an error");
+            let source = io::Error::from_raw_os_error(errno).to_string();
+            let words = error.to_string();
+            assert!(
+                words.contains("KVM_GET_STATS_FD") && words.contains(&source),
+                "{words}"
+            );
+        }
+    }
+
+    /// Set where this test's program runs as a process that may open no more files.
+    const ALONE: &str = "EXITPATH_TEST_NO_FILES_LEFT";
+
+    #[test]
+    fn no_files_left_is_no_old_kernel() {
+        if std::env::var_os(ALONE).is_none() {
+            // The limit holds for a process: one of its own.
+            let test = "stats::tests::no_files_left_is_no_old_kernel";
+            let output = std::process::Command::new(std::env::current_exe().expect("this program"))
+                .args(["--exact", test, "--nocapture"])
+                .env(ALONE, "1")
+                .output()
+                .expect("this program runs again");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{said}");
+            eprint!("{said}");
+            return;
+        }
+        let Ok(device) = kvm_ioctls::Kvm::new() else {
+            eprintln!("skipped: KVM's statistics without a file left, as there is no /dev/kvm");
+            return;
+        };
+        let vm = device.create_vm().expect("a VM");
+        let vcpu = vm.create_vcpu(0).expect("a vCPU");
+        let Ok(Some(_)) = Stats::open(&vcpu) else {
+            eprintln!("skipped: KVM's statistics without a file left, as this kernel has none");
+            return;
+        };
+        let limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: the structure is valid and outlives the call.
+        let limited = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+        assert_eq!(limited, 0);
+        let opened = Stats::open(&vcpu);
+        assert!(matches!(opened, Err(Error::NoFilesLeft)), "{opened:?}");
     }
 }

@@ -206,12 +206,22 @@ fn interrupt_by(fd: &VmFd, eventfd: &EventFd) -> Result<(), Error> {
         data: u32::from(TEST_VECTOR),
         ..Default::default()
     };
-    let routes = KvmIrqRouting::from_entries(&[route])
-        .map_err(|error| Error::Memory(format!("one interrupt route: {error:?}")))?;
-    fd.set_gsi_routing(&routes)
-        .map_err(Error::kvm("KVM_SET_GSI_ROUTING"))?;
+    set_routes(fd, &[route])?;
     fd.register_irqfd(eventfd, IRQFD_GSI)
         .map_err(Error::kvm("KVM_IRQFD"))
+}
+
+/// Makes these the VM's interrupt routes.
+pub(crate) fn set_routes(fd: &VmFd, routes: &[kvm_irq_routing_entry]) -> Result<(), Error> {
+    fd.set_gsi_routing(&table(routes)?)
+        .map_err(Error::kvm("KVM_SET_GSI_ROUTING"))
+}
+
+fn table(routes: &[kvm_irq_routing_entry]) -> Result<KvmIrqRouting, Error> {
+    KvmIrqRouting::from_entries(routes).map_err(|error| Error::Routing {
+        routes: routes.len(),
+        why: format!("{error:?}"),
+    })
 }
 
 /// Registers a row's ioeventfd.
@@ -271,3 +281,19 @@ vmm_sys_util::ioctl_iow_nr!(
     0x79,
     kvm_bindings::kvm_ioeventfd
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_that_cannot_be_made_are_no_matter_of_memory() {
+        let route = kvm_irq_routing_entry::default();
+        assert!(table(&[route]).is_ok());
+        let error = table(&vec![route; 1 << 16]).expect_err("more than KVM's most");
+        assert!(matches!(error, Error::Routing { routes: 65_536, .. }));
+        let words = error.to_string();
+        assert!(words.contains("65536 interrupt routes"), "{words}");
+        assert!(!words.contains("memory"), "{words}");
+    }
+}
