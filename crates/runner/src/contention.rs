@@ -51,26 +51,48 @@ impl<'a> Phase<'a> {
         }
     }
 
-    /// The counters, where the first vCPU has made `own` writes in `writing` of `ticks`.
-    pub(crate) fn end(
-        self,
-        memory: &Memory,
-        own: u64,
-        writing: u64,
-        ticks: u64,
-    ) -> [(String, i64); 2] {
+    /// The counters, where the first vCPU has taken `samples` as one short and one long batch of the empty
+    /// loop, and of writes, in so many ticks.
+    pub(crate) fn end(self, memory: &Memory, samples: u32, ticks: [u64; 4]) -> [(String, i64); 2] {
         let took = self.begun.elapsed();
-        let writes: u64 = std::iter::zip(written(memory, self.row), self.written)
-            .map(|(after, before)| after.wrapping_sub(before))
-            .sum();
-        let own = u128::from(own) * u128::from(ticks) / u128::from(writing.max(1));
-        let all = u128::from(writes).saturating_add(own);
-        [
-            (ALL_EXITS.to_owned(), i64::try_from(all).unwrap_or(i64::MAX)),
-            (
-                PHASE_NS.to_owned(),
-                i64::try_from(took.as_nanos()).unwrap_or(i64::MAX),
-            ),
-        ]
+        let after = written(memory, self.row);
+        let all = all_writes(&self.written, &after, samples, ticks);
+        let ns = i64::try_from(took.as_nanos()).unwrap_or(i64::MAX);
+        [(ALL_EXITS.to_owned(), all), (PHASE_NS.to_owned(), ns)]
+    }
+}
+
+/// Writes of all vCPUs in a phase: what the others counted, which may wrap round, and as many of the first
+/// one's as it would have made if it had written all the time.
+fn all_writes(before: &[u64], after: &[u64], samples: u32, ticks: [u64; 4]) -> i64 {
+    let others = std::iter::zip(before, after);
+    let others: u128 = others
+        .map(|(before, after)| u128::from(after.wrapping_sub(*before)))
+        .sum();
+    let [empty_short, empty_long, short, long] = ticks.map(u128::from);
+    // A long batch has twice the operations of a short one.
+    let own = u128::from(samples) * 3;
+    let writing = short + long;
+    let own = own * (empty_short + empty_long + writing) / writing.max(1);
+    i64::try_from(others.saturating_add(own)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_vcpus_writes_are_those_of_the_whole_phase() {
+        // It wrote 300 times in 600 of 800 ticks.
+        let ticks = [60, 140, 200, 400];
+        assert_eq!(all_writes(&[], &[], 100, ticks), 400);
+        assert_eq!(all_writes(&[10, 1_000], &[35, 1_100], 100, ticks), 525);
+    }
+
+    #[test]
+    fn the_others_counts_may_wrap_and_nothing_overflows() {
+        assert_eq!(all_writes(&[u64::MAX - 1], &[3], 0, [0; 4]), 5);
+        let all = all_writes(&[0, 0], &[u64::MAX, u64::MAX], u32::MAX, [u64::MAX; 4]);
+        assert_eq!(all, i64::MAX);
     }
 }

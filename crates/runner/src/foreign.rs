@@ -115,15 +115,9 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    // SAFETY: the closure makes one system call.
-    unsafe {
-        command.pre_exec(|| {
-            // It must not outlive this process, however that ends. What it starts itself ends with
-            // its group, where this process is left to end it.
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            Ok(())
-        });
-    }
+    let parent = std::process::id();
+    // SAFETY: the closure makes system calls only.
+    unsafe { command.pre_exec(move || end_with(parent)) };
     let child = command
         .spawn()
         .map_err(|error| format!("cannot start {program}: {error}"))?;
@@ -207,6 +201,26 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
     })
 }
 
+/// Makes the calling process end with its parent, however that ends. What it starts itself ends with its
+/// group, where the parent is left to end it.
+///
+/// # Errors
+/// The kernel's refusal; ESRCH where the parent has ended already, of which the kernel says nothing any more.
+fn end_with(parent: u32) -> std::io::Result<()> {
+    // SAFETY: neither call has preconditions.
+    let (asked, now) = unsafe {
+        let asked = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        (asked, libc::getppid())
+    };
+    if asked != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    if u32::try_from(now) != Ok(parent) {
+        return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    Ok(())
+}
+
 /// Whether a child has ended, without taking its number from it.
 fn has_ended(child: &Child) -> bool {
     // SAFETY: all zeroes is a valid siginfo_t, and the call only writes into it.
@@ -276,6 +290,19 @@ mod tests {
         assert_eq!(said.ended, Some(Ended::Signal(9)));
         let said = shell("yes", 10_000);
         assert_eq!(said.ended, Some(Ended::TooMuch(1 << 20)));
+    }
+
+    #[test]
+    fn one_whose_parent_has_ended_already_does_not_begin() {
+        let spawn = |parent| {
+            let mut command = Command::new("true");
+            // SAFETY: the closure makes system calls only.
+            unsafe { command.pre_exec(move || end_with(parent)) };
+            command.status()
+        };
+        assert!(spawn(std::process::id()).expect("it begins").success());
+        let refused = spawn(u32::MAX).expect_err("its parent is another");
+        assert_eq!(refused.raw_os_error(), Some(libc::ESRCH));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use exitpath_exits::catalogue::Address;
 use exitpath_exits::kicks::{Consumer as Wanted, Handler, IoThreads, Part, Placement, REQUESTS};
 use exitpath_exits::layout::word;
 use exitpath_recording::{KickInfo, KickPart, Outcome, Run};
-use exitpath_vmm::disk::Bank;
-use exitpath_vmm::{Config, Consumer, Error, Memory, Seat, Vcpu, Vm, clock, kick};
+use exitpath_vmm::disk::{Account, Bank};
+use exitpath_vmm::{Config, Consumer, Error, Memory, Seat, Taken, Vcpu, Vm, clock, kick};
 
 use crate::Settings;
 
@@ -207,7 +207,7 @@ impl Served {
             end_consumer(consumer, self.waits_in_operation, memory, watchdog, run);
         }
         if let Some(bank) = self.bank.take() {
-            end_bank(bank, run)?;
+            end_bank(bank, run);
         }
         if run.outcome == Outcome::Done && run.samples.iter().any(|s| (s.op as i64) < 0) {
             run.outcome = Outcome::Fault {
@@ -227,14 +227,19 @@ const FIRST: &str = "kick.fifo";
 const UNPRIVILEGED: &str = "the thread that serves the guest shares the vCPU's CPU and may not have SCHED_FIFO \
     (root may): when it runs is up to the scheduler";
 
-/// Where threads that serve a guest sit: on the CPUs that its vCPU is not on (those that other
-/// vCPUs would have first), or else on its CPU, before it.
+/// Where threads that serve a guest sit.
 fn seats(settings: &Settings) -> Result<Vec<Seat>, Error> {
-    let Some((&own, others)) = settings.cpus.split_first() else {
-        return Ok(vec![Seat::default()]);
+    Ok(seats_beside(&settings.cpus, &kick::allowed_cpus()?))
+}
+
+/// On the CPUs that the guest's vCPU is not on (first those that other vCPUs would have, then others of those
+/// `allowed`), or else on its CPU, before it. `bound`: those of its vCPUs, the first one's first.
+fn seats_beside(bound: &[usize], allowed: &[usize]) -> Vec<Seat> {
+    let Some((&own, others)) = bound.split_first() else {
+        return vec![Seat::default()];
     };
     let mut beside = others.to_vec();
-    for cpu in kick::allowed_cpus()? {
+    for &cpu in allowed {
         if cpu != own && !beside.contains(&cpu) {
             beside.push(cpu);
         }
@@ -244,9 +249,9 @@ fn seats(settings: &Settings) -> Result<Vec<Seat>, Error> {
         first,
     };
     if beside.is_empty() {
-        return Ok(vec![seat(own, true)]);
+        return vec![seat(own, true)];
     }
-    Ok(beside.into_iter().map(|cpu| seat(cpu, false)).collect())
+    beside.into_iter().map(|cpu| seat(cpu, false)).collect()
 }
 
 fn unprivileged(seats: &[Seat]) -> Vec<Seat> {
@@ -266,22 +271,43 @@ fn end_consumer(
 ) {
     // Each operation of such a row is one kick.
     let kicks = memory.word(word::PROGRESS);
-    let taken = match &mut run.outcome {
-        Outcome::Done => {
-            let taken = consumer.wait_for(kicks, watchdog);
-            if taken.kicks < kicks {
-                run.outcome = Outcome::Hung {
-                    reason: format!(
-                        "the consumer fell behind: it took {} of {kicks} kicks in {} wake-ups, and no \
-                         more within {watchdog:?}",
-                        taken.kicks, taken.wakeups
-                    ),
-                };
-            }
-            taken
+    let taken = if run.outcome == Outcome::Done {
+        consumer.wait_for(kicks, watchdog)
+    } else {
+        consumer.taken()
+    };
+    judge_consumer(&mut run.outcome, taken, kicks, waits_in_operation, watchdog);
+    for (name, value) in [("kick.taken", taken.kicks), ("kick.wakeups", taken.wakeups)] {
+        run.counters.insert(name.to_owned(), value as i64);
+    }
+    match consumer.stop(PATIENCE) {
+        Ok(slept) => {
+            let slept = slept.map(|slept| ("kick.sleeps".to_owned(), slept as i64));
+            run.counters.extend(slept);
+        }
+        Err(error) => run.notes.push(error.to_string()),
+    }
+}
+
+/// What it means for a run that its consumer has taken so much, where its guest has ended so many kicks.
+fn judge_consumer(
+    outcome: &mut Outcome,
+    taken: Taken,
+    kicks: u64,
+    waits_in_operation: bool,
+    watchdog: Duration,
+) {
+    match outcome {
+        Outcome::Done if taken.kicks < kicks => {
+            *outcome = Outcome::Hung {
+                reason: format!(
+                    "the consumer fell behind: it took {} of {kicks} kicks in {} wake-ups, and no more \
+                     within {watchdog:?}",
+                    taken.kicks, taken.wakeups
+                ),
+            };
         }
         Outcome::Hung { reason } => {
-            let taken = consumer.taken();
             // An operation that did not end may have kicked as well, and in one that waits for its
             // consumer it has.
             let begun = kicks + u64::from(waits_in_operation);
@@ -295,62 +321,205 @@ fn end_consumer(
                     taken.wakeups
                 )
             });
-            taken
         }
-        _ => consumer.taken(),
-    };
-    for (name, value) in [("kick.taken", taken.kicks), ("kick.wakeups", taken.wakeups)] {
-        run.counters.insert(name.to_owned(), value as i64);
-    }
-    match consumer.stop(PATIENCE) {
-        Ok(slept) => {
-            let slept = slept.map(|slept| ("kick.sleeps".to_owned(), slept as i64));
-            run.counters.extend(slept);
-        }
-        Err(error) => run.notes.push(error.to_string()),
+        _ => {}
     }
 }
 
-fn end_bank(mut bank: Bank, run: &mut Run) -> Result<(), Error> {
+fn end_bank(mut bank: Bank, run: &mut Run) {
     let stopped = bank.stop(PATIENCE);
     let accounts = bank.accounts();
-    let sum = |of: fn(&exitpath_vmm::disk::Account) -> u64| accounts.iter().map(of).sum::<u64>();
-    let (requested, completed) = (sum(|a| a.requested), sum(|a| a.completed));
-    for (name, value) in [
-        ("disk.requested", requested),
-        ("disk.completed", completed),
-        ("disk.wakeups", sum(|a| a.wakeups)),
-    ] {
+    for (name, value) in totals(&accounts) {
         run.counters.insert(name.to_owned(), value as i64);
     }
-    match (&mut run.outcome, stopped) {
-        (_, Err(error)) => {
-            run.outcome = Outcome::Fault {
+    judge_disks(&mut run.outcome, stopped, &accounts);
+    if run.outcome == Outcome::Done
+        && let Err(reason) = bank.verify()
+    {
+        run.outcome = Outcome::Fault { reason };
+    }
+}
+
+/// Counters of all disks together.
+fn totals(accounts: &[Account]) -> [(&'static str, u64); 3] {
+    let sum = |of: fn(&Account) -> u64| accounts.iter().map(of).sum::<u64>();
+    [
+        ("disk.requested", sum(|a| a.requested)),
+        ("disk.completed", sum(|a| a.completed)),
+        ("disk.wakeups", sum(|a| a.wakeups)),
+    ]
+}
+
+/// What it means for a run how its I/O threads ended, and what became of each disk's requests.
+fn judge_disks(outcome: &mut Outcome, stopped: Result<(), Error>, accounts: &[Account]) {
+    let behind = || {
+        (0..)
+            .zip(accounts)
+            .find(|(_, a)| a.completed != a.requested)
+    };
+    match (outcome, stopped) {
+        (outcome, Err(error)) => {
+            *outcome = Outcome::Fault {
                 reason: format!("an I/O thread failed: {error}"),
             };
         }
         (Outcome::Hung { reason }, Ok(())) => {
-            let behind = (0..)
-                .zip(&accounts)
-                .find(|(_, a)| a.completed < a.requested);
-            if let Some((disk, account)) = behind {
+            if let Some((disk, account)) = behind() {
                 reason.push_str(&format!(
                     "; disk {disk}: {} requests made and {} completed: its I/O thread fell behind",
                     account.requested, account.completed
                 ));
             }
         }
-        (Outcome::Done, Ok(())) if requested != completed => {
-            run.outcome = Outcome::Fault {
-                reason: format!("{requested} requests were made and {completed} completed"),
-            };
-        }
-        (Outcome::Done, Ok(())) => {
-            if let Err(reason) = bank.verify() {
-                run.outcome = Outcome::Fault { reason };
+        (outcome @ Outcome::Done, Ok(())) => {
+            if let Some((disk, account)) = behind() {
+                *outcome = Outcome::Fault {
+                    reason: format!(
+                        "disk {disk}: {} requests were made and {} completed",
+                        account.requested, account.completed
+                    ),
+                };
             }
         }
         _ => {}
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use exitpath_exits::find;
+
+    use super::*;
+
+    fn cpus(seats: &[Seat]) -> Vec<(Option<usize>, bool)> {
+        seats.iter().map(|seat| (seat.cpu, seat.first)).collect()
+    }
+
+    #[test]
+    fn threads_that_serve_a_guest_sit_beside_it_where_there_is_a_cpu() {
+        let of = |bound: &[usize], allowed: &[usize]| cpus(&seats_beside(bound, allowed));
+        assert_eq!(of(&[], &[0, 1]), [(None, false)], "not bound: anywhere");
+        assert_eq!(of(&[2], &[1, 2, 3]), [(Some(1), false), (Some(3), false)]);
+        // Another vCPU's CPU first, each once, and never the guest's own.
+        assert_eq!(
+            of(&[2, 3], &[1, 2, 3]),
+            [(Some(3), false), (Some(1), false)]
+        );
+        assert_eq!(of(&[2], &[2]), [(Some(2), true)], "on its CPU, before it");
+        assert_eq!(
+            cpus(&unprivileged(&seats_beside(&[2], &[2]))),
+            [(Some(2), false)]
+        );
+    }
+
+    fn hung() -> Outcome {
+        Outcome::Hung {
+            reason: "no progress".to_owned(),
+        }
+    }
+
+    fn with_consumer(mut outcome: Outcome, taken: u64, kicks: u64, waits: bool) -> Outcome {
+        let taken = Taken {
+            wakeups: 3,
+            kicks: taken,
+        };
+        judge_consumer(&mut outcome, taken, kicks, waits, Duration::from_secs(2));
+        outcome
+    }
+
+    #[test]
+    fn a_consumer_has_taken_every_kick_or_the_run_says_what_is_missing() {
+        assert_eq!(with_consumer(Outcome::Done, 10, 10, false), Outcome::Done);
+        let reason = |outcome| match outcome {
+            Outcome::Hung { reason } => reason,
+            other => panic!("{other:?}"),
+        };
+        let behind = reason(with_consumer(Outcome::Done, 9, 10, false));
+        assert!(
+            behind.contains("took 9 of 10 kicks in 3 wake-ups"),
+            "{behind}"
+        );
+        // Ten operations have ended. One that waits for its consumer has kicked before it hung.
+        let lost = reason(with_consumer(hung(), 10, 10, true));
+        assert!(
+            lost.starts_with("no progress; the wake-up of kick 11 was lost"),
+            "{lost}"
+        );
+        let all = reason(with_consumer(hung(), 10, 10, false));
+        assert!(all.ends_with("its consumer took all 10 kicks"), "{all}");
+        // What went wrong otherwise keeps its own words.
+        let fault = Outcome::Fault {
+            reason: "#UD".to_owned(),
+        };
+        assert_eq!(with_consumer(fault.clone(), 0, 10, true), fault);
+    }
+
+    fn account((requested, completed): (u64, u64)) -> Account {
+        Account {
+            requested,
+            completed,
+            wakeups: 2,
+        }
+    }
+
+    #[test]
+    fn a_request_too_few_on_one_disk_is_not_made_up_for_by_another() {
+        let judged = |mut outcome, of: &[(u64, u64)], stopped| {
+            let accounts: Vec<Account> = of.iter().copied().map(account).collect();
+            judge_disks(&mut outcome, stopped, &accounts);
+            outcome
+        };
+        assert_eq!(
+            judged(Outcome::Done, &[(64, 64), (64, 64)], Ok(())),
+            Outcome::Done
+        );
+        let why = |outcome| match outcome {
+            Outcome::Fault { reason } | Outcome::Hung { reason } => reason,
+            other => panic!("{other:?}"),
+        };
+        // The totals are equal.
+        let lost = why(judged(Outcome::Done, &[(64, 63), (64, 65)], Ok(())));
+        assert!(
+            lost.contains("disk 0: 64 requests were made and 63 completed"),
+            "{lost}"
+        );
+        let behind = why(judged(hung(), &[(64, 64), (64, 8)], Ok(())));
+        assert!(behind.starts_with("no progress; disk 1:"), "{behind}");
+        let failed = Err(Error::Unexpected {
+            reason: "a ring".to_owned(),
+        });
+        let failed = why(judged(Outcome::Done, &[(64, 64)], failed));
+        assert!(failed.starts_with("an I/O thread failed"), "{failed}");
+        assert_eq!(
+            totals(&[(64, 63), (64, 65)].map(account)),
+            [
+                ("disk.requested", 128),
+                ("disk.completed", 128),
+                ("disk.wakeups", 4)
+            ]
+        );
+    }
+
+    #[test]
+    fn rows_with_disks_warm_up_once_and_others_as_asked() {
+        let settings = Settings {
+            samples: 10,
+            warm_up: 20,
+            batches: 0,
+            batch_length: 0,
+            watchdog: Duration::from_secs(2),
+            cpus: Vec::new(),
+            yielding: false,
+        };
+        let has_disks = |row: &&Row| row.kick.is_some_and(|kick| kick.disks.is_some());
+        let mut rows = exitpath_exits::kicks::KICKS.iter();
+        let disks = rows.find(has_disks).expect("a row with disks");
+        assert_eq!(warm_up(disks, &settings), 1);
+        assert_eq!(warm_up(find("cpuid").expect("a row"), &settings), 20);
+        let none = Settings {
+            warm_up: 0,
+            ..settings
+        };
+        assert_eq!(warm_up(disks, &none), 0);
+    }
 }

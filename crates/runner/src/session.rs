@@ -1,16 +1,17 @@
 //! One run: a VM, its threads, the protocol with the guest, and the watchdog over it.
 
+mod counts;
+mod watch;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::Duration;
 
 use exitpath_exits::layout::{command, port, word};
 use exitpath_exits::{Image, Program, Row, Scratch, ladder};
 use exitpath_host::{Root, noise_difference, noise_snapshot, noise_snapshot_on};
 use exitpath_recording::{Batch, Outcome, Run, Sample};
-use exitpath_vmm::kick::{self, Kickable};
+use exitpath_vmm::kick;
 use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Model, Stop, Vcpu, Vm};
 
 use crate::counters::Counters;
@@ -18,15 +19,13 @@ use crate::exception::Exception;
 use crate::kicked::{self, Served};
 use crate::{Settings, batches_of, samples_of};
 use crate::{contention, marker};
+use counts::BASELINES_COUNTED;
+use watch::{Ended, PATIENCE, Worker, watch};
 
 /// Among the counters: the guest's TSC frequency in kHz, as KVM reports it.
 pub(crate) const TSC_KHZ: &str = "guest.tsc_khz";
-/// How long a kicked thread may take to leave `KVM_RUN` before it is given up.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// Threads that were given up in this process: they may still be running.
 static LEFT_BEHIND: AtomicUsize = AtomicUsize::new(0);
-/// Baselines run to learn what they add to the counters.
-const BASELINES_COUNTED: u64 = 64;
 
 /// Everything the first vCPU's thread brings home.
 #[derive(Debug, Default)]
@@ -35,6 +34,8 @@ struct Harvest {
     batches: Vec<Batch>,
     ops: u64,
     userspace_exits: u64,
+    /// Why the count of user space exits cannot be one.
+    miscounted: Option<String>,
     counters: std::collections::BTreeMap<String, i64>,
     notes: Vec<String>,
 }
@@ -108,7 +109,7 @@ pub(crate) fn run(
         let (memory_seen, stop_all) = (memory.clone(), stop.clone());
         let (model, cpus) = (model.clone(), settings.cpus.clone());
         threads.push(Worker::spawn(move || {
-            bind(cpu);
+            let unbound = bind(cpu, index);
             vcpu.climb(row, &model, &cpus)?;
             let mut devices = Devices::default();
             loop {
@@ -118,7 +119,7 @@ pub(crate) fn run(
                 let failure = match stop {
                     Ok(Stop::Control(port::FAULT)) => fault(&memory_seen),
                     Ok(Stop::Control(_)) => continue,
-                    Ok(Stop::Asked) => return Ok(()),
+                    Ok(Stop::Asked) => return Ok(unbound),
                     Err(error) => Failure::Error(error),
                 };
                 // The first vCPU would wait for this one in vain.
@@ -140,18 +141,22 @@ pub(crate) fn run(
         secondary_exits,
     };
     let worker = Worker::spawn(move || {
-        bind(cpu);
-        protocol.follow()
+        let unbound = bind(cpu, 0);
+        let mut harvest = protocol.follow()?;
+        harvest.notes.extend(unbound);
+        Ok(harvest)
     });
 
-    let ended = watch(&worker, &memory, settings.watchdog, &stop);
+    let signs =
+        || [word::PROGRESS, word::UNCOUNTED, word::COMMAND, word::FAULT].map(|at| memory.word(at));
+    let ended = watch(&worker, signs, settings.watchdog, &stop);
     stop.store(true, Ordering::Relaxed);
     // Secondary vCPUs come home by themselves only when something went wrong, and then that is
     // why the first one waited.
     let mut ended = ended;
     for thread in threads {
         match thread.collect(PATIENCE) {
-            Some(Ok(())) => {}
+            Some(Ok(unbound)) => run.notes.extend(unbound),
             Some(Err(failure)) => ended = Ended::Home(Err(failure)),
             None => {
                 LEFT_BEHIND.fetch_add(1, Ordering::Relaxed);
@@ -169,12 +174,14 @@ fn cpu_of(settings: &Settings, vcpu: usize) -> Option<usize> {
     (!cpus.is_empty()).then(|| cpus[vcpu % cpus.len()])
 }
 
-fn bind(cpu: Option<usize>) {
-    if let Some(cpu) = cpu {
-        // The CPU came from the allowed set; if it has been taken away since, the run is merely
-        // not bound.
-        let _ = kick::pin(cpu);
-    }
+/// Binds the calling thread, a vCPU's, to its CPU. That CPU was among those allowed; where it has been taken
+/// away since, that is what the run says, and the thread runs where it may.
+fn bind(cpu: Option<usize>, vcpu: usize) -> Option<String> {
+    let cpu = cpu?;
+    let refused = kick::pin(cpu).err()?;
+    Some(format!(
+        "vCPU {vcpu} could not be bound to CPU {cpu} ({refused}): it may have moved"
+    ))
 }
 
 /// The exception that a vCPU's stub has left in the control block.
@@ -204,6 +211,9 @@ fn finish(
             run.userspace_exits = harvest.userspace_exits;
             run.counters = harvest.counters;
             run.notes.extend(harvest.notes);
+            if let Some(reason) = harvest.miscounted {
+                run.outcome = Outcome::Fault { reason };
+            }
         }
         Ended::Home(Err(Failure::Exception(exception))) => {
             run.outcome = exception.outcome(program);
@@ -242,77 +252,6 @@ fn finish(
     Ok(())
 }
 
-/// A thread that can be kicked and whose result can be waited for with a limit.
-struct Worker<T> {
-    kickable: Kickable,
-    result: mpsc::Receiver<T>,
-}
-
-impl<T: Send + 'static> Worker<T> {
-    fn spawn(work: impl FnOnce() -> T + Send + 'static) -> Worker<T> {
-        let (tell, kickable) = mpsc::channel();
-        let (done, result) = mpsc::channel();
-        thread::spawn(move || {
-            let _ = tell.send(Kickable::current());
-            let _ = done.send(work());
-        });
-        let kickable = kickable
-            .recv()
-            .expect("the thread tells who it is before anything else");
-        Worker { kickable, result }
-    }
-
-    /// Kicks until the thread comes home; `None` when it does not within `patience`.
-    fn collect(&self, patience: Duration) -> Option<T> {
-        let step = Duration::from_millis(10);
-        let mut waited = Duration::ZERO;
-        while waited < patience {
-            self.kickable.kick();
-            match self.result.recv_timeout(step) {
-                Ok(result) => return Some(result),
-                Err(RecvTimeoutError::Timeout) => waited += step,
-                Err(RecvTimeoutError::Disconnected) => return None,
-            }
-        }
-        None
-    }
-}
-
-/// How a watched thread ended.
-enum Ended<T> {
-    Home(T),
-    /// It did not come home and was left behind.
-    Lost,
-    /// It ended without a result.
-    Panicked,
-}
-
-/// Waits for the first vCPU's thread as long as the guest makes progress.
-fn watch<T: Send + 'static>(
-    worker: &Worker<T>,
-    memory: &Memory,
-    limit: Duration,
-    stop: &AtomicBool,
-) -> Ended<T> {
-    let signs =
-        || [word::PROGRESS, word::UNCOUNTED, word::COMMAND, word::FAULT].map(|at| memory.word(at));
-    let mut seen = signs();
-    loop {
-        match worker.result.recv_timeout(limit) {
-            Ok(result) => return Ended::Home(result),
-            Err(RecvTimeoutError::Disconnected) => return Ended::Panicked,
-            Err(RecvTimeoutError::Timeout) => {
-                let now = signs();
-                if now == seen {
-                    stop.store(true, Ordering::Relaxed);
-                    return worker.collect(PATIENCE).map_or(Ended::Lost, Ended::Home);
-                }
-                seen = now;
-            }
-        }
-    }
-}
-
 /// The host's side of the conversation with a guest.
 struct Protocol {
     row: &'static Row,
@@ -340,7 +279,7 @@ impl Protocol {
         marker::arm();
         // Nothing that is counted or timed may be the first touch of a page: results, stack, and
         // for rows about pages the scratch memory, of which KVM then has mapped every page once.
-        let result_pages = samples.div_ceil(256).max(batches.div_ceil(128));
+        let result_pages = counts::result_pages(samples, batches);
         self.settle(result_pages)?;
         let warm_up = if uses_scratch {
             samples
@@ -355,18 +294,11 @@ impl Protocol {
         let start = self.read()?;
         self.go(command::BASELINE, BASELINES_COUNTED as u32, 0)?;
         let (baseline, baseline_userspace) = self.read()?.since(&start);
-        let external = baseline.get("irq_exits").copied().unwrap_or(0);
-        // The write to the control port that ends the phase is one exit of each kind. The rest is
-        // what a bracket makes without the operation: a whole number, or chance, which would be
-        // multiplied here. Each sample has two brackets.
-        let own = |total: i64, external: i64| {
-            if self.row.vcpus > 1 {
-                // What another vCPU does goes by time, not by brackets, and no bracket of such a
-                // row exits without its operation.
-                return 1;
-            }
-            let per_baseline = (total - external - 1) as f64 / BASELINES_COUNTED as f64;
-            1 + per_baseline.round() as i64 * 2 * i64::from(samples)
+        let own = counts::Own {
+            baseline,
+            baseline_userspace,
+            samples,
+            vcpus: self.row.vcpus,
         };
 
         self.prepare_scratch(result_pages)?;
@@ -390,32 +322,17 @@ impl Protocol {
         let (mut counters, userspace_exits) = self.read()?.since(&start);
         counters.extend(noise_difference(&machine_before, &machine()));
         harvest.ops = u64::from(samples);
-        let userspace_exits = userspace_exits - own(baseline_userspace, 0);
-        harvest.userspace_exits = u64::try_from(userspace_exits).unwrap_or(0);
-        for (name, external) in [("exits", external), ("io_exits", 0)] {
-            if let (Some(value), Some(&base)) = (counters.get_mut(name), baseline.get(name)) {
-                *value -= own(base, external);
-            }
+        own.take_off(&mut counters);
+        match own.userspace_exits_beyond(userspace_exits) {
+            Ok(exits) => harvest.userspace_exits = exits,
+            Err(reason) => harvest.miscounted = Some(reason),
         }
-        // Each control write loads the host's state once as well, and the baseline has one.
-        if let (1, Some(value)) = (self.row.vcpus, counters.get_mut(STATE_RELOADS)) {
-            *value -= baseline.get(STATE_RELOADS).copied().unwrap_or(0);
-        }
-        counters.retain(|name, value| *value != 0 || KEPT_AT_ZERO.contains(&name.as_str()));
+        counters.retain(|name, value| *value != 0 || counts::KEPT_AT_ZERO.contains(&name.as_str()));
         if let Some(khz) = self.vcpu.tsc_khz() {
             counters.insert(TSC_KHZ.to_owned(), khz as i64);
         }
         harvest.counters = counters;
-        harvest.samples = self
-            .vm
-            .memory()
-            .results(2 * samples as usize)
-            .chunks_exact(2)
-            .map(|pair| Sample {
-                empty: pair[0],
-                op: pair[1],
-            })
-            .collect();
+        harvest.samples = counts::samples(&self.vm.memory().results(2 * samples as usize));
 
         if locking {
             // Brackets would make the first vCPU slower than the others.
@@ -423,15 +340,11 @@ impl Protocol {
             self.go(command::BATCHES, 1, samples)?;
             let memory = self.vm.memory();
             let ticks = memory.results(4);
-            let sum = |at: usize| ticks[at].saturating_add(ticks[at + 1]);
-            let (empty, writing) = (sum(0), sum(2));
-            let counted = phase.end(
+            harvest.counters.extend(phase.end(
                 memory,
-                u64::from(samples) * 3,
-                writing,
-                empty.saturating_add(writing),
-            );
-            harvest.counters.extend(counted);
+                samples,
+                [ticks[0], ticks[1], ticks[2], ticks[3]],
+            ));
         }
 
         let phases = if uses_scratch {
@@ -445,19 +358,10 @@ impl Protocol {
             }
             self.prepare_scratch(result_pages)?;
             self.go(command::BATCHES, batches, batch_length)?;
-            harvest.batches.extend(
-                self.vm
-                    .memory()
-                    .results(4 * batches as usize)
-                    .chunks_exact(4)
-                    .map(|times| Batch {
-                        n: u64::from(batch_length),
-                        empty_n: times[0],
-                        empty_2n: times[1],
-                        op_n: times[2],
-                        op_2n: times[3],
-                    }),
-            );
+            let times = self.vm.memory().results(4 * batches as usize);
+            harvest
+                .batches
+                .extend(counts::batches(&times, batch_length));
         }
         Ok(harvest)
     }
@@ -515,8 +419,3 @@ impl Protocol {
         }
     }
 }
-
-/// Counters that are recorded even where nothing happened: their zero is a finding.
-const KEPT_AT_ZERO: [&str; 4] = ["exits", "io_exits", "mmio_exits", STATE_RELOADS];
-/// KVM's counter of returns from a guest's state to the host's.
-const STATE_RELOADS: &str = "host_state_reload";

@@ -153,6 +153,16 @@ fn runs_that_are_off_in_opposite_directions_do_not_cancel() {
 }
 
 #[test]
+fn fewer_exits_than_none_are_a_miscount_and_said_to_be_one() {
+    let summary = in_lab(bounded((0.0, 1.0), 0.0), vec![counted(-30, 0)]);
+    assert_verdict(
+        &summary,
+        Void,
+        &["KVM counted fewer exits than the protocol makes without the operation"],
+    );
+}
+
+#[test]
 fn exits_that_interrupts_forced_are_taken_off() {
     let summary = in_lab(row("x"), vec![counted(107, 0).count("irq_exits", 7)]);
     assert_verdict(&summary, Clean, &[]);
