@@ -60,8 +60,8 @@ pub struct Place {
     pub cpus: u32,
 }
 
-/// What the recording keeps of a catalogue row.
-pub fn row_info(row: &Row) -> RowInfo {
+/// What the recording keeps of a catalogue row, of guests on a CPU of AMD or Hygon (`amd`) or on another.
+pub fn row_info(row: &Row, amd: bool) -> RowInfo {
     let bounds = |(min, max)| Bounds { min, max };
     RowInfo {
         name: row.name.to_owned(),
@@ -74,7 +74,7 @@ pub fn row_info(row: &Row) -> RowInfo {
         interrupts: row.interrupts,
         vcpus: u32::from(row.vcpus),
         delay_ticks: row.delay_ticks,
-        exits: bounds(row.exits),
+        exits: bounds(row.exits_on(amd)),
         userspace_exits: bounds(row.userspace_exits),
         rung: row.rung.map(|rung| RungInfo {
             layers: rung.layers.names().into_iter().map(str::to_owned).collect(),
@@ -173,5 +173,115 @@ fn batches_of(row: &Row, settings: &Settings) -> (u32, u32) {
         Scratch::Unused => (settings.batches.min(room), settings.batch_length),
         // One repetition per phase, so that every operation has a page of its own.
         Scratch::Unmap | Scratch::Clean => (1, settings.batch_length.min(row.max_samples / 3)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use exitpath_exits::catalogue::all;
+    use exitpath_exits::find;
+    use exitpath_exits::layout::RESULTS_SIZE;
+
+    use super::*;
+
+    fn settings(samples: u32, batches: u32) -> Settings {
+        Settings {
+            samples,
+            warm_up: 0,
+            batches,
+            batch_length: 64,
+            watchdog: Duration::from_secs(2),
+            cpus: Vec::new(),
+            yielding: false,
+        }
+    }
+
+    fn row(name: &str) -> &'static Row {
+        find(name).expect("a row")
+    }
+
+    #[test]
+    fn no_run_has_more_results_than_there_is_room_for() {
+        for wanted in [1, 250, 100_000, u32::MAX] {
+            let settings = settings(wanted, wanted);
+            for row in all() {
+                let samples = samples_of(row, &settings);
+                assert!(samples >= 1 && samples <= row.max_samples, "{}", row.name);
+                assert!(u64::from(samples) * 16 <= RESULTS_SIZE, "{}", row.name);
+                let (batches, length) = batches_of(row, &settings);
+                assert!(u64::from(batches) * 32 <= RESULTS_SIZE, "{}", row.name);
+                // A repetition takes a page for each operation of a short batch and a long one.
+                if row.scratch != Scratch::Unused {
+                    assert!(
+                        batches <= 1 && 3 * length <= row.max_samples,
+                        "{}",
+                        row.name
+                    );
+                }
+            }
+        }
+        assert_eq!(samples_of(row("cpuid"), &settings(250, 0)), 250);
+        assert_eq!(samples_of(row("ipi"), &settings(250, 0)), 100);
+    }
+
+    #[test]
+    fn what_cannot_be_batched_is_not() {
+        let settings = settings(250, 20);
+        assert_eq!(batches_of(row("cpuid"), &settings), (20, 64));
+        for name in ["locking_global_2", "preempted"] {
+            assert_eq!(batches_of(row(name), &settings), (0, 0), "{name}");
+        }
+        let has_consumer = all().filter(|row| row.consumer.is_some());
+        for row in has_consumer {
+            assert_eq!(batches_of(row, &settings), (0, 0), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn an_exit_that_a_vendors_cpus_must_make_is_expected_there() {
+        let least = |name, amd| row_info(row(name), amd).exits.min;
+        for name in ["wbinvd", "toggle_cr0_wp", "toggle_cr4_pge"] {
+            assert_eq!(
+                (least(name, false), least(name, true)),
+                (0.0, 1.0),
+                "{name}"
+            );
+        }
+        for name in ["xsetbv", "invd", "wr_tsc_adjust_msr", "rd_tsc_adjust_msr"] {
+            assert_eq!(
+                (least(name, false), least(name, true)),
+                (1.0, 1.0),
+                "{name}"
+            );
+        }
+        for name in ["mov_dr", "mov_from_cr8", "rdtsc", "wr_kernel_gs_base"] {
+            assert_eq!(
+                (least(name, false), least(name, true)),
+                (0.0, 0.0),
+                "{name}"
+            );
+        }
+        // The narrower bounds are never wider.
+        for row in all() {
+            let (any, amd) = (row.exits_on(false), row.exits_on(true));
+            assert!(any.0 <= amd.0 && amd.1 <= any.1, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn a_rungs_part_in_the_sum_is_told_by_its_name_and_reference() {
+        let role = |name: &str| row_info(row(name), true).rung.expect("a rung").role;
+        assert_eq!(role(BARE_RUNG), RungRole::Bare);
+        assert_eq!(role(ALL_ON_RUNG), RungRole::AllOn);
+        for part in PARTS {
+            assert_eq!(role(part), RungRole::Part, "{part}");
+        }
+        assert_eq!(role("all_but_mirror"), RungRole::AllBut);
+        assert_eq!(role("syscall"), RungRole::Layer);
+        assert_eq!(
+            role("locking_global_2"),
+            RungRole::Locking("global".to_owned())
+        );
+        assert!(row_info(row("cpuid"), true).rung.is_none());
     }
 }

@@ -253,6 +253,14 @@ mod tests {
         assert!(is_whole(SAID) && !is_whole(&SAID[..SAID.find("xp1 4").expect("there")]));
     }
 
+    /// Lines as the image says them, with their sums.
+    fn signed(lines: impl IntoIterator<Item = String>) -> String {
+        let lines = lines.into_iter();
+        lines
+            .map(|line| format!("{line} #{:08x}\n", hash(&line)))
+            .collect()
+    }
+
     fn with_fault(vector: u64, rip: u64, progress: u64) -> Outcome {
         let lines = [
             "xp1 0 boot 0 1 AuthenticAMD".to_owned(),
@@ -261,11 +269,7 @@ mod tests {
             "xp1 3 end 0 fault".to_owned(),
             "xp1 4 bye 1".to_owned(),
         ];
-        let text: String = lines
-            .iter()
-            .map(|line| format!("{line} #{:08x}\n", hash(line)))
-            .collect();
-        parsed(&text).expect("whole")[0].outcome.clone()
+        parsed(&signed(lines)).expect("whole")[0].outcome.clone()
     }
 
     #[test]
@@ -303,10 +307,138 @@ mod tests {
         assert!(other.unwrap_err().contains("never should"));
     }
 
+    /// What an image may say, in any order.
+    #[derive(Debug, Clone, PartialEq)]
+    enum Says {
+        Boot,
+        Row(&'static str),
+        Samples(Vec<(u64, u64, usize)>),
+        Batch([u64; 5]),
+        Lacks,
+        Fault,
+        End,
+        Bye,
+        Strange(String),
+    }
+
+    impl Says {
+        fn words(&self) -> String {
+            match self {
+                Says::Boot => "boot 1 1 GenuineIntel".to_owned(),
+                Says::Row(name) => format!("row 0 {name}"),
+                Says::Samples(pairs) => {
+                    let pair = |&(empty, op, times): &(u64, u64, usize)| match times {
+                        1 => format!(" {empty},{op}"),
+                        _ => format!(" {empty},{op}*{times}"),
+                    };
+                    format!("samples{}", pairs.iter().map(pair).collect::<String>())
+                }
+                Says::Batch([n, a, b, c, d]) => format!("batch {n} {a} {b} {c} {d}"),
+                Says::Lacks => "lacks X2APIC".to_owned(),
+                Says::Fault => "fault 9 14 0 0 0 7".to_owned(),
+                Says::End => "end 0 done".to_owned(),
+                Says::Bye => "bye 1".to_owned(),
+                Says::Strange(words) => words.clone(),
+            }
+        }
+    }
+
+    /// The rows that the image of the tests was made for.
+    const ROWS: [&str; 2] = ["cpuid", "inl_from_qemu"];
+
+    /// What is to be made of it: each row's samples and batches, and whether it is all; `None` where it is
+    /// what no image says.
+    fn expected(said: &[Says]) -> Option<(Vec<(usize, usize)>, bool)> {
+        let (mut rows, mut open) = (Vec::new(), false);
+        for says in said {
+            match (says, open) {
+                (Says::Boot, _) => {}
+                (Says::Row(name), false) if ROWS.get(rows.len()) == Some(name) => {
+                    rows.push((0, 0));
+                    open = true;
+                }
+                (Says::Samples(pairs), true) => {
+                    rows.last_mut()?.0 += pairs.iter().map(|(_, _, times)| times).sum::<usize>();
+                }
+                (Says::Batch(_), true) => rows.last_mut()?.1 += 1,
+                (Says::Lacks | Says::Fault, true) => {}
+                (Says::End, true) => open = false,
+                // What comes after is not looked at.
+                (Says::Bye, false) => return Some((rows, true)),
+                _ => return None,
+            }
+        }
+        if open {
+            rows.pop();
+        }
+        (!said.is_empty()).then_some((rows, false))
+    }
+
+    fn says() -> impl proptest::strategy::Strategy<Value = Says> {
+        use proptest::prelude::*;
+        let samples = prop::collection::vec((0..9u64, 0..9_999u64, 1..300usize), 1..4);
+        prop_oneof![
+            1 => Just(Says::Boot),
+            6 => prop::sample::select(&ROWS[..]).prop_map(Says::Row),
+            4 => samples.prop_map(Says::Samples),
+            2 => any::<[u64; 5]>().prop_map(Says::Batch),
+            1 => Just(Says::Lacks),
+            1 => Just(Says::Fault),
+            6 => Just(Says::End),
+            1 => Just(Says::Bye),
+            1 => "(samples|batch|fault|row|end|bye)? ?[ -~]{0,12}".prop_map(Says::Strange),
+        ]
+    }
+
+    /// A conversation as an image has it, in which one thing may be another or missing.
+    fn conversation() -> impl proptest::strategy::Strategy<Value = Vec<Says>> {
+        use proptest::prelude::*;
+        let samples = prop::collection::vec((0..9u64, 0..9_999u64, 1..300usize), 1..4);
+        let orderly = samples.prop_map(|pairs| {
+            let row = |name| [Says::Row(name), Says::Samples(pairs.clone()), Says::End];
+            let rows = ROWS.iter().flat_map(|name| row(name));
+            [Says::Boot]
+                .into_iter()
+                .chain(rows)
+                .chain([Says::Bye])
+                .collect::<Vec<Says>>()
+        });
+        let altered = (orderly.clone(), 0..8usize, prop::option::of(says()));
+        let altered = altered.prop_map(|(mut said, at, other)| {
+            said.splice(at..=at, other);
+            said
+        });
+        prop_oneof![1 => orderly, 3 => altered, 2 => prop::collection::vec(says(), 0..12)]
+    }
+
     proptest::proptest! {
         #[test]
-        fn any_text_is_refused_or_taken_in_words(text in "(xp1 [0-9]? ?(row|samples|batch|end|bye|fault)?.{0,20}\n|.{0,30}\n){0,8}") {
-            // No sum is right by chance.
+        fn what_an_image_may_say_is_taken_as_it_is_and_all_else_refused(said in conversation()) {
+            let is_strange = |says: &Says| matches!(says, Says::Strange(_));
+            let lines = said.iter().enumerate();
+            let text = signed(lines.map(|(i, says)| format!("xp1 {i} {}", says.words())));
+            let rows = ROWS.map(|name| exitpath_exits::find(name).expect("a row"));
+            let told = so_far(&text, &rows);
+            match (told, expected(&said)) {
+                (Ok(told), Some((rows, whole))) => {
+                    let of = |run: &Run| (run.samples.len(), run.batches.len());
+                    proptest::prop_assert_eq!(told.runs.iter().map(of).collect::<Vec<_>>(), rows);
+                    proptest::prop_assert_eq!(told.whole, whole);
+                    let names = told.runs.iter().map(|run| run.row.as_str());
+                    proptest::prop_assert!(names.eq(ROWS.iter().copied().take(told.runs.len())));
+                }
+                (Err(why), None) => proptest::prop_assert!(!why.contains('\n') && why.len() > 10, "{}", why),
+                // By chance it may be what an image says.
+                (_, None) if said.iter().any(is_strange) => {}
+                (told, expected) => {
+                    proptest::prop_assert!(false, "{:?} for {:?}:\n{}", told, expected, text);
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_without_a_sum_is_refused(text in "(xp1 [0-9]? ?(row|samples|batch|end|bye|fault)?.{0,20}\n|.{0,30}\n){0,8}") {
+            // The sum is what makes a line the image's.
             proptest::prop_assert!(parsed(&text).is_err());
         }
 

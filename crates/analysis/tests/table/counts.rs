@@ -85,7 +85,6 @@ fn a_reference_row_handles_nothing_unless_it_does() {
 fn counts_that_contradict_the_catalogue_void_the_row() {
     let exact = || bounded((1.0, 1.0), 0.0);
     for (row, exits, userspace_exits, note) in [
-        (exact(), 0, 0, "100 operations made 0.00 exits each, not 1"),
         (
             exact(),
             200,
@@ -150,6 +149,31 @@ fn runs_that_are_off_in_opposite_directions_do_not_cancel() {
         Usable,
         &["in 2 of 3 runs the operations did not make"],
     );
+}
+
+#[test]
+fn an_exit_that_kvm_asked_for_and_that_was_not_made_is_no_merit_of_the_hardware() {
+    const NOT_DELIVERED: &str =
+        "KVM asks every CPU for this exit, and the emulated one did not make it";
+    let summary = in_lab(row("x"), vec![counted(0, 0)]);
+    assert_verdict(
+        &summary,
+        Void,
+        &["100 operations made 0.00 exits each, not 1", NOT_DELIVERED],
+    );
+    assert_eq!(summary.handled_by, None);
+    // Where no CPU needs to make one it is the hardware's.
+    let summary = in_lab(bounded((0.0, 1.0), 0.0), vec![counted(0, 0)]);
+    assert_verdict(&summary, Clean, &[]);
+    assert_eq!(summary.handled_by, Some(Hardware));
+    // Two where one was expected are another matter.
+    let summary = in_lab(row("x"), vec![counted(200, 0)]);
+    assert_verdict(
+        &summary,
+        Void,
+        &["100 operations made 2.00 exits each, not 1"],
+    );
+    assert_eq!(summary.handled_by, Some(Kernel));
 }
 
 #[test]

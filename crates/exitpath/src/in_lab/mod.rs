@@ -26,6 +26,9 @@ use crate::failure::Failure;
 use crate::lab::Prepared;
 use crate::{output, provenance};
 
+/// Whether the lab's CPU is one of AMD: it has SVM.
+pub(crate) const AMD: bool = true;
+
 /// What is to be done in the lab.
 pub(crate) struct Plan<'a> {
     /// The command that wants it.
@@ -151,7 +154,7 @@ pub(crate) fn record(
                 batch_length: plan.settings.batch_length,
                 order_seed: plan.order_seed,
             },
-            rows: plan.rows.iter().map(|row| row_info(row)).collect(),
+            rows: plan.rows.iter().map(|row| row_info(row, AMD)).collect(),
             warnings: Vec::new(),
         },
         runs,

@@ -18,7 +18,7 @@ use exitpath_runner::row_info;
 use indicatif::ProgressBar;
 
 use super::foreign::{self, Facts, Start, VmmBooted, VmmPlan};
-use super::{boots, distinct, names};
+use super::{AMD, boots, distinct, names};
 use crate::cli::LabOptions;
 use crate::failure::Failure;
 use crate::lab::Prepared;
@@ -322,7 +322,7 @@ pub(crate) fn record(
                 batch_length: plan.image.batch_length,
                 order_seed: 0,
             },
-            rows: plan.rows.iter().map(|row| row_info(row)).collect(),
+            rows: plan.rows.iter().map(|row| row_info(row, AMD)).collect(),
             warnings: Vec::new(),
         },
         runs,

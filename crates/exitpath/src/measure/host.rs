@@ -88,7 +88,7 @@ pub(crate) fn measure(
             machine: Machine::Host,
             environment: environment(&examination, guest, &allowed, &cpus),
             plan,
-            rows: rows.iter().map(|row| row_info(row)).collect(),
+            rows: rows.iter().map(|row| row_info(row, kvm.is_amd())).collect(),
             warnings: warnings(
                 &examination,
                 shared_core && rows.iter().any(|row| row.vcpus > 1),

@@ -16,8 +16,8 @@ use super::{BATCH_LENGTH, BATCHES, WARM_UP};
 use crate::cli::{Measure, On};
 use crate::failure::Failure;
 use crate::in_lab::foreign::{self, VmmPlan};
-use crate::in_lab::not_done;
 use crate::in_lab::vmm::{self, IMAGE, Vmm};
+use crate::in_lab::{AMD, not_done};
 use crate::lab::Prepared;
 use crate::{image, output, provenance, show};
 
@@ -135,7 +135,7 @@ pub(super) fn run(
                 batch_length: image.batch_length,
                 order_seed: 0,
             },
-            rows: rows.iter().map(|row| row_info(row)).collect(),
+            rows: rows.iter().map(|row| row_info(row, AMD)).collect(),
             warnings: Vec::new(),
         },
         runs,

@@ -24,10 +24,27 @@ fn doctor_says_whether_guests_run_on_the_cpu() {
         .iter()
         .find(|finding| finding["id"] == "guest-execution")
         .expect("a finding about guests");
-    assert!(
-        guest["says"].as_str().is_some_and(|says| !says.is_empty()),
-        "{guest}"
-    );
+    // The finding, its level and the fact are one answer, and not one that this machine contradicts.
+    let execution = report["facts"]["guest.execution"].as_str();
+    let (level, words) = match execution.expect("a fact") {
+        "on-cpu" => ("good", "run on the CPU"),
+        "interpreted" => ("bad", "emulated one by one"),
+        "failed" => ("bad", "the calibration guest failed"),
+        "no-device" | "no-permission" => ("bad", "no guest can run"),
+        other => panic!("{other}"),
+    };
+    assert_eq!(guest["level"], level, "{guest}");
+    let says = guest["says"].as_str().expect("a sentence");
+    assert!(says.contains(words), "{guest}");
+    let cannot_open = ["no-device", "no-permission"].contains(&execution.unwrap_or_default());
+    assert_eq!(kvm_opens(), !cannot_open, "{guest}");
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let has_virtualisation = cpu
+        .split_whitespace()
+        .any(|flag| ["vmx", "svm"].contains(&flag));
+    if !has_virtualisation {
+        assert_ne!(execution, Some("on-cpu"), "without VMX or SVM: {guest}");
+    }
     let text = Said::of(&mut exitpath(&["doctor"]));
     assert_eq!(text.status, Some(0));
     assert!(text.stdout.lines().count() > 3, "{}", text.stdout);
