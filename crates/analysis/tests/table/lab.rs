@@ -289,6 +289,39 @@ fn a_batch_that_was_interrupted_does_not_decide() {
 }
 
 #[test]
+fn batches_that_were_interrupted_one_and_all_do_not_decide_where_each_kind_has_one_that_was_not() {
+    // A pause in the shorter batch makes the difference smaller, one in the longer larger.
+    let with = |repetitions: &[(u64, u64)]| {
+        let mut run = run("x", &[3_000; 10]).seed(1).slope(3_000);
+        let batch = run.batches[0];
+        let hit = |&(short, long): &(u64, u64)| {
+            let (op_n, op_2n) = (batch.op_n + short, batch.op_2n + long);
+            exitpath_recording::Batch {
+                op_n,
+                op_2n,
+                ..batch
+            }
+        };
+        run.batches = repetitions.iter().map(hit).collect();
+        in_lab(row("x"), vec![run])
+    };
+    for repetitions in [
+        &[(0, 0)][..],
+        &[(9_000, 0), (0, 0)],
+        &[(0, 0), (0, 9_000)],
+        &[(9_000, 0), (0, 7_000)],
+        &[(9_000, 9_100), (8_000, 0), (0, 7_000), (400, 0)],
+    ] {
+        let summary = with(repetitions);
+        assert_eq!(summary.slope, Some(3_000.0), "{repetitions:?}");
+        assert_verdict(&summary, Clean, &[]);
+    }
+    // What all of them have is no chance.
+    let summary = with(&[(800, 1_600); 4]);
+    assert_verdict(&summary, Usable, &["the batch estimator says 3050.0"]);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_values() {
     let twice = |net: &[u64]| {
         let first = run("x", &mostly(3_000, 9, &[3_001])).seed(1);

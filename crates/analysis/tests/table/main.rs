@@ -5,6 +5,7 @@
 mod simulation;
 
 mod build;
+mod company;
 mod counts;
 mod forged;
 mod host;

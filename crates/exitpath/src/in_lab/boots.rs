@@ -65,9 +65,9 @@ pub(super) fn plan(plan: &Plan<'_>, seeds: &[u64], two_cpus: bool) -> Vec<Boot> 
     let one = &plan.settings;
     let mut kinds = vec![(1, single, one.clone(), plan.plugin)];
     if two_cpus {
-        // Values differ with the emulator's turns between the CPUs; more do not help.
+        // The emulator's turns between the CPUs fall into some operations, and into more batches the longer
+        // these are.
         let settings = Settings {
-            batches: one.batches.min(2),
             batch_length: 4,
             cpus: vec![0, 1],
             ..one.clone()
