@@ -21,7 +21,7 @@ packages:
 # QEMU 10 for two CPUs in the lab. Debian 13 has it; on Debian 12 it is unpacked from backports
 # into exitpath's cache, without root and without touching the installed QEMU.
 qemu10: build
-	$(EXITPATH) lab qemu
+	$(EXITPATH) lab qemu --fetch
 
 test: packages
 	tools/test

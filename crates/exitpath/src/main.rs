@@ -22,17 +22,29 @@ mod userspace;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use cli::{Cli, Command};
+use cli::{Cli, Command, Place};
+use failure::Failure;
 
 fn main() -> ExitCode {
     if exitpath_lab::init::is_init() {
         exitpath_lab::init::main();
     }
-    let result = match Cli::parse().command {
-        Command::Measure(args) => measure::run(&args),
-        Command::Kick(args) => kick::run(&args),
-        Command::Userspace(args) => userspace::run(&args),
+    let result = match std::env::args().nth(1).as_deref() {
+        Some(in_lab::worker::NAME) => in_lab::worker::run(),
+        Some(in_lab::foreign::NAME) => in_lab::foreign::run(),
+        _ => Cli::read().and_then(|(cli, place)| run(cli.command, &place)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command, place: &Place) -> Result<(), Failure> {
+    match command {
+        Command::Measure(args) => measure::run(&args, place),
+        Command::Kick(args) => kick::run(&args, place),
+        Command::Userspace(args) => userspace::run(&args, place),
         Command::Image(args) => image::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Diff(args) => diff::run(&args),
@@ -40,11 +52,5 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Lab(command) => lab::run(command),
-        Command::Worker => in_lab::worker::run(),
-        Command::VmmWorker => in_lab::foreign::run(),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
     }
 }

@@ -13,7 +13,7 @@ use exitpath_recording::{Machine, Manifest, Outcome, Plan, Recording, Run};
 use exitpath_runner::row_info;
 
 use super::{BATCH_LENGTH, BATCHES, WARM_UP};
-use crate::cli::{Measure, On};
+use crate::cli::Measure;
 use crate::failure::Failure;
 use crate::in_lab::foreign::{self, VmmPlan};
 use crate::in_lab::not_done;
@@ -38,12 +38,6 @@ pub(super) fn run(
     dir: &Path,
     interrupted: &Arc<AtomicBool>,
 ) -> Result<(), Failure> {
-    if args.measuring.on == Some(On::Host) {
-        return Err(Failure::Usage(
-            "--kvm-unit-tests compares in the lab, where figures are exact: leave out --on host"
-                .to_owned(),
-        ));
-    }
     let test = find(dir)?;
     let rows = choose(&args.rows)?;
     let named = args.vmm.as_deref().unwrap_or("qemu");

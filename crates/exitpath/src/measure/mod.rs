@@ -14,7 +14,7 @@ use exitpath_recording::Recording;
 use exitpath_runner::Settings;
 use host::HostPlan;
 
-use crate::cli::{Measure, On, Sampling};
+use crate::cli::{Measure, On, Place, Sampling};
 use crate::failure::Failure;
 use crate::{doctor, image, interrupt, output, rows, show};
 
@@ -25,7 +25,7 @@ const BATCH_LENGTH: u32 = 16;
 /// Iterations before the first sample that counts.
 const WARM_UP: u32 = 64;
 
-pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
+pub(crate) fn run(args: &Measure, place: &Place) -> Result<(), Failure> {
     if args.list {
         return output::print(&rows::list());
     }
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
     let dir = output::folder(args.measuring.out.as_deref(), "measure")?;
     let interrupted = interrupt::flag();
 
-    let (machine, guest, why) = choose_machine(args.measuring.on)?;
+    let (machine, guest, why) = choose_machine(place)?;
     let mut recording = match machine {
         On::Host => {
             let plan = HostPlan {
@@ -92,9 +92,8 @@ fn check(rows: &[RowSummary]) -> Result<(), Failure> {
 }
 
 /// Host where guests really run on the CPU, else lab; and the reason where nobody asked.
-pub(crate) fn choose_machine(
-    on: Option<On>,
-) -> Result<(On, GuestOutcome, Option<String>), Failure> {
+pub(crate) fn choose_machine(place: &Place) -> Result<(On, GuestOutcome, Option<String>), Failure> {
+    let on = place.on;
     if on == Some(On::Lab) {
         return Ok((On::Lab, GuestOutcome::NoDevice, None));
     }
@@ -123,11 +122,11 @@ pub(crate) fn choose_machine(
             Err(error) => Err(error.into()),
             Ok(_) => Ok((On::Host, guest, None)),
         },
-        _ => Ok((
-            On::Lab,
-            guest,
-            Some(format!("{why}: measured in the lab, in instructions")),
-        )),
+        _ => {
+            place.lab_because(&why)?;
+            let why = format!("{why}: measured in the lab, in instructions");
+            Ok((On::Lab, guest, Some(why)))
+        }
     }
 }
 

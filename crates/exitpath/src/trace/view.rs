@@ -61,9 +61,11 @@ pub(super) fn show(
     let vmm = vmm::of(&recording.manifest);
     for name in names {
         if !paths.iter().any(|path| path.row == *name) {
+            let has: Vec<&str> = paths.iter().map(|path| path.row.as_str()).collect();
             return Err(Failure::Usage(format!(
-                "{} has no trace of {name}",
-                dir.display()
+                "{} has no trace of {name}; it has {}",
+                dir.display(),
+                has.join(", ")
             )));
         }
     }
