@@ -117,6 +117,10 @@ pub(crate) fn choose_machine(place: &Place) -> Result<(On, GuestOutcome, Option<
             guest,
             Some(format!("{why}; times are no exit times")),
         )),
+        (Some(On::Host), GuestOutcome::NoPermission) => Err(Failure::Cannot(format!(
+            "{why}: {}; or use --on lab",
+            exitpath_host::to_open_kvm(&exitpath_host::Root::default())
+        ))),
         // Opening it again says what to do.
         (Some(On::Host), _) => match exitpath_vmm::Kvm::open() {
             Err(error) => Err(error.into()),
