@@ -120,6 +120,7 @@ pub(crate) fn show(recording: &Recording, dir: &Path, json: bool) -> Result<(), 
         output::print(&object.render())?;
     } else {
         let text = exitpath_report::text::userspace(&recording.manifest, &ladder);
+        let text = text.laid_out(&output::style());
         output::print(&format!("{text}recording: {place}"))?;
     }
     check(&ladder)

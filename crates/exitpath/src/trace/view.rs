@@ -107,6 +107,7 @@ pub(super) fn show(
     }
     let manifest = &recording.manifest;
     let place = dir.display();
+    let style = output::style();
     for path in shown {
         let mut printed = false;
         if view.folded {
@@ -117,11 +118,11 @@ pub(super) fn show(
             let trace = recording.trace.as_ref().expect("a trace was analysed");
             let text = text::annotate(manifest, path, trace, function)
                 .map_err(|error| Failure::Usage(error.to_string()))?;
-            output::print(&text)?;
+            output::print(&text.laid_out(&style))?;
             printed = true;
         }
         if view.tree {
-            output::print(&text::tree(manifest, path, view.min))?;
+            output::print(&text::tree(manifest, path, view.min).laid_out(&style))?;
             printed = true;
         }
         if !printed {
@@ -140,8 +141,10 @@ pub(super) fn show(
             } else {
                 String::new()
             };
-            let text = text::path(manifest, path, functions);
-            let parts = vmm.map_or_else(String::new, |vmm| vmm::parts(vmm, path, own_of(path)));
+            let text = text::path(manifest, path, functions).laid_out(&style);
+            let parts = vmm.map_or_else(String::new, |vmm| {
+                vmm::parts(vmm, path, own_of(path), &style)
+            });
             output::print(&format!("{text}{parts}{seeds}recording: {place}"))?;
         }
     }
