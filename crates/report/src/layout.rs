@@ -168,6 +168,8 @@ pub(crate) struct Grid {
     rows: Vec<(Vec<String>, Tone)>,
     /// Positions of columns that can be done without, the least important one first.
     leaving: Vec<usize>,
+    /// Whether words may be cut where there is no room even so.
+    cut: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -186,6 +188,7 @@ pub(crate) fn new_table(header: &[&str], left: &[usize]) -> Grid {
         columns: columns.collect(),
         rows: Vec::new(),
         leaving: Vec::new(),
+        cut: true,
     }
 }
 
@@ -198,6 +201,12 @@ impl Grid {
                 .position(|column| column.title == **title)
         };
         self.leaving = titles.iter().filter_map(at).collect();
+        self
+    }
+
+    /// Leaves words whole, whatever room there is: of a tree the branches would be cut.
+    pub(crate) fn uncut(mut self) -> Grid {
+        self.cut = false;
         self
     }
 
@@ -231,7 +240,8 @@ impl Grid {
             true => title.split(' ').map(|word| word.chars().count()).max(),
             false => Some(title.chars().count()),
         };
-        cells.chain(title).max().unwrap_or(0)
+        // An empty one takes a blank, too.
+        cells.chain(title).max().unwrap_or(0).max(1)
     }
 
     /// Of these columns: one blank before the first, two between.
@@ -305,7 +315,7 @@ impl Grid {
         let mut widths: Vec<usize> = kept.iter().map(|&i| self.column_width(i, broken)).collect();
         let all =
             |widths: &[usize]| (widths.iter().sum::<usize>() + 2 * widths.len()).saturating_sub(1);
-        while all(&widths) > limit {
+        while self.cut && all(&widths) > limit {
             let words = (0..kept.len()).filter(|&i| self.columns[kept[i]].left);
             let Some(widest) = words.max_by_key(|&i| widths[i]) else {
                 break;
@@ -314,6 +324,19 @@ impl Grid {
                 break;
             }
             widths[widest] -= 1;
+        }
+        // What is left goes to the titles with most lines.
+        let lines = |i: usize, width: usize| {
+            in_lines(&self.columns[kept[i]].title, width)
+                .matches('\n')
+                .count()
+        };
+        while broken && all(&widths) < limit {
+            let titles = (0..kept.len()).filter(|&i| lines(i, widths[i]) > 0);
+            let Some(most) = titles.max_by_key(|&i| lines(i, widths[i])) else {
+                break;
+            };
+            widths[most] += 1;
         }
         widths
     }

@@ -24,7 +24,7 @@ pub fn tree(manifest: &Manifest, path: &RowPath, minimum: u64) -> Text {
         "calls",
         "function",
     ];
-    let mut table = new_table(&columns, &[5]).leaving(&["lean own", "lean total", "calls"]);
+    let mut table = new_table(&columns, &[5]).uncut();
     let children = calls::children(&path.tree);
     let cpus: BTreeSet<u32> = path.tree.iter().skip(1).map(|node| node.cpu).collect();
     let mut todo = vec![Line::Node {
