@@ -50,7 +50,7 @@ fn qemu(fetch: bool) -> Result<(), Failure> {
         Qemu::find(None, &cache)?
     };
     if !qemu.boots_two_cpus() {
-        output::remark(exitpath_lab::qemu::NEWER);
+        output::remark(exitpath_report::text::NEWER_QEMU);
     }
     output::print(&format!("{} ({})", qemu.path.display(), qemu.version))
 }

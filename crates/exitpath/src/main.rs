@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod failure;
 mod gate;
+mod generate;
 mod image;
 mod in_lab;
 mod interrupt;
@@ -20,6 +21,7 @@ mod show;
 mod trace;
 mod userspace;
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use cli::{Cli, Command, Place};
@@ -29,9 +31,11 @@ fn main() -> ExitCode {
     if exitpath_lab::init::is_init() {
         exitpath_lab::init::main();
     }
-    let result = match std::env::args().nth(1).as_deref() {
+    let first = std::env::args_os().nth(1);
+    let result = match first.as_deref().and_then(OsStr::to_str) {
         Some(in_lab::worker::NAME) => in_lab::worker::run(),
         Some(in_lab::foreign::NAME) => in_lab::foreign::run(),
+        Some(generate::NAME) => generate::run(&std::env::args_os().skip(2).collect::<Vec<_>>()),
         _ => Cli::read().and_then(|(cli, place)| run(cli.command, &place)),
     };
     match result {

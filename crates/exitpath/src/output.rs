@@ -50,9 +50,11 @@ fn style_of(
     }
 }
 
-/// A progress bar over `steps` on a terminal; nothing in a pipe.
-pub(crate) fn progress(steps: u64) -> ProgressBar {
+/// A progress bar over `steps` on a terminal; elsewhere one line that says what is begun, so that
+/// nobody takes a minute of silence for a hang.
+pub(crate) fn progress(steps: u64, what: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
+        remark(what);
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(steps);

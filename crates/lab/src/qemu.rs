@@ -14,11 +14,6 @@ const PACKAGES: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-syst
 /// The folder of the cache that holds unpacked QEMU packages, one folder a version.
 pub const UNPACKED: &str = "qemu";
 
-/// What a newer QEMU would change, and how to get it: for those that do not boot two CPUs.
-pub const NEWER: &str = "with QEMU 10 or later, rows of two vCPUs run on two CPUs (with this QEMU they share one, and \
-                         measure its scheduling), xsetbv exits, and most other rows take 1 or 2 % fewer instructions: \
-                         `exitpath lab qemu --fetch` or `make qemu10` gets QEMU 10, without root";
-
 /// A QEMU that can be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Qemu {

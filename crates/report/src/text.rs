@@ -43,7 +43,7 @@ pub fn table(manifest: &Manifest, rows: &[RowSummary]) -> Text {
     };
     notes(&mut text, rows);
     cpus(&mut text, rows);
-    push_lines(&mut text, &environment(manifest));
+    push_environment(&mut text, manifest);
     for warning in &manifest.warnings {
         push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
     }
@@ -294,6 +294,25 @@ fn cpus(text: &mut Text, rows: &[RowSummary]) {
     for &cpus in more {
         let names = names(rows.iter().filter(|row| row.cpus == cpus)).join(", ");
         push_wrapped(text, &format!("on {cpus} CPUs: {names}; others on {least}"));
+    }
+}
+
+/// What QEMU 10 or a later one would change, and how to get it.
+pub const NEWER_QEMU: &str = "with QEMU 10 or later, rows of two vCPUs run on two CPUs (with this QEMU their \
+                              threads share one, and they measure its scheduling), xsetbv exits, and many \
+                              rows take 1 or 2 % fewer instructions: `exitpath lab qemu --fetch` (or `make \
+                              qemu10`) gets QEMU 10, without root";
+
+/// Appends what the figures hold for, and what another emulator would change.
+pub(crate) fn push_environment(text: &mut Text, manifest: &Manifest) {
+    push_lines(text, &environment(manifest));
+    let version = manifest.environment.qemu.as_deref().unwrap_or_default();
+    let major = version
+        .split('.')
+        .next()
+        .and_then(|major| major.parse::<u32>().ok());
+    if manifest.machine == Machine::Lab && major.is_some_and(|major| major < 10) {
+        push_wrapped(text, &format!("QEMU: {NEWER_QEMU}"));
     }
 }
 

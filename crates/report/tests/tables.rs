@@ -529,3 +529,20 @@ fn no_width_breaks_a_number() {
         }
     }
 }
+
+/// An older QEMU's table says what a newer one would change, and how to get it.
+#[test]
+fn an_old_qemu_is_said_to_be_one() {
+    let says = |machine, qemu: &str| {
+        let mut manifest = manifest(machine);
+        manifest.environment.qemu = Some(qemu.to_owned());
+        text::table(&manifest, &lab_rows())
+            .to_string()
+            .contains("lab qemu --fetch")
+    };
+    assert!(says(Machine::Lab, "7.2.22 (Debian 1:7.2+dfsg-7)"));
+    assert!(says(Machine::Lab, "9.1.0"));
+    assert!(!says(Machine::Lab, "10.0.2 (Debian 1:10.0.2+ds-2)"));
+    assert!(!says(Machine::Lab, "nonsense"));
+    assert!(!says(Machine::Host, "7.2.22"));
+}

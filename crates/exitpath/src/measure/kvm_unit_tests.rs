@@ -61,7 +61,11 @@ pub(super) fn run(
     files.file_from(VMEXIT, &test)?;
     let ready = vmm.add_to(&mut files)?.and(&DEVICES);
     let seed = args.lab.emulator.seeds(&[1])[0];
-    let bar = output::progress(2 * rows.len() as u64);
+    let what = format!(
+        "{0} rows of both programs, {0} boots of the lab",
+        rows.len()
+    );
+    let bar = output::progress(2 * rows.len() as u64, &what);
     let begun_unix_seconds = provenance::unix_seconds();
     // A boot for each row, so that what one leaves running does not disturb the next one.
     let booted = vmm::boot_all(&rows, interrupted, |&row| {

@@ -1,7 +1,7 @@
 //! Options that can have no effect are refused before anything is measured, and names that are not there
 //! are answered with those that are.
 
-use crate::common::{Said, exitpath};
+use crate::common::{Said, exitpath, installed_qemu};
 
 #[test]
 fn options_without_effect_are_refused_by_name() {
@@ -106,4 +106,74 @@ fn a_row_that_is_not_there_is_answered_alike_by_all_commands() {
     );
     let listed = Said::of(&mut exitpath(&["kick", "--list"])).stdout;
     assert!(listed.contains("\nioeventfds_pio_512 "), "{listed}");
+}
+
+#[test]
+fn asking_which_qemu_is_used_changes_nothing() {
+    if installed_qemu().is_none() {
+        return;
+    }
+    let cache = tempfile::tempdir().expect("a folder");
+    let said = Said::of(exitpath(&["lab", "qemu"]).env("EXITPATH_CACHE", cache.path()));
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    assert!(!cache.path().join("qemu").exists());
+    let old = ["(7.", "(8.", "(9."]
+        .iter()
+        .any(|old| said.stdout.contains(old));
+    assert_eq!(
+        said.stderr.contains("lab qemu --fetch"),
+        old,
+        "{}{}",
+        said.stdout,
+        said.stderr
+    );
+}
+
+#[test]
+fn pages_and_completions_are_of_the_commands_that_help_lists() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let said = Said::of(exitpath(&["generate-files"]).arg(dir.path()));
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    let read = |path: &str| {
+        let path = dir.path().join(path);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let measure = read("man/man1/exitpath-measure.1");
+    for piece in ["exitpath\\-measure", "kvm\\-unit\\-tests", "Exit status"] {
+        assert!(measure.contains(piece), "{piece}: {measure}");
+    }
+    assert!(read("man/man1/exitpath-lab-run.1").contains("CPUs of the lab"));
+    let main = read("man/man1/exitpath.1");
+    assert!(main.contains("exitpath\\-gate(1)"), "{main}");
+    let completions = [
+        "bash-completion/completions/exitpath",
+        "zsh/site-functions/_exitpath",
+        "fish/vendor_completions.d/exitpath.fish",
+    ];
+    for completion in completions {
+        let text = read(completion);
+        for visible in ["userspace", "max-growth", "kvm-unit-tests"] {
+            assert!(text.contains(visible), "{completion}: {visible}");
+        }
+        for hidden in [
+            "in-lab",
+            "generate",
+            "no-multiboot",
+            "--plugin",
+            "-l plugin",
+        ] {
+            assert!(!text.contains(hidden), "{completion}: {hidden}");
+        }
+    }
+    let pages = std::fs::read_dir(dir.path().join("man/man1")).expect("pages");
+    for page in pages.flatten() {
+        let text = std::fs::read_to_string(page.path()).expect("a page");
+        for hidden in ["in\\-lab", "generate", "no\\-multiboot", "\\-\\-plugin"] {
+            assert!(
+                !text.contains(hidden),
+                "{}: {hidden}",
+                page.path().display()
+            );
+        }
+    }
 }

@@ -6,10 +6,10 @@ use exitpath_analysis::kick::{Estimate, Finding, Kicks, Line, Shape, Trend};
 use exitpath_analysis::table::Verdict;
 use exitpath_recording::Manifest;
 
-use super::{environment, tone};
+use super::{push_environment, tone};
 use crate::format::{Unit, count, none, of, plain};
 use crate::json;
-use crate::layout::{Text, new_table, push_lines, push_wrapped};
+use crate::layout::{Text, new_table, push_wrapped};
 
 /// The tables, each with what it says, the notes, and what it all holds for.
 pub fn kick(manifest: &Manifest, kicks: &Kicks) -> Text {
@@ -27,7 +27,7 @@ pub fn kick(manifest: &Manifest, kicks: &Kicks) -> Text {
     {
         text.push_str("void: the value does not mean what the row's name says\n");
     }
-    push_lines(&mut text, &environment(manifest));
+    push_environment(&mut text, manifest);
     for warning in &manifest.warnings {
         push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
     }

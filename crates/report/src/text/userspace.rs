@@ -6,10 +6,10 @@ use exitpath_analysis::table::Verdict;
 use exitpath_analysis::userspace::{Estimate, Ladder, Locking, Rung, Sum};
 use exitpath_recording::Manifest;
 
-use super::{environment, tone};
+use super::{push_environment, tone};
 use crate::format::{Unit, change, count, none, of, plain, thousands};
 use crate::json;
-use crate::layout::{Text, new_table, push_lines, push_wrapped};
+use crate::layout::{Text, new_table, push_wrapped};
 
 /// Functions that a line on a difference names; the rest are summed.
 const NAMED: usize = 6;
@@ -36,7 +36,7 @@ pub fn userspace(manifest: &Manifest, ladder: &Ladder) -> Text {
     }
     text.push('\n');
     notes(&mut text, ladder);
-    push_lines(&mut text, &environment(manifest));
+    push_environment(&mut text, manifest);
     for warning in &manifest.warnings {
         push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
     }
