@@ -156,7 +156,7 @@ fn all_tables_fit_into_80_columns() {
         .take(2)
     {
         texts.push((
-            format!("trace of {}", path.row),
+            format!("trace-{}", path.row),
             text::path(&a.manifest, path, top),
         ));
     }

@@ -255,7 +255,7 @@ fn functions(path: &RowPath, shown: Functions) -> Grid {
             total_lean,
             calls,
             calls_lean,
-            plain(&function.phase),
+            phase(path, function),
         ]);
     }
     if !rest.is_empty() {
@@ -264,6 +264,22 @@ fn functions(path: &RowPath, shown: Functions) -> Grid {
         table.add_row([more, String::new(), own, lean]);
     }
     table
+}
+
+/// The phase that most of a function's own instructions count for, and how many others some of them do:
+/// what is called from everywhere, as a return thunk is, counts for its callers' phases.
+fn phase(path: &RowPath, function: &Function) -> String {
+    let own = path.tree.iter().filter(|node| {
+        node.name == function.name && node.module == function.module && node.own.all > 0
+    });
+    let mut others: Vec<&str> = own.map(|node| node.phase.as_str()).collect();
+    others.sort_unstable();
+    others.dedup();
+    others.retain(|other| *other != function.phase);
+    match others.len() {
+        0 => plain(&function.phase),
+        more => format!("{} and {more} more", plain(&function.phase)),
+    }
 }
 
 fn sum(functions: &[Function]) -> Count {

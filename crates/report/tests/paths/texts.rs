@@ -278,3 +278,28 @@ fn a_recording_cannot_move_the_terminals_cursor() {
         );
     }
 }
+
+/// A return thunk is in every phase: the one it is in most does not stand for all.
+#[test]
+fn a_function_in_several_phases_is_said_to_be() {
+    let mut path = cpuid();
+    let function = path.functions[0].clone();
+    let shown = |path: &RowPath| {
+        let text = text::path(&manifest(), path, Functions::All).to_string();
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with(&function.name));
+        line.expect("its line").to_owned()
+    };
+    assert!(!shown(&path).ends_with("more"), "{}", shown(&path));
+    let node = path
+        .tree
+        .iter()
+        .find(|node| node.name == function.name && node.own.all > 0);
+    let mut elsewhere = node.expect("it has instructions").clone();
+    elsewhere.phase = "another".to_owned();
+    path.tree.push(elsewhere.clone());
+    path.tree.push(elsewhere);
+    let expected = format!("{} and 1 more", function.phase);
+    assert!(shown(&path).ends_with(&expected), "{}", shown(&path));
+}
