@@ -41,10 +41,10 @@ fn visible(command: &clap::Command, mut error: clap::Error) -> clap::Error {
         let own = arguments.any(|arg| arg.is_hide_set() && arg.get_long() == Some(long));
         own || command.get_subcommands().any(|sub| hidden(sub, long))
     }
-    if let Some(ContextValue::String(proposed)) = error.get(ContextKind::SuggestedArg) {
-        if hidden(command, proposed.trim_start_matches("--")) {
-            error.remove(ContextKind::SuggestedArg);
-        }
+    if let Some(ContextValue::String(proposed)) = error.get(ContextKind::SuggestedArg)
+        && hidden(command, proposed.trim_start_matches("--"))
+    {
+        error.remove(ContextKind::SuggestedArg);
     }
     error
 }

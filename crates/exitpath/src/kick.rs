@@ -28,6 +28,9 @@ pub(crate) fn run(args: &Kick, place: &Place) -> Result<(), Failure> {
         return output::print(&rows::lines(shown));
     }
     let rows = choose(args);
+    if let Some(limited) = rows::limited(&rows, args.sampling.samples) {
+        output::remark(&limited);
+    }
     let dir = output::folder(args.measuring.out.as_deref(), NAME)?;
     let interrupted = interrupt::flag();
     let (machine, guest, why) = choose_machine(place)?;

@@ -28,6 +28,19 @@ pub(crate) fn unknown(what: &str, name: &str, among: &[Row], list: &str) -> Fail
     ))
 }
 
+/// What is to be said where more samples are asked for than some rows take in a run.
+pub(crate) fn limited(rows: &[&Row], asked: Option<u32>) -> Option<String> {
+    let asked = asked?;
+    let fewer = rows.iter().filter(|row| row.max_samples < asked);
+    let fewer: Vec<String> = fewer
+        .map(|row| format!("{} {}", row.name, row.max_samples))
+        .collect();
+    (!fewer.is_empty()).then(|| {
+        let fewer = fewer.join(", ");
+        format!("--samples {asked} is more than these rows take in a run, which take: {fewer}")
+    })
+}
+
 /// The error for a name that is in no table: commands that take rows take those of all tables.
 fn unknown_anywhere(name: &str) -> Failure {
     let tables = [
@@ -61,6 +74,20 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_take_fewer_samples_than_asked_are_named() {
+        let rows: Vec<&Row> = ["cpuid", "ipi"].into_iter().filter_map(find).collect();
+        let most = rows[1].max_samples;
+        assert!(most < rows[0].max_samples);
+        assert_eq!(limited(&rows, None), None);
+        assert_eq!(limited(&rows, Some(most)), None);
+        let said = limited(&rows, Some(most + 1)).expect("ipi takes fewer");
+        assert!(
+            said.contains(&format!("ipi {most}")) && !said.contains("cpuid"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn names_near_one_that_is_not_there_are_of_any_table() {

@@ -31,6 +31,9 @@ pub(crate) fn run(args: &Userspace, place: &Place) -> Result<(), Failure> {
         return output::print(&rows::lines(RUNGS));
     }
     let rungs = choose(&args.rungs)?;
+    if let Some(limited) = rows::limited(&rungs, args.sampling.samples) {
+        output::remark(&limited);
+    }
     let dir = output::folder(args.measuring.out.as_deref(), NAME)?;
     let interrupted = interrupt::flag();
     let (machine, guest, why) = choose_machine(place)?;

@@ -215,13 +215,13 @@ fn judge(given: &Given<'_>) -> Result<Place, String> {
         .map(|arg| arg.get_id().as_str())
         .filter(|option| given.has(option))
         .collect();
-    if let Some(alone) = ids.iter().find(|option| ALONE.contains(option)) {
-        if let Some(other) = ids.iter().find(|option| *option != alone) {
-            let [alone, other] = [alone, other].map(|option| given.written(option));
-            return Err(format!(
-                "{other} has no effect with {alone}, which only prints a list: leave one of them out"
-            ));
-        }
+    if let Some(alone) = ids.iter().find(|option| ALONE.contains(option))
+        && let Some(other) = ids.iter().find(|option| *option != alone)
+    {
+        let [alone, other] = [alone, other].map(|option| given.written(option));
+        return Err(format!(
+            "{other} has no effect with {alone}, which only prints a list: leave one of them out"
+        ));
     }
     let mut place = Place {
         on: given.values::<On>("on").first().copied(),

@@ -36,6 +36,9 @@ pub(crate) fn run(args: &Measure, place: &Place) -> Result<(), Failure> {
         Some(_) => image::choose(&args.rows)?,
         None => rows::choose(&args.rows)?,
     };
+    if let Some(limited) = rows::limited(&rows, args.sampling.samples) {
+        output::remark(&limited);
+    }
     let dir = output::folder(args.measuring.out.as_deref(), "measure")?;
     let interrupted = interrupt::flag();
 

@@ -43,6 +43,17 @@ pub(super) fn check_files(view: &TraceView) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A graph of one row is refused for several, before they are traced if that is known.
+pub(super) fn check_one_row(view: &TraceView, rows: usize) -> Result<(), Failure> {
+    if rows > 1 && (view.flamegraph.is_some() || view.perfetto.is_some()) {
+        return Err(Failure::Usage(
+            "a flame graph or a timeline (--flamegraph, --perfetto) is of one row: name one"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 /// Shows the rows of these names, or all; `own` is a recording of the same rows under exitpath's
 /// own VMM, for one of another.
 pub(super) fn show(
@@ -160,11 +171,7 @@ fn files(recording: &Recording, shown: &[&RowPath], view: &TraceView) -> Result<
     let (Some(first), manifest) = (shown.first(), &recording.manifest) else {
         return Ok(());
     };
-    if shown.len() > 1 && (view.flamegraph.is_some() || view.perfetto.is_some()) {
-        return Err(Failure::Usage(
-            "a flame graph or a timeline is of one row: name one".to_owned(),
-        ));
-    }
+    check_one_row(view, shown.len())?;
     if let Some(path) = &view.flamegraph {
         let svg =
             flame::svg(manifest, first).map_err(|error| Failure::Cannot(error.to_string()))?;

@@ -25,6 +25,10 @@ fn options_without_effect_are_refused_by_name() {
         ("trace cpuid --min 5", &["--min", "--tree"]),
         ("trace --recording r --cpu c", &["--cpu", "--recording"]),
         ("trace cpuid --without f,f=0", &["--without", "f twice"]),
+        (
+            "trace cpuid vmcall --flamegraph f.svg",
+            &["--flamegraph", "one row"],
+        ),
         ("diff a b --seed 1", &["--seed", "--kernel or --cmdline"]),
         ("doctor --json --all", &["--all", "--json"]),
         // A gate's own status is for kernels, not for its command line.
