@@ -7,9 +7,17 @@ EXITPATH := target/$(TARGET)/release/exitpath
 # Debian packages: QEMU to boot the lab, a C compiler and libc to link with.
 PACKAGES := qemu-system-x86 gcc libc6-dev
 
-.PHONY: run test build packages qemu10 bench lint deny clean
+# Where `make install` puts things; PREFIX=$$HOME/.local needs no root. DESTDIR is for packages.
+PREFIX := /usr/local
+DESTDIR :=
+SHARE := $(DESTDIR)$(PREFIX)/share
 
+.PHONY: run test build packages qemu10 install uninstall bench lint deny clean
+
+# Where the lab takes this machine's place, QEMU 10 comes first: the table is the one in the README then.
 run: build
+	@$(EXITPATH) doctor --json | grep -q '"guest.execution": "on-cpu"' || $(EXITPATH) lab qemu --fetch || \
+		echo "make run: no QEMU 10 to be had: going on with the one there is"
 	$(EXITPATH) measure
 
 build: packages
@@ -21,7 +29,19 @@ packages:
 # QEMU 10 for two CPUs in the lab. Debian 13 has it; on Debian 12 it is unpacked from backports
 # into exitpath's cache, without root and without touching the installed QEMU.
 qemu10: build
-	$(EXITPATH) lab qemu
+	$(EXITPATH) lab qemu --fetch
+
+# The program, its man pages, and completions for bash, zsh and fish. By `sudo make install` what was
+# built before is installed: root builds nothing.
+install: $(if $(SUDO_USER),,build)
+	@[ -x $(EXITPATH) ] || { echo "make install: run make build first, without sudo" >&2; exit 1; }
+	install -D -m 755 $(EXITPATH) $(DESTDIR)$(PREFIX)/bin/exitpath
+	umask 022 && $(EXITPATH) generate-files $(SHARE)
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/exitpath $(SHARE)/man/man1/exitpath.1 $(SHARE)/man/man1/exitpath-*.1 \
+		$(SHARE)/bash-completion/completions/exitpath $(SHARE)/zsh/site-functions/_exitpath \
+		$(SHARE)/fish/vendor_completions.d/exitpath.fish
 
 test: packages
 	tools/test

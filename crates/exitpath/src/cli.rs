@@ -2,60 +2,105 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::failure::Failure;
+
+mod effects;
+mod status;
+
+pub(crate) use effects::Place;
 
 /// Measures how long a KVM exit takes and explains where every cycle of it goes.
 #[derive(Debug, Parser)]
-#[command(name = "exitpath", version, after_help = EXIT_STATUS)]
+#[command(name = "exitpath", version, after_help = status::ALL)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 done, 1 the check failed (`diff --gate`, `gate`), 2 usage or unreadable input, \
-                           3 this machine cannot do it, 130 interrupted.";
+impl Cli {
+    /// What the command line says, and where it says to measure. Clap's own errors and `--help` end the
+    /// process here.
+    pub(crate) fn read() -> Result<(Cli, Place), Failure> {
+        let command = Cli::command();
+        let matches = command.clone().try_get_matches();
+        let matches = matches.unwrap_or_else(|error| visible(&command, error).exit());
+        let place = effects::check(&command, &matches)?;
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        Ok((cli, place))
+    }
+}
 
-const GATE_STATUS: &str = "Exit status: 0 no row grew by more than allowed, 1 one did, 125 this kernel cannot be judged \
-                           (it does not boot, has no usable KVM, is not comparable with the base, or whatever else is no verdict on it), 2 wrong command line, \
-                           130 interrupted. So `git bisect run exitpath gate …` skips what cannot be judged.";
+/// An error of the command line that proposes no hidden option.
+fn visible(command: &clap::Command, mut error: clap::Error) -> clap::Error {
+    fn hidden(command: &clap::Command, long: &str) -> bool {
+        let mut arguments = command.get_arguments();
+        let own = arguments.any(|arg| arg.is_hide_set() && arg.get_long() == Some(long));
+        own || command.get_subcommands().any(|sub| hidden(sub, long))
+    }
+    if let Some(ContextValue::String(proposed)) = error.get(ContextKind::SuggestedArg)
+        && hidden(command, proposed.trim_start_matches("--"))
+    {
+        error.remove(ContextKind::SuggestedArg);
+    }
+    error
+}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// The table of exits: how long each takes and who handles it
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = status::MEASURES)]
     Measure(Measure),
     /// The VMM's half of an exit, layer by layer
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = status::MEASURES, mut_arg("samples", fewer_samples))]
     Userspace(Userspace),
     /// The guest programs as an image that any VMM can boot, for the same table there
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = status::IMAGE)]
     Image(Image),
     /// Notifications: what a kick costs, when its consumer runs, many ioeventfds, disks, completions
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = status::MEASURES, mut_arg("samples", fewer_samples))]
     Kick(Kick),
     /// The exact path of one exit, every instruction of it, from a kernel in the lab
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = status::MEASURES, mut_arg("seeds", |arg| arg.help("Seeds, one boot each [default: 1]")))]
     Trace(Trace),
     /// What two traces differ in, to the function: of two recordings, kernels or command lines
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = status::DIFF)]
     Diff(Diff),
     /// Whether a kernel's exits take more instructions than another's: for git bisect and CI
-    #[command(after_help = GATE_STATUS)]
+    #[command(after_help = status::GATE, mut_arg("seeds", of_the_base("1,2,3")), mut_arg("cpu", of_the_base("EPYC-Milan")))]
     Gate(Gate),
     /// What this machine can be trusted for, and what to do about it
+    #[command(after_help = status::DOCTOR)]
     Doctor(Doctor),
     /// Show the table of a recording
+    #[command(after_help = status::SHOW)]
     Show(Show),
     /// Kernels for the lab, a shell in it, any command in it
     #[command(subcommand)]
     Lab(LabCommand),
-    /// Runs a plan inside the lab
-    #[command(name = crate::in_lab::worker::NAME, hide = true)]
-    Worker,
-    /// Starts real VMMs inside the lab
-    #[command(name = crate::in_lab::foreign::NAME, hide = true)]
-    VmmWorker,
+}
+
+/// Rungs and kicks differ less from sample to sample than it takes to record them.
+fn fewer_samples(arg: clap::Arg) -> clap::Arg {
+    arg.help("Bracketed samples in each run [default: 1000 on a host, 100 in the lab]")
+}
+
+/// Adds to an option's help that a base that is a recording says it.
+fn of_the_base(default: &'static str) -> impl FnOnce(clap::Arg) -> clap::Arg {
+    move |arg| {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let help = help
+            .split(" [default")
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        arg.help(format!(
+            "{help} [default: {default}, or what a recorded base has]"
+        ))
+    }
 }
 
 /// Where to measure.
@@ -82,7 +127,7 @@ pub(crate) struct Measure {
     pub(crate) vmm: Option<String>,
     /// Compare with kvm-unit-tests' vmexit under the same QEMU in the lab: the folder of a checkout in
     /// which x86/vmexit.flat was built
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["runs", "order_seed"])]
+    #[arg(long, value_name = "DIR")]
     pub(crate) kvm_unit_tests: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
@@ -123,6 +168,9 @@ pub(crate) struct Kick {
     /// Tables to make [default: all]
     #[arg(value_enum, value_name = "TABLE")]
     pub(crate) tables: Vec<KickTable>,
+    /// List the rows of all tables, which `exitpath trace` can trace, and exit
+    #[arg(long)]
+    pub(crate) list: bool,
     /// Most ioeventfds to register, in steps of 1, 2, 4 …
     #[arg(long, value_name = "N", default_value_t = exitpath_exits::kicks::MOST_EVENTFDS,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(exitpath_exits::kicks::MOST_EVENTFDS)))]
@@ -215,10 +263,10 @@ pub(crate) struct Emulator {
     /// QEMU to use [default: the newest of PATH and `make qemu10`'s]
     #[arg(long, value_name = "PATH", help_heading = "Lab")]
     pub(crate) qemu: Option<PathBuf>,
-    /// QEMU's CPU model; it needs svm and npt [default: EPYC-Milan, or what a base was recorded on]
+    /// QEMU's CPU model; it needs svm and npt [default: EPYC-Milan]
     #[arg(long, value_name = "MODEL", help_heading = "Lab")]
     pub(crate) cpu: Option<String>,
-    /// Seeds, one boot each [default: 1,2,3, or those of a base; 1 for a trace]
+    /// Seeds, one boot each [default: 1,2,3]
     #[arg(
         long = "seed",
         value_name = "N",
@@ -226,7 +274,7 @@ pub(crate) struct Emulator {
         help_heading = "Lab"
     )]
     pub(crate) seeds: Vec<u64>,
-    /// Most seconds a boot may take
+    /// Most seconds a boot may take [default: 600]
     #[arg(long, value_name = "S", help_heading = "Lab", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) timeout: Option<u64>,
 }
@@ -255,7 +303,7 @@ pub(crate) struct Trace {
     #[arg(required_unless_present_any = ["recording", "list_phases"])]
     pub(crate) rows: Vec<String>,
     /// Show an earlier recording instead of tracing
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "rounds", "without"])]
+    #[arg(long, value_name = "DIR")]
     pub(crate) recording: Option<PathBuf>,
     /// Rounds to record
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -270,7 +318,7 @@ pub(crate) struct Trace {
     pub(crate) without: Vec<String>,
     /// Trace under a real VMM in the lab, with exitpath's own beside it: `qemu` is this machine's; else
     /// a QEMU's path, or a command in which {image} stands for the image's path
-    #[arg(long, value_name = "VMM", conflicts_with_all = ["without", "recording"])]
+    #[arg(long, value_name = "VMM", conflicts_with = "without")]
     pub(crate) vmm: Option<String>,
     /// Seconds a guest may go without progress
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -455,6 +503,7 @@ pub(crate) struct Show {
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
     /// List the kernels there are, or fetch one into the cache
+    #[command(after_help = status::FETCH)]
     Kernels {
         /// Fetch this one: a version or the start of one, such as 6.12
         version: Option<String>,
@@ -463,14 +512,22 @@ pub(crate) enum LabCommand {
         #[arg(long)]
         debug: bool,
     },
-    /// Say which QEMU the lab uses; fetch one that boots two CPUs if there is none
-    Qemu,
+    /// Say which QEMU the lab uses, and what a newer one would change; fetch one
+    #[command(after_help = status::FETCH)]
+    Qemu {
+        /// Fetch a QEMU that boots two CPUs (10 or later) into the cache, unless there is one: all labs
+        /// use it from then on. Nothing is installed, and nothing needs root
+        #[arg(long)]
+        fetch: bool,
+    },
     /// A shell in the lab, with this machine's files under a tmpfs
+    #[command(after_help = status::RUN, mut_arg("seeds", one_seed), mut_arg("timeout", no_limit))]
     Shell {
         #[command(flatten)]
         lab: LabRun,
     },
     /// A command in the lab, with this machine's files under a tmpfs; its exit status is passed on
+    #[command(after_help = status::RUN, mut_arg("seeds", one_seed), mut_arg("timeout", no_limit))]
     Run {
         #[command(flatten)]
         lab: LabRun,
@@ -478,6 +535,14 @@ pub(crate) enum LabCommand {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+}
+
+fn one_seed(arg: clap::Arg) -> clap::Arg {
+    arg.help("Seed of the lab [default: 1]")
+}
+
+fn no_limit(arg: clap::Arg) -> clap::Arg {
+    arg.help("Most seconds the lab may take [default: no limit]")
 }
 
 #[derive(Debug, Args)]
@@ -491,3 +556,6 @@ pub(crate) struct LabRun {
     #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(256..))]
     pub(crate) memory: u32,
 }
+
+#[cfg(test)]
+mod tests;

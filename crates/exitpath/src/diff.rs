@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Diff) -> Result<(), Failure> {
     } else if args.markdown {
         markdown::diff(of_a, of_b, &diff, shown)
     } else {
-        text::diff(of_a, of_b, &diff, shown)
+        text::diff(of_a, of_b, &diff, shown).laid_out(&output::style())
     };
     output::print(&rendered)?;
     match args.gate {

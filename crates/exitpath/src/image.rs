@@ -11,6 +11,9 @@ const SAMPLES: u32 = 1000;
 
 pub(crate) fn run(args: &Image) -> Result<(), Failure> {
     let rows = choose(&args.rows)?;
+    if let Some(limited) = rows::limited(&rows, args.samples) {
+        output::remark(&limited);
+    }
     let plan = measure::image_plan(args.samples.unwrap_or(SAMPLES), !args.no_multiboot);
     let image = bare::elf(&rows, &plan);
     std::fs::write(&args.output, &image).map_err(|error| {

@@ -8,24 +8,32 @@ use exitpath_exits::Row;
 use exitpath_exits::kicks::{KICKS, Part, SCALING};
 use exitpath_recording::Recording;
 
-use crate::cli::{Kick, KickTable, On};
+use crate::cli::{Kick, KickTable, On, Place};
 use crate::failure::Failure;
 use crate::in_lab::{self, Plan};
 use crate::lab::Prepared;
 use crate::measure::host::HostPlan;
 use crate::measure::{self, choose_machine};
-use crate::{interrupt, output};
+use crate::{interrupt, output, rows};
 
 /// The command's name, which recordings of it have.
 pub(crate) const NAME: &str = "kick";
 /// Bracketed samples of each row in the lab, unless the user says otherwise.
 const LAB_SAMPLES: u32 = 100;
 
-pub(crate) fn run(args: &Kick) -> Result<(), Failure> {
+pub(crate) fn run(args: &Kick, place: &Place) -> Result<(), Failure> {
+    if args.list {
+        let all = KICKS.iter().chain(SCALING);
+        let shown = all.filter(|row| row.kick.is_none_or(|kick| kick.part != Part::Check));
+        return output::print(&rows::lines(shown));
+    }
     let rows = choose(args);
+    if let Some(limited) = rows::limited(&rows, args.sampling.samples) {
+        output::remark(&limited);
+    }
     let dir = output::folder(args.measuring.out.as_deref(), NAME)?;
     let interrupted = interrupt::flag();
-    let (machine, guest, why) = choose_machine(args.measuring.on)?;
+    let (machine, guest, why) = choose_machine(place)?;
     let mut recording = match machine {
         On::Host => {
             // Before anything is measured, not after.
@@ -90,6 +98,7 @@ pub(crate) fn show(recording: &Recording, dir: &Path, json: bool) -> Result<(), 
         output::print(&object.render())?;
     } else {
         let text = exitpath_report::text::kick(&recording.manifest, &kicks);
+        let text = text.laid_out(&output::style());
         output::print(&format!("{text}recording: {place}"))?;
     }
     check(&kicks)

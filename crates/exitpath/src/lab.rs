@@ -26,10 +26,7 @@ pub(crate) const MEMORY_MIB: u32 = 1024;
 pub(crate) fn run(command: LabCommand) -> Result<(), Failure> {
     match command {
         LabCommand::Kernels { version, debug } => kernels(version.as_deref(), debug),
-        LabCommand::Qemu => {
-            let qemu = Qemu::fetch(&cache()?)?;
-            output::print(&format!("{} ({})", qemu.path.display(), qemu.version))
-        }
+        LabCommand::Qemu { fetch } => qemu(fetch),
         LabCommand::Shell { lab } => {
             let shell = ["bash", "sh"].map(|shell| format!("/bin/{shell}"));
             let shell = shell.into_iter().find(|shell| Path::new(shell).exists());
@@ -42,6 +39,20 @@ pub(crate) fn run(command: LabCommand) -> Result<(), Failure> {
 
 fn cache() -> Result<Cache, Failure> {
     Ok(Cache::open()?.with_progress(output::remark))
+}
+
+/// Says which QEMU the lab uses. Only where it is asked to, it fetches one: that changes figures.
+fn qemu(fetch: bool) -> Result<(), Failure> {
+    let cache = cache()?;
+    let qemu = if fetch {
+        Qemu::fetch(&cache)?
+    } else {
+        Qemu::find(None, &cache)?
+    };
+    if !qemu.boots_two_cpus() {
+        output::remark(exitpath_report::text::NEWER_QEMU);
+    }
+    output::print(&format!("{} ({})", qemu.path.display(), qemu.version))
 }
 
 fn kernels(version: Option<&str>, debug: bool) -> Result<(), Failure> {

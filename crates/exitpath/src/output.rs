@@ -1,9 +1,11 @@
 //! Writing to standard output, and progress on standard error.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use exitpath_report::Style;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::Failure;
@@ -20,9 +22,39 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A progress bar over `steps` on a terminal; nothing in a pipe.
-pub(crate) fn progress(steps: u64) -> ProgressBar {
+/// What text on standard output is to look like: as wide as the terminal, which `COLUMNS` may say, and
+/// with colours unless `NO_COLOR` is set or `TERM` is `dumb`; in a pipe or a file as wide as it is, and
+/// without.
+pub(crate) fn style() -> Style {
+    let terminal = io::stdout().is_terminal();
+    let size = console::Term::stdout().size_checked();
+    let size = size.map(|(_, columns)| usize::from(columns));
+    style_of(terminal, size, |name| std::env::var_os(name))
+}
+
+fn style_of(
+    terminal: bool,
+    size: Option<usize>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Style {
+    if !terminal {
+        return Style::default();
+    }
+    let columns = variable("COLUMNS").and_then(|text| text.to_str()?.parse().ok());
+    // https://no-color.org: present and not empty.
+    let wanted = variable("NO_COLOR").is_none_or(|value| value.is_empty());
+    let capable = variable("TERM").is_some_and(|term| term != "dumb");
+    Style {
+        width: columns.or(size).filter(|&width| width > 0),
+        colour: wanted && capable,
+    }
+}
+
+/// A progress bar over `steps` on a terminal; elsewhere one line that says what is begun, so that
+/// nobody takes a minute of silence for a hang.
+pub(crate) fn progress(steps: u64, what: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
+        remark(what);
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(steps);
@@ -61,4 +93,49 @@ fn default_folder(command: &str) -> Result<PathBuf, Failure> {
         std::process::id()
     );
     Ok(base.join("exitpath").join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_has_no_limit_and_no_colours_and_a_terminal_has_its_own() {
+        let style = |terminal, size, variables: &[(&str, &str)]| {
+            let find = |name: &str| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| OsString::from(value))
+            };
+            let style = style_of(terminal, size, find);
+            (style.width, style.colour)
+        };
+        let term = ("TERM", "xterm");
+        assert_eq!(
+            style(false, None, &[term, ("COLUMNS", "80")]),
+            (None, false)
+        );
+        assert_eq!(style(true, Some(80), &[term]), (Some(80), true));
+        assert_eq!(
+            style(true, Some(80), &[term, ("COLUMNS", "100")]),
+            (Some(100), true)
+        );
+        assert_eq!(
+            style(true, Some(80), &[term, ("COLUMNS", "x")]),
+            (Some(80), true)
+        );
+        assert_eq!(style(true, None, &[term, ("COLUMNS", "0")]), (None, true));
+        assert_eq!(
+            style(true, Some(80), &[term, ("NO_COLOR", "1")]),
+            (Some(80), false)
+        );
+        assert_eq!(
+            style(true, Some(80), &[term, ("NO_COLOR", "")]),
+            (Some(80), true)
+        );
+        assert_eq!(
+            style(true, Some(80), &[("TERM", "dumb")]),
+            (Some(80), false)
+        );
+        assert_eq!(style(true, Some(80), &[]), (Some(80), false));
+    }
 }

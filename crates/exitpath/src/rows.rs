@@ -1,5 +1,6 @@
 //! Rows of the catalogue by name.
 
+use exitpath_exits::kicks::{KICKS, SCALING};
 use exitpath_exits::ladder::RUNGS;
 use exitpath_exits::{Row, default_rows, find, nearest};
 
@@ -11,20 +12,48 @@ pub(crate) fn list() -> String {
 }
 
 /// One line for each of these.
-pub(crate) fn lines(rows: &[Row]) -> String {
+pub(crate) fn lines<'a>(rows: impl IntoIterator<Item = &'a Row>) -> String {
     let line = |row: &Row| format!("{:<30}{}", row.name, row.operation);
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    rows.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The error for a name that is none of `among`, with those near it.
 pub(crate) fn unknown(what: &str, name: &str, among: &[Row], list: &str) -> Failure {
     let near = match nearest(name, among).as_slice() {
-        [] => String::new(),
+        [] => " and none has a similar name".to_owned(),
         near => format!("; near it: {}", near.join(", ")),
     };
     Failure::Usage(format!(
         "no {what} is called '{name}'{near}; `exitpath {list}` names all"
     ))
+}
+
+/// What is to be said where more samples are asked for than some rows take in a run.
+pub(crate) fn limited(rows: &[&Row], asked: Option<u32>) -> Option<String> {
+    let asked = asked?;
+    let fewer = rows.iter().filter(|row| row.max_samples < asked);
+    let fewer: Vec<String> = fewer
+        .map(|row| format!("{} {}", row.name, row.max_samples))
+        .collect();
+    (!fewer.is_empty()).then(|| {
+        let fewer = fewer.join(", ");
+        format!("--samples {asked} is more than these rows take in a run, which take: {fewer}")
+    })
+}
+
+/// The error for a name that is in no table: commands that take rows take those of all tables.
+fn unknown_anywhere(name: &str) -> Failure {
+    let tables = [
+        (exitpath_exits::ROWS, "measure --list"),
+        (RUNGS, "userspace --list"),
+        (KICKS, "kick --list"),
+        (SCALING, "kick --list"),
+    ];
+    let near = tables
+        .iter()
+        .find(|(rows, _)| !nearest(name, rows).is_empty());
+    let (rows, list) = near.unwrap_or(&tables[0]);
+    unknown("row", name, rows, list)
 }
 
 /// The rows of these names, each once; all where there are none.
@@ -34,17 +63,48 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
     }
     let mut rows: Vec<&'static Row> = Vec::new();
     for name in names {
-        let row = find(name).ok_or_else(|| {
-            // `find` knows all of them.
-            let near_a_rung = nearest(name, exitpath_exits::ROWS).is_empty();
-            match near_a_rung && !nearest(name, RUNGS).is_empty() {
-                true => unknown("row", name, RUNGS, "userspace --list"),
-                false => unknown("row", name, exitpath_exits::ROWS, "measure --list"),
-            }
-        })?;
+        let row = find(name).ok_or_else(|| unknown_anywhere(name))?;
         if !rows.iter().any(|known| known.name == row.name) {
             rows.push(row);
         }
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_take_fewer_samples_than_asked_are_named() {
+        let rows: Vec<&Row> = ["cpuid", "ipi"].into_iter().filter_map(find).collect();
+        let most = rows[1].max_samples;
+        assert!(most < rows[0].max_samples);
+        assert_eq!(limited(&rows, None), None);
+        assert_eq!(limited(&rows, Some(most)), None);
+        let said = limited(&rows, Some(most + 1)).expect("ipi takes fewer");
+        assert!(
+            said.contains(&format!("ipi {most}")) && !said.contains("cpuid"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn names_near_one_that_is_not_there_are_of_any_table() {
+        let said = |name: &str| {
+            let failure = choose(&[name.to_owned()]).expect_err("there is none");
+            failure.message()
+        };
+        for (name, near, list) in [
+            ("cpiud", "cpuid", "measure --list"),
+            ("signal_mas", "signal_mask", "userspace --list"),
+            ("ioeventfds_pio_51", "ioeventfds_pio_512", "kick --list"),
+        ] {
+            let said = said(name);
+            assert!(said.contains(near) && said.contains(list), "{said}");
+        }
+        let said = said("nosuch");
+        assert!(said.contains("none has a similar name"), "{said}");
+        assert!(said.contains("measure --list"), "{said}");
+    }
 }

@@ -38,7 +38,7 @@ pub(crate) fn beside(
         exitpath_report::json::vmexit(&recording.manifest, compared, &place).render()
     } else {
         let table = exitpath_report::text::vmexit(&recording.manifest, compared);
-        format!("{table}recording: {place}")
+        format!("{}recording: {place}", table.laid_out(&output::style()))
     })
 }
 
@@ -55,6 +55,7 @@ pub(crate) fn table(
         output::print(&table.render())
     } else {
         let table = exitpath_report::text::table(&recording.manifest, rows);
+        let table = table.laid_out(&output::style());
         output::print(&format!("{table}recording: {place}"))
     }
 }

@@ -42,6 +42,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         None => rows::choose(&args.rows)?,
     };
     traceable(&rows)?;
+    view::check_one_row(&args.view, rows.len())?;
     let interrupted = interrupt::flag();
     let prepared = Prepared::new(&args.lab, &interrupted)?;
     let job = Job {

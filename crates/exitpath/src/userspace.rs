@@ -12,7 +12,7 @@ use exitpath_exits::ladder::{ALL_ON_RUNG, PARTS, RUNGS, is_locking};
 use exitpath_lab::plugin::Plugin;
 use exitpath_recording::Recording;
 
-use crate::cli::{On, Userspace};
+use crate::cli::{On, Place, Userspace};
 use crate::failure::Failure;
 use crate::in_lab::{self, Plan};
 use crate::lab::Prepared;
@@ -26,14 +26,17 @@ pub(crate) const NAME: &str = "userspace";
 /// instruction, and nearly all are the same.
 const LAB_SAMPLES: u32 = 100;
 
-pub(crate) fn run(args: &Userspace) -> Result<(), Failure> {
+pub(crate) fn run(args: &Userspace, place: &Place) -> Result<(), Failure> {
     if args.list {
         return output::print(&rows::lines(RUNGS));
     }
     let rungs = choose(&args.rungs)?;
+    if let Some(limited) = rows::limited(&rungs, args.sampling.samples) {
+        output::remark(&limited);
+    }
     let dir = output::folder(args.measuring.out.as_deref(), NAME)?;
     let interrupted = interrupt::flag();
-    let (machine, guest, why) = choose_machine(args.measuring.on)?;
+    let (machine, guest, why) = choose_machine(place)?;
     let mut recording = match machine {
         On::Host => {
             let plan = HostPlan {
@@ -120,6 +123,7 @@ pub(crate) fn show(recording: &Recording, dir: &Path, json: bool) -> Result<(), 
         output::print(&object.render())?;
     } else {
         let text = exitpath_report::text::userspace(&recording.manifest, &ladder);
+        let text = text.laid_out(&output::style());
         output::print(&format!("{text}recording: {place}"))?;
     }
     check(&ladder)

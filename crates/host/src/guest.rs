@@ -8,9 +8,6 @@ use crate::machine::Machine;
 const FALL_BACK: &str =
     "use the lab, which brings its own CPU and kernel: exitpath measure --on lab";
 
-/// What to do where `/dev/kvm` is there and may not be opened.
-pub(crate) const GIVE_PERMISSION: &str = "sudo usermod -aG kvm $USER, then log in again; if it is root that may not: start the container with --device /dev/kvm";
-
 /// The result of the calibration guest: a few guest instructions in a loop, timed, under a
 /// watchdog. Made by another crate; here it is data.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -74,7 +71,7 @@ pub(crate) fn examine(machine: &Machine<'_>, out: &mut Examination) {
                     Level::Bad,
                     "no guest can run: this user may not open /dev/kvm",
                 )
-                .advice(GIVE_PERMISSION),
+                .advice(FALL_BACK),
             );
         }
         GuestOutcome::Failed { reason } => {

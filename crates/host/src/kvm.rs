@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::cpu::Vendor;
 use crate::finding::{Examination, Finding, Level, unknown_value};
-use crate::guest::GIVE_PERMISSION;
 use crate::machine::Machine;
 use crate::parse::and_list;
+use crate::permission::to_open_kvm;
 use crate::root::Unknown;
 
 /// Parameters that are written down as unknown if a module that should have them has them not.
@@ -298,7 +298,7 @@ fn device(machine: &Machine<'_>, out: &mut Examination) {
             out.fact("kvm.device", "no-permission");
             out.find(
                 finding(Level::Bad, "is there, but this user may not open it")
-                    .advice(GIVE_PERMISSION),
+                    .advice(to_open_kvm(machine.root)),
             );
         }
         Err(unknown) => {

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -86,6 +86,14 @@ impl Unknown {
             },
         }
     }
+}
+
+/// Who owns a file, and what its mode (with the bits of its type) lets whom do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mode: u32,
 }
 
 /// The folder under which `/proc`, `/sys`, `/dev`, `/boot` and `/run` are looked for: `/` for the
@@ -195,6 +203,17 @@ impl Root {
             .open(self.locate(path))
             .map(drop)
             .map_err(|error| Unknown::from_io(path, &error))
+    }
+
+    /// Who owns a file, and its mode.
+    pub(crate) fn owner(&self, path: &str) -> Result<Owner, Unknown> {
+        let about =
+            std::fs::metadata(self.locate(path)).map_err(|error| Unknown::from_io(path, &error))?;
+        Ok(Owner {
+            uid: about.uid(),
+            gid: about.gid(),
+            mode: about.mode(),
+        })
     }
 
     /// The names in a folder, sorted.

@@ -1,10 +1,6 @@
-//! What all texts have in common: numbers, tables, wrapped lines, the machine's description.
+//! What all texts have in common: numbers, words, the machine's description.
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use exitpath_recording::{Machine, Manifest, Space};
-
-/// Columns after which a note goes on in the next line.
-const NOTE_WIDTH: usize = 120;
 
 /// Without line breaks and what else moves a terminal's cursor: a recording may come from anybody.
 pub(crate) fn plain(text: &str) -> String {
@@ -24,59 +20,6 @@ pub(crate) fn short(text: &str, width: usize) -> String {
     let head = characters.iter().take(head);
     let tail = characters.iter().skip(characters.len() - tail);
     head.chain(std::iter::once(&'…')).chain(tail).collect()
-}
-
-/// Breaks a line where it is too long, and indents what follows.
-pub(crate) fn push_wrapped(text: &mut String, line: &str) {
-    let mut column = 0;
-    for word in line.split_whitespace() {
-        let width = word.chars().count();
-        if column > 0 && column + 1 + width > NOTE_WIDTH {
-            text.push_str("\n ");
-            column = 1;
-        }
-        if column > 0 {
-            text.push(' ');
-            column += 1;
-        }
-        text.push_str(word);
-        column += width;
-    }
-    text.push('\n');
-}
-
-/// A table without lines; the columns at the positions `left` are aligned to the left.
-pub(crate) fn new_table(header: &[&str], left: &[usize]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header.iter().enumerate().map(|(i, title)| {
-        let alignment = if left.contains(&i) {
-            CellAlignment::Left
-        } else {
-            CellAlignment::Right
-        };
-        Cell::new(title).set_alignment(alignment)
-    }));
-    for (i, column) in table.column_iter_mut().enumerate() {
-        let alignment = if left.contains(&i) {
-            CellAlignment::Left
-        } else {
-            CellAlignment::Right
-        };
-        column.set_cell_alignment(alignment);
-    }
-    table
-}
-
-/// The table's lines without blanks at their ends, and without a line break after the last.
-pub(crate) fn trimmed(table: &Table) -> String {
-    let lines: Vec<_> = table
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect();
-    lines.join("\n")
 }
 
 /// What stands where there is no figure.

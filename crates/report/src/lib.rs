@@ -14,8 +14,10 @@ mod error;
 pub mod flame;
 mod format;
 pub mod json;
+mod layout;
 pub mod markdown;
 pub mod perfetto;
 pub mod text;
 
 pub use error::Error;
+pub use layout::{Style, Text};

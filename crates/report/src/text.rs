@@ -10,7 +10,7 @@ mod userspace;
 mod vmexit;
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt::Write as _;
 
 use exitpath_analysis::table::{RowSummary, Variant, Verdict};
 use exitpath_recording::{Machine, Manifest};
@@ -24,31 +24,33 @@ pub use tree::tree;
 pub use userspace::userspace;
 pub use vmexit::vmexit;
 
-use crate::format::{count, machine, new_table, none, plain, push_wrapped, subject, trimmed};
+use crate::format::{count, machine, none, plain, subject};
 use crate::json;
+use crate::layout::{Text, Tone, new_table, push_lines, push_wrapped};
 
+/// A column's title.
+const OTHER_VALUES: &str = "other values";
 /// Columns for other values than the row's own; those that do not fit are counted.
 const VARIANTS_WIDTH: usize = 44;
 /// Seeds of such a value that a line shows; the rest are counted.
 const SEEDS_SHOWN: usize = 3;
 
 /// The table, what its columns mean, the notes, what it was measured on, and the warnings.
-pub fn table(manifest: &Manifest, rows: &[RowSummary]) -> String {
+pub fn table(manifest: &Manifest, rows: &[RowSummary]) -> Text {
     let mut text = match manifest.machine {
         Machine::Lab => lab_table(manifest, rows),
         Machine::Host => host_table(manifest, rows),
     };
-    text.push('\n');
     notes(&mut text, rows);
     cpus(&mut text, rows);
-    let _ = writeln!(text, "{}", environment(manifest));
+    push_environment(&mut text, manifest);
     for warning in &manifest.warnings {
         push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
     }
     text
 }
 
-fn lab_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
+fn lab_table(manifest: &Manifest, rows: &[RowSummary]) -> Text {
     let header = [
         "row",
         "handled by",
@@ -58,11 +60,19 @@ fn lab_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
         "samples",
         "interrupted",
         "verdict",
-        "other values × samples [seeds, if not all]",
+        OTHER_VALUES,
     ];
-    let mut table = new_table(&header, &[0, 1, 7, 8]);
+    let leaving = [
+        "interrupted",
+        "samples",
+        OTHER_VALUES,
+        "user",
+        "exits",
+        "handled by",
+    ];
+    let mut table = new_table(&header, &[0, 1, 7, 8]).leaving(&leaving);
     for row in rows {
-        table.add_row([
+        let cells = [
             plain(&row.row.name),
             handled(row),
             per_op(row.exits_per_op),
@@ -73,22 +83,40 @@ fn lab_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
             count(row.interrupted as f64),
             json::verdict(row.verdict).to_owned(),
             variants(row, &manifest.environment.seeds),
-        ]);
+        ];
+        table.add_toned(tone(row.verdict), cells);
     }
-    let mut text = trimmed(&table);
-    text.push_str(
-        "\nexits, user: exits and returns of KVM_RUN per operation; instructions: median, net of the \
-         empty bracket, no interval",
+    let mut text = Text::new();
+    text.table(table);
+    push_wrapped(
+        &mut text,
+        "exits, user: exits, and those of them that return from KVM_RUN to the VMM, for one operation",
     );
+    push_wrapped(
+        &mut text,
+        "instructions: what most samples take, less what each takes without the operation; they are counted, \
+         so that there is no interval",
+    );
+    if rows
+        .iter()
+        .any(|row| !variants(row, &manifest.environment.seeds).is_empty())
+    {
+        push_wrapped(
+            &mut text,
+            "other values: what other samples take, × how many of them, and in brackets under which seeds \
+             where not under all",
+        );
+    }
     if rows.iter().any(|row| row.interrupted > 0) {
-        text.push_str(
-            "\ninterrupted: samples that an interrupt of the lab's machine hit, left out of the figures",
+        push_wrapped(
+            &mut text,
+            "interrupted: samples that an interrupt of the lab's machine hit, left out of the figures",
         );
     }
     text
 }
 
-fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
+fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> Text {
     let header = [
         "row",
         "handled by",
@@ -104,7 +132,18 @@ fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
         "runs",
         "verdict",
     ];
-    let mut table = new_table(&header, &[0, 1, 12]);
+    let leaving = [
+        "runs",
+        "samples",
+        "floor",
+        "cycles",
+        "user",
+        "p99",
+        "exits",
+        "handled by",
+        "mean",
+    ];
+    let mut table = new_table(&header, &[0, 1, 12]).leaving(&leaving);
     let to_ns = json::nanoseconds_per_tick(&manifest.environment);
     for row in rows {
         let ns = row
@@ -112,7 +151,7 @@ fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
             .zip(to_ns)
             .map(|(figures, factor)| figures.scaled(factor));
         let show = |value: Option<f64>| value.map_or_else(none, nanoseconds);
-        table.add_row([
+        let cells = [
             plain(&row.row.name),
             handled(row),
             per_op(row.exits_per_op),
@@ -129,15 +168,35 @@ fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> String {
             count(row.samples as f64),
             row.runs.to_string(),
             json::verdict(row.verdict).to_owned(),
-        ]);
+        ];
+        table.add_toned(tone(row.verdict), cells);
     }
-    let mut text = trimmed(&table);
-    text.push_str(
-        "\nexits, user: exits and returns of KVM_RUN per operation; floor (p1), median, p99: of all \
-         samples, ns\nmean: of the runs' means, with its interval, ns; cycles: the median in TSC \
-         ticks; all net of the empty bracket",
+    let mut text = Text::new();
+    text.table(table);
+    push_wrapped(
+        &mut text,
+        "exits, user: exits, and those of them that return from KVM_RUN to the VMM, for one operation",
+    );
+    push_wrapped(
+        &mut text,
+        "floor (p1), median, p99: of all samples, ns; mean: of the runs' means, with its interval, ns; cycles: \
+         the median in TSC ticks",
+    );
+    push_wrapped(
+        &mut text,
+        "of each sample, what it takes without the operation is subtracted",
     );
     text
+}
+
+/// What is not clean stands out.
+pub(crate) fn tone(verdict: Verdict) -> Tone {
+    match verdict {
+        Verdict::Clean => Tone::Plain,
+        Verdict::Usable => Tone::Warning,
+        Verdict::Void => Tone::Bad,
+        Verdict::Skipped => Tone::Faint,
+    }
 }
 
 fn handled(row: &RowSummary) -> String {
@@ -204,7 +263,7 @@ fn names<'a>(rows: impl Iterator<Item = &'a RowSummary>) -> Vec<String> {
     rows.map(|row| plain(&row.row.name)).collect()
 }
 
-fn notes(text: &mut String, rows: &[RowSummary]) {
+fn notes(text: &mut Text, rows: &[RowSummary]) {
     // One reason often holds for many rows: say it once.
     let mut said: Vec<&str> = Vec::new();
     for note in rows.iter().flat_map(|row| &row.notes) {
@@ -226,7 +285,7 @@ fn notes(text: &mut String, rows: &[RowSummary]) {
 }
 
 /// Which rows were measured on how many CPUs, where it was not the same number.
-fn cpus(text: &mut String, rows: &[RowSummary]) {
+fn cpus(text: &mut Text, rows: &[RowSummary]) {
     let counts: BTreeSet<u32> = rows.iter().map(|row| row.cpus).collect();
     let counts: Vec<u32> = counts.into_iter().filter(|&cpus| cpus > 0).collect();
     let [least, more @ ..] = counts.as_slice() else {
@@ -235,6 +294,25 @@ fn cpus(text: &mut String, rows: &[RowSummary]) {
     for &cpus in more {
         let names = names(rows.iter().filter(|row| row.cpus == cpus)).join(", ");
         push_wrapped(text, &format!("on {cpus} CPUs: {names}; others on {least}"));
+    }
+}
+
+/// What QEMU 10 or a later one would change, and how to get it.
+pub const NEWER_QEMU: &str = "with QEMU 10 or later, rows of two vCPUs run on two CPUs (with this QEMU their \
+                              threads share one, and they measure its scheduling), xsetbv exits, and many \
+                              rows take 1 or 2 % fewer instructions: `exitpath lab qemu --fetch` (or `make \
+                              qemu10`) gets QEMU 10, without root";
+
+/// Appends what the figures hold for, and what another emulator would change.
+pub(crate) fn push_environment(text: &mut Text, manifest: &Manifest) {
+    push_lines(text, &environment(manifest));
+    let version = manifest.environment.qemu.as_deref().unwrap_or_default();
+    let major = version
+        .split('.')
+        .next()
+        .and_then(|major| major.parse::<u32>().ok());
+    if manifest.machine == Machine::Lab && major.is_some_and(|major| major < 10) {
+        push_wrapped(text, &format!("QEMU: {NEWER_QEMU}"));
     }
 }
 

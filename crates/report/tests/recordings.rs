@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use exitpath_analysis::kick::kicks;
-use exitpath_analysis::path::PhaseTable;
+use exitpath_analysis::path::diff::diff_paths;
+use exitpath_analysis::path::{PhaseTable, trace_rows};
 use exitpath_analysis::table::{RowSummary, Verdict, summarise};
 use exitpath_analysis::userspace::ladder;
 use exitpath_recording::{Machine, Recording};
-use exitpath_report::{json, text};
+use exitpath_report::{Style, json, text};
 
 const LAB: &str = "lab-6.1-qemu7.2";
 const HOST: &str = "host-in-lab-6.1-qemu7.2";
@@ -123,5 +124,56 @@ fn they_say_nothing_of_the_machine_they_were_made_on() {
         for private in ["/home", "/root", "/tmp", "/work", "firecracker", "vsock"] {
             assert!(!manifest.contains(private), "{name}: {private}");
         }
+    }
+}
+
+/// Every table in a terminal of 80 columns: nothing is wider, and titles are broken before columns leave.
+#[test]
+fn all_tables_fit_into_80_columns() {
+    let phases = PhaseTable::default();
+    let mut texts = Vec::new();
+    for name in [LAB, HOST] {
+        let recording = read(name);
+        let rows = summarise(&recording);
+        texts.push((name.to_owned(), text::table(&recording.manifest, &rows)));
+    }
+    let recording = read(USERSPACE);
+    let ladder = ladder(&recording, &phases).expect("a whole trace");
+    texts.push((
+        USERSPACE.to_owned(),
+        text::userspace(&recording.manifest, &ladder),
+    ));
+    let recording = read(KICK);
+    texts.push((
+        KICK.to_owned(),
+        text::kick(&recording.manifest, &kicks(&recording)),
+    ));
+    let [a, b] = ["trace-6.1-qemu7.2", "trace-6.12-qemu7.2"].map(read);
+    let top = text::Functions::default();
+    for path in trace_rows(&a, &phases)
+        .expect("a whole trace")
+        .iter()
+        .take(2)
+    {
+        texts.push((
+            format!("trace-{}", path.row),
+            text::path(&a.manifest, path, top),
+        ));
+    }
+    let diff = diff_paths(&a, &b, &phases).expect("they are comparable");
+    texts.push((
+        "diff".to_owned(),
+        text::diff(&a.manifest, &b.manifest, &diff, top),
+    ));
+    for (name, text) in texts {
+        let style = Style {
+            width: Some(80),
+            colour: false,
+        };
+        let shown = text.laid_out(&style);
+        for line in shown.lines() {
+            assert!(line.chars().count() <= 80, "{name}: {line}");
+        }
+        insta::assert_snapshot!(format!("{name}_at_80"), shown);
     }
 }

@@ -5,7 +5,7 @@
 
 use exitpath_analysis::table::{Figures, HandledBy, RowSummary, Variant, Verdict};
 use exitpath_recording::{Bounds, Environment, Machine, Manifest, Plan, RowInfo};
-use exitpath_report::{json, text};
+use exitpath_report::{Style, json, text};
 
 fn row(name: &str) -> RowSummary {
     let exactly = |exits| Bounds {
@@ -372,7 +372,7 @@ fn a_line_of_the_labs_text_fits_in_150_columns() {
     let mut manifest = manifest(Machine::Lab);
     manifest.environment.seeds = seeds;
     manifest.warnings = vec!["something that takes many words to explain ".repeat(9)];
-    let text = text::table(&manifest, &rows);
+    let text = text::table(&manifest, &rows).to_string();
     for line in text.lines().filter(|line| !line.contains("wordword")) {
         assert!(
             line.chars().count() <= 150,
@@ -396,7 +396,7 @@ fn a_recording_cannot_move_the_terminals_cursor() {
         environment.cpu = evil.to_owned();
         environment.qemu = Some(evil.to_owned());
         manifest.warnings = vec![evil.to_owned()];
-        let text = text::table(&manifest, &rows);
+        let text = text::table(&manifest, &rows).to_string();
         assert!(
             text.chars().all(|c| c == '\n' || !c.is_control()),
             "{text:?}"
@@ -411,7 +411,7 @@ fn a_recording_cannot_move_the_terminals_cursor() {
 #[test]
 fn an_empty_table_is_a_header_and_an_environment() {
     for machine in [Machine::Lab, Machine::Host] {
-        let text = text::table(&manifest(machine), &[]);
+        let text = text::table(&manifest(machine), &[]).to_string();
         assert!(text.lines().count() >= 4, "{text}");
     }
 }
@@ -430,9 +430,119 @@ fn no_number_makes_the_text_fail() {
         let mut row = timed("x", value);
         row.exits_per_op = Some(value.abs());
         for machine in [Machine::Lab, Machine::Host] {
-            let text = text::table(&manifest(machine), &[row.clone()]);
+            let text = text::table(&manifest(machine), &[row.clone()]).to_string();
             assert!(!text.contains("-0.0"), "{text}");
             json::table(&manifest(machine), &[row.clone()], None).render();
         }
     }
+}
+
+/// What a narrow terminal shows, of all rows of the table's kinds.
+#[test]
+fn a_terminal_gets_what_fits() {
+    for (name, machine, rows) in [
+        ("lab", Machine::Lab, lab_rows()),
+        ("host", Machine::Host, host_rows()),
+    ] {
+        let text = text::table(&manifest(machine), &rows);
+        for width in [80, 100] {
+            let style = Style {
+                width: Some(width),
+                colour: false,
+            };
+            let shown = text.laid_out(&style);
+            for line in shown.lines() {
+                assert!(
+                    line.chars().count() <= width,
+                    "{}: {line}",
+                    line.chars().count()
+                );
+            }
+            insta::assert_snapshot!(format!("{name}_at_{width}"), shown);
+        }
+        // Without a limit it is what a pipe gets.
+        assert_eq!(text.laid_out(&Style::default()), text.to_string());
+    }
+}
+
+/// What is not clean stands out; without its colours the text is the same.
+#[test]
+fn colours_mark_what_is_not_clean_and_nothing_else() {
+    let text = text::table(&manifest(Machine::Lab), &lab_rows());
+    let coloured = Style {
+        width: Some(100),
+        colour: true,
+    };
+    let plain = Style {
+        colour: false,
+        ..coloured
+    };
+    let (coloured, plain) = (text.laid_out(&coloured), text.laid_out(&plain));
+    assert!(!plain.contains('\u{1b}'), "{plain}");
+    let mut marked = 0;
+    for (coloured, plain) in coloured.lines().zip(plain.lines()) {
+        if coloured == plain {
+            let verdict = plain
+                .split_whitespace()
+                .find(|word| ["void", "usable"].contains(word));
+            assert_eq!(verdict, None, "{plain}");
+        } else {
+            marked += 1;
+            let code = coloured.split(['[', 'm']).nth(1).expect("a colour");
+            let is = |word: &str| plain.split_whitespace().any(|other| other == word);
+            let expected = match () {
+                () if is("void") => "31",
+                () if is("usable") || plain.starts_with("warning:") => "33",
+                () if is("skipped") => "2",
+                () => panic!("{plain}"),
+            };
+            assert_eq!(code, expected, "{coloured}");
+            assert_eq!(coloured, format!("\u{1b}[{code}m{plain}\u{1b}[0m"));
+        }
+    }
+    assert!(marked >= 5, "{coloured}");
+}
+
+/// However narrow a terminal is, a row's name, its value and its verdict are there, and whole numbers.
+#[test]
+fn no_width_breaks_a_number() {
+    let whole = text::table(&manifest(Machine::Lab), &lab_rows()).to_string();
+    for width in 1..160 {
+        let style = Style {
+            width: Some(width),
+            colour: false,
+        };
+        let shown = text::table(&manifest(Machine::Lab), &lab_rows()).laid_out(&style);
+        for row in lab_rows() {
+            let Some(figures) = row.figures else { continue };
+            let line = whole
+                .lines()
+                .find(|line| line.trim_start().starts_with(&row.row.name));
+            let value = figures.median as u64;
+            assert!(line.is_some() && value < 1_000_000);
+            let thousands = match value {
+                0..1000 => value.to_string(),
+                _ => format!("{},{:03}", value / 1000, value % 1000),
+            };
+            let has = |line: &str| line.split_whitespace().any(|word| word == thousands);
+            assert!(shown.lines().any(has), "{width}: {thousands} in\n{shown}");
+        }
+    }
+}
+
+/// An older QEMU's table says what a newer one would change, and how to get it.
+#[test]
+fn an_old_qemu_is_said_to_be_one() {
+    let says = |machine, qemu: &str| {
+        let mut manifest = manifest(machine);
+        manifest.environment.qemu = Some(qemu.to_owned());
+        text::table(&manifest, &lab_rows())
+            .to_string()
+            .contains("lab qemu --fetch")
+    };
+    assert!(says(Machine::Lab, "7.2.22 (Debian 1:7.2+dfsg-7)"));
+    assert!(says(Machine::Lab, "9.1.0"));
+    assert!(!says(Machine::Lab, "10.0.2 (Debian 1:10.0.2+ds-2)"));
+    assert!(!says(Machine::Lab, "nonsense"));
+    assert!(!says(Machine::Host, "7.2.22"));
 }

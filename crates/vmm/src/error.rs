@@ -12,7 +12,7 @@ pub enum Error {
     NoDevice,
     /// `/dev/kvm` exists but may not be opened.
     #[error(
-        "no permission to open /dev/kvm: join its group (`sudo usermod -aG kvm $USER`, then log in again), or use --on lab"
+        "no permission to open /dev/kvm: `exitpath doctor` says how to get it, or use --on lab"
     )]
     NoPermission,
     /// KVM refused an operation.

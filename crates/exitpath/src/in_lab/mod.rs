@@ -62,7 +62,14 @@ pub(crate) fn record(
     let begun_unix_seconds = provenance::unix_seconds();
     let seeds = distinct(&plan.seeds);
     let boots = boots::plan(plan, &seeds, prepared.qemu().boots_two_cpus());
-    let bar = output::progress(boots.iter().map(|boot| boot.rows.len() as u64).sum());
+    let what = format!(
+        "{} rows, {} boots of the lab, {} at a time; a boot takes 10 to 30 s on an idle machine",
+        plan.rows.len(),
+        boots.len(),
+        boots::at_a_time(boots.len())
+    );
+    let steps = boots.iter().map(|boot| boot.rows.len() as u64).sum();
+    let bar = output::progress(steps, &what);
     let booted = boots::run_all(plan, prepared, &boots, &bar, interrupted);
     bar.finish_and_clear();
     let booted = booted?;

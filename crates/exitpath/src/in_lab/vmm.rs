@@ -257,7 +257,12 @@ pub(crate) fn record(
         )],
         names: plan.plugin.is_some(),
     };
-    let bar = output::progress(seeds.len() as u64);
+    let what = format!(
+        "{} rows under a VMM, {} boots of the lab",
+        plan.rows.len(),
+        seeds.len()
+    );
+    let bar = output::progress(seeds.len() as u64, &what);
     let booted = boot_all(&seeds, interrupted, |&seed| {
         boot(plan, &order, &work, files.clone(), seed, prepared, &bar)
     });

@@ -48,7 +48,8 @@ pub(crate) fn measure(
     let begun_unix_seconds = provenance::unix_seconds();
 
     let order = random_order(rows, sampling.runs, order_seed);
-    let bar = output::progress(order.len() as u64);
+    let what = format!("{} rows, {} fresh VMs of each", rows.len(), sampling.runs);
+    let bar = output::progress(order.len() as u64, &what);
     let mut runs = Vec::new();
     let mut given_up: Vec<&str> = Vec::new();
     for (id, (block, row)) in (0..).zip(order) {

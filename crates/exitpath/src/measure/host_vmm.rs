@@ -51,7 +51,8 @@ pub(super) fn measure(
     };
 
     let order = random_order(rows, sampling.runs, order_seed);
-    let bar = output::progress(u64::from(sampling.runs));
+    let what = format!("{} rows, {} starts of the VMM", rows.len(), sampling.runs);
+    let bar = output::progress(u64::from(sampling.runs), &what);
     let mut runs = Vec::new();
     for (block, of_block) in (0..).zip(order.chunks(rows.len().max(1))) {
         let of_block: Vec<_> = of_block.iter().map(|&(_, row)| row).collect();

@@ -13,7 +13,7 @@ use exitpath_recording::{Machine, Manifest, Outcome, Plan, Recording, Run};
 use exitpath_runner::row_info;
 
 use super::{BATCH_LENGTH, BATCHES, WARM_UP};
-use crate::cli::{Measure, On};
+use crate::cli::Measure;
 use crate::failure::Failure;
 use crate::in_lab::foreign::{self, VmmPlan};
 use crate::in_lab::vmm::{self, IMAGE, Vmm};
@@ -38,12 +38,6 @@ pub(super) fn run(
     dir: &Path,
     interrupted: &Arc<AtomicBool>,
 ) -> Result<(), Failure> {
-    if args.measuring.on == Some(On::Host) {
-        return Err(Failure::Usage(
-            "--kvm-unit-tests compares in the lab, where figures are exact: leave out --on host"
-                .to_owned(),
-        ));
-    }
     let test = find(dir)?;
     let rows = choose(&args.rows)?;
     let named = args.vmm.as_deref().unwrap_or("qemu");
@@ -67,7 +61,11 @@ pub(super) fn run(
     files.file_from(VMEXIT, &test)?;
     let ready = vmm.add_to(&mut files)?.and(&DEVICES);
     let seed = args.lab.emulator.seeds(&[1])[0];
-    let bar = output::progress(2 * rows.len() as u64);
+    let what = format!(
+        "{0} rows of both programs, {0} boots of the lab",
+        rows.len()
+    );
+    let bar = output::progress(2 * rows.len() as u64, &what);
     let begun_unix_seconds = provenance::unix_seconds();
     // A boot for each row, so that what one leaves running does not disturb the next one.
     let booted = vmm::boot_all(&rows, interrupted, |&row| {

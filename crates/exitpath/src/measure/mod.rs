@@ -14,7 +14,7 @@ use exitpath_recording::Recording;
 use exitpath_runner::Settings;
 use host::HostPlan;
 
-use crate::cli::{Measure, On, Sampling};
+use crate::cli::{Measure, On, Place, Sampling};
 use crate::failure::Failure;
 use crate::{doctor, image, interrupt, output, rows, show};
 
@@ -25,7 +25,7 @@ const BATCH_LENGTH: u32 = 16;
 /// Iterations before the first sample that counts.
 const WARM_UP: u32 = 64;
 
-pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
+pub(crate) fn run(args: &Measure, place: &Place) -> Result<(), Failure> {
     if args.list {
         return output::print(&rows::list());
     }
@@ -36,10 +36,13 @@ pub(crate) fn run(args: &Measure) -> Result<(), Failure> {
         Some(_) => image::choose(&args.rows)?,
         None => rows::choose(&args.rows)?,
     };
+    if let Some(limited) = rows::limited(&rows, args.sampling.samples) {
+        output::remark(&limited);
+    }
     let dir = output::folder(args.measuring.out.as_deref(), "measure")?;
     let interrupted = interrupt::flag();
 
-    let (machine, guest, why) = choose_machine(args.measuring.on)?;
+    let (machine, guest, why) = choose_machine(place)?;
     let mut recording = match machine {
         On::Host => {
             let plan = HostPlan {
@@ -92,9 +95,8 @@ fn check(rows: &[RowSummary]) -> Result<(), Failure> {
 }
 
 /// Host where guests really run on the CPU, else lab; and the reason where nobody asked.
-pub(crate) fn choose_machine(
-    on: Option<On>,
-) -> Result<(On, GuestOutcome, Option<String>), Failure> {
+pub(crate) fn choose_machine(place: &Place) -> Result<(On, GuestOutcome, Option<String>), Failure> {
+    let on = place.on;
     if on == Some(On::Lab) {
         return Ok((On::Lab, GuestOutcome::NoDevice, None));
     }
@@ -118,16 +120,20 @@ pub(crate) fn choose_machine(
             guest,
             Some(format!("{why}; times are no exit times")),
         )),
+        (Some(On::Host), GuestOutcome::NoPermission) => Err(Failure::Cannot(format!(
+            "{why}: {}; or use --on lab",
+            exitpath_host::to_open_kvm(&exitpath_host::Root::default())
+        ))),
         // Opening it again says what to do.
         (Some(On::Host), _) => match exitpath_vmm::Kvm::open() {
             Err(error) => Err(error.into()),
             Ok(_) => Ok((On::Host, guest, None)),
         },
-        _ => Ok((
-            On::Lab,
-            guest,
-            Some(format!("{why}: measured in the lab, in instructions")),
-        )),
+        _ => {
+            place.lab_because(&why)?;
+            let why = format!("{why}: measured in the lab, in instructions");
+            Ok((On::Lab, guest, Some(why)))
+        }
     }
 }
 

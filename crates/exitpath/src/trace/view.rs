@@ -43,6 +43,17 @@ pub(super) fn check_files(view: &TraceView) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A graph of one row is refused for several, before they are traced if that is known.
+pub(super) fn check_one_row(view: &TraceView, rows: usize) -> Result<(), Failure> {
+    if rows > 1 && (view.flamegraph.is_some() || view.perfetto.is_some()) {
+        return Err(Failure::Usage(
+            "a flame graph or a timeline (--flamegraph, --perfetto) is of one row: name one"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 /// Shows the rows of these names, or all; `own` is a recording of the same rows under exitpath's
 /// own VMM, for one of another.
 pub(super) fn show(
@@ -61,9 +72,11 @@ pub(super) fn show(
     let vmm = vmm::of(&recording.manifest);
     for name in names {
         if !paths.iter().any(|path| path.row == *name) {
+            let has: Vec<&str> = paths.iter().map(|path| path.row.as_str()).collect();
             return Err(Failure::Usage(format!(
-                "{} has no trace of {name}",
-                dir.display()
+                "{} has no trace of {name}; it has {}",
+                dir.display(),
+                has.join(", ")
             )));
         }
     }
@@ -105,6 +118,7 @@ pub(super) fn show(
     }
     let manifest = &recording.manifest;
     let place = dir.display();
+    let style = output::style();
     for path in shown {
         let mut printed = false;
         if view.folded {
@@ -115,11 +129,11 @@ pub(super) fn show(
             let trace = recording.trace.as_ref().expect("a trace was analysed");
             let text = text::annotate(manifest, path, trace, function)
                 .map_err(|error| Failure::Usage(error.to_string()))?;
-            output::print(&text)?;
+            output::print(&text.laid_out(&style))?;
             printed = true;
         }
         if view.tree {
-            output::print(&text::tree(manifest, path, view.min))?;
+            output::print(&text::tree(manifest, path, view.min).laid_out(&style))?;
             printed = true;
         }
         if !printed {
@@ -138,8 +152,10 @@ pub(super) fn show(
             } else {
                 String::new()
             };
-            let text = text::path(manifest, path, functions);
-            let parts = vmm.map_or_else(String::new, |vmm| vmm::parts(vmm, path, own_of(path)));
+            let text = text::path(manifest, path, functions).laid_out(&style);
+            let parts = vmm.map_or_else(String::new, |vmm| {
+                vmm::parts(vmm, path, own_of(path), &style)
+            });
             output::print(&format!("{text}{parts}{seeds}recording: {place}"))?;
         }
     }
@@ -155,11 +171,7 @@ fn files(recording: &Recording, shown: &[&RowPath], view: &TraceView) -> Result<
     let (Some(first), manifest) = (shown.first(), &recording.manifest) else {
         return Ok(());
     };
-    if shown.len() > 1 && (view.flamegraph.is_some() || view.perfetto.is_some()) {
-        return Err(Failure::Usage(
-            "a flame graph or a timeline is of one row: name one".to_owned(),
-        ));
-    }
+    check_one_row(view, shown.len())?;
     if let Some(path) = &view.flamegraph {
         let svg =
             flame::svg(manifest, first).map_err(|error| Failure::Cannot(error.to_string()))?;

@@ -8,7 +8,7 @@ use std::thread;
 use exitpath_analysis::path::{PhaseTable, RowPath};
 use exitpath_exits::bare;
 use exitpath_recording::{Manifest, Recording};
-use exitpath_report::text;
+use exitpath_report::{Style, text};
 
 use super::{Job, WARM_UP, view};
 use crate::cli::Trace;
@@ -91,11 +91,11 @@ pub(super) fn of(manifest: &Manifest) -> Option<&str> {
 }
 
 /// Whose code the round runs through.
-pub(super) fn parts(vmm: &str, path: &RowPath, own: Option<&RowPath>) -> String {
+pub(super) fn parts(vmm: &str, path: &RowPath, own: Option<&RowPath>, style: &Style) -> String {
     let program = vmm.split_whitespace().next().unwrap_or_default();
     let name = program.rsplit('/').next().unwrap_or_default();
     let mut columns = vec![(name, path)];
     columns.extend(own.map(|own| ("exitpath's own VMM", own)));
-    let table = text::parts_of(&columns);
-    format!("\n{table}\nunder: {vmm}\n")
+    let table = text::parts_of(&columns).laid_out(style);
+    format!("\n{table}under: {vmm}\n")
 }

@@ -1,7 +1,7 @@
 //! What bad input gets: one line that says what to do, the documented status, nothing left over.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -121,7 +121,11 @@ fn without_permission_the_host_cannot_measure() {
             }
         }
     };
-    said.fails(3, &["no permission to open /dev/kvm", "usermod"]);
+    said.fails(3, &["no permission to open /dev/kvm", "--on lab"]);
+    // A group is to be joined only where it owns the device and may open it.
+    let about = fs::metadata("/dev/kvm").expect("it is there");
+    let by_group = about.mode() & 0o060 == 0o060 && about.gid() != 0;
+    assert_eq!(said.stderr.contains("-aG"), by_group, "{}", said.stderr);
 }
 
 #[test]

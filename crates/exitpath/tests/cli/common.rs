@@ -77,7 +77,7 @@ pub(crate) fn installed_qemu() -> Option<PathBuf> {
 /// Every QEMU the lab can use here, with its major version: installed and unpacked ones.
 pub(crate) fn qemus() -> Vec<(u32, PathBuf)> {
     let mut found: Vec<PathBuf> = installed_qemu().into_iter().collect();
-    let fetched = Said::of(&mut exitpath(&["lab", "qemu"]));
+    let fetched = Said::of(&mut exitpath(&["lab", "qemu", "--fetch"]));
     if fetched.status == Some(0) {
         let path = fetched.stdout.split(" (").next().unwrap_or("");
         found.push(PathBuf::from(path));

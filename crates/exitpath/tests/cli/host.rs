@@ -81,6 +81,12 @@ fn measuring_on_the_host_always_ends() {
         .arg(&out),
     );
     assert_eq!(said.status, Some(0), "{}", said.stderr);
+    // In a pipe one line says what was begun.
+    let begun = said
+        .stderr
+        .lines()
+        .filter(|line| line.contains("2 rows, 2 fresh VMs"));
+    assert_eq!(begun.count(), 1, "{}", said.stderr);
     let table = said.json();
     let user = row(&table, "inl_from_qemu");
     assert_eq!(user["handled_by"], "userspace");

@@ -7,6 +7,7 @@ mod host_vmm;
 mod image;
 mod kick;
 mod lab;
+mod options;
 mod trace;
 mod userspace;
 mod vmm;

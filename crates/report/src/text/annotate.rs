@@ -8,6 +8,7 @@ use exitpath_recording::{Location, Manifest, Space, Symbol, Trace};
 use super::path::header;
 use crate::error::Error;
 use crate::format::{none, of, plain, space, thousands};
+use crate::layout::Text;
 
 /// Names proposed for one that is not there.
 const PROPOSED: usize = 8;
@@ -25,7 +26,7 @@ pub fn annotate(
     path: &RowPath,
     trace: &Trace,
     function: &str,
-) -> Result<String, Error> {
+) -> Result<Text, Error> {
     let mut text = header(manifest, path);
     let mut found = false;
     for (i, this) in path.functions.iter().enumerate() {
@@ -51,7 +52,7 @@ pub fn annotate(
     }
 }
 
-fn one(text: &mut String, function: &Function, executed: &[&Executed], trace: &Trace) {
+fn one(text: &mut Text, function: &Function, executed: &[&Executed], trace: &Trace) {
     let module = match function.module.as_str() {
         "" => String::new(),
         module => format!(" [{}]", plain(module)),
@@ -94,7 +95,7 @@ const MARGIN: usize = WIDTH + 1 + WIDTH + 2 + 16 + 1 + 8 + 1;
 
 /// The lines on a function's instructions, and what the last of them was.
 struct Listing<'a> {
-    text: &'a mut String,
+    text: &'a mut Text,
     trace: &'a Trace,
     /// The function's.
     name: &'a str,

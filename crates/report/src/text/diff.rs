@@ -6,9 +6,8 @@ use exitpath_analysis::path::diff::{Change, FunctionDiff, PathDiff, RowDiff, Ver
 use exitpath_recording::Manifest;
 
 use super::Functions;
-use crate::format::{
-    change, machine, new_table, plain, push_wrapped, short, subject, thousands, trimmed,
-};
+use crate::format::{change, machine, plain, short, subject, thousands};
+use crate::layout::{Text, new_table, push_lines, push_wrapped};
 
 /// Columns for a function's name.
 const NAME_WIDTH: usize = 52;
@@ -19,15 +18,21 @@ const NAMED: usize = 3;
 /// first. `a` and `b` are the manifests of the first and the second recording.
 ///
 /// All figures are instructions per round.
-pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -> String {
-    let mut text = machine(a, a.environment.cpus, &a.environment.seeds);
-    let _ = write!(text, "\na: {}\nb: {}\n", subject(a), subject(b));
+pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -> Text {
+    let mut text = Text::new();
+    push_lines(
+        &mut text,
+        &machine(a, a.environment.cpus, &a.environment.seeds),
+    );
+    push_lines(&mut text, &format!("a: {}\nb: {}", subject(a), subject(b)));
     for note in notes(a, b, diff) {
         push_wrapped(&mut text, &note);
     }
-    text.push_str(
-        "figures: instructions, not time; a row's by the guest's clock, of the most frequent path\n\n",
+    push_wrapped(
+        &mut text,
+        "figures: instructions, not time; a row's by the guest's clock, of the most frequent path",
     );
+    text.push('\n');
     for row in &diff.rows {
         let _ = writeln!(text, "{}: {}", plain(&row.name), value(row));
         if let Some(others) = other_seeds(row) {
@@ -128,7 +133,7 @@ fn value(row: &RowDiff) -> String {
     }
 }
 
-fn tables(text: &mut String, row: &RowDiff, functions: Functions) {
+fn tables(text: &mut Text, row: &RowDiff, functions: Functions) {
     let phases: Vec<_> = row.phases.iter().filter(|phase| phase.delta != 0).collect();
     if !phases.is_empty() {
         let mut table = new_table(&["", "phase", "a", "b", "delta"], &[0, 1]);
@@ -141,13 +146,14 @@ fn tables(text: &mut String, row: &RowDiff, functions: Functions) {
                 change(phase.delta),
             ]);
         }
-        let _ = writeln!(text, "{}", trimmed(&table));
+        text.table(table);
     }
     if !row.functions.is_empty() {
         let header = [
             "", "function", "module", "own a", "own b", "delta", "calls a", "calls b", "",
         ];
-        let mut table = new_table(&header, &[0, 1, 2, 8]);
+        let leaving = ["calls a", "calls b", "module", "own a", "own b"];
+        let mut table = new_table(&header, &[0, 1, 2, 8]).leaving(&leaving);
         let (top, rest) = row.functions.split_at(functions.shown(row.functions.len()));
         for function in top {
             table.add_row([
@@ -174,7 +180,7 @@ fn tables(text: &mut String, row: &RowDiff, functions: Functions) {
                 change(sum(rest)),
             ]);
         }
-        let _ = writeln!(text, "{}", trimmed(&table));
+        text.table(table);
     }
     if row.unexplained != 0 {
         let _ = writeln!(

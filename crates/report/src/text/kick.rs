@@ -6,14 +6,15 @@ use exitpath_analysis::kick::{Against, Estimate, Finding, Kicks, Line, Shape, Tr
 use exitpath_analysis::table::Verdict;
 use exitpath_recording::Manifest;
 
-use super::environment;
-use crate::format::{Unit, count, new_table, none, of, plain, push_wrapped, trimmed};
+use super::{push_environment, tone};
+use crate::format::{Unit, count, none, of, plain};
 use crate::json;
+use crate::layout::{Text, new_table, push_wrapped};
 
 /// The tables, each with what it says, the notes, and what it all holds for.
-pub fn kick(manifest: &Manifest, kicks: &Kicks) -> String {
+pub fn kick(manifest: &Manifest, kicks: &Kicks) -> Text {
     let unit = Unit::of(manifest);
-    let mut text = String::new();
+    let mut text = Text::new();
     kicked(&mut text, &unit, kicks);
     scaling(&mut text, &unit, kicks);
     disks(&mut text, &unit, kicks);
@@ -26,7 +27,7 @@ pub fn kick(manifest: &Manifest, kicks: &Kicks) -> String {
     {
         text.push_str("void: the value does not mean what the row's name says\n");
     }
-    let _ = writeln!(text, "{}", environment(manifest));
+    push_environment(&mut text, manifest);
     for warning in &manifest.warnings {
         push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
     }
@@ -62,7 +63,7 @@ fn per_op(exits: Option<f64>) -> String {
     exits.map_or_else(none, |exits| format!("{:.2}", exits + 0.0))
 }
 
-fn kicked(text: &mut String, unit: &Unit, kicks: &Kicks) {
+fn kicked(text: &mut Text, unit: &Unit, kicks: &Kicks) {
     if kicks.kicks.is_empty() {
         return;
     }
@@ -76,10 +77,17 @@ fn kicked(text: &mut String, unit: &Unit, kicks: &Kicks) {
         "n",
         "verdict",
     ];
-    let mut table = new_table(&header, &[0, 7]);
+    let leaving = [
+        "n",
+        "user",
+        "exits",
+        "until the consumer runs",
+        "consumer waits",
+    ];
+    let mut table = new_table(&header, &[0, 7]).leaving(&leaving);
     for kick in &kicks.kicks {
         let cost = &kick.cost;
-        table.add_row([
+        let cells = [
             plain(&cost.info.how),
             per_op(cost.summary.exits_per_op),
             per_op(cost.summary.userspace_exits_per_op),
@@ -88,9 +96,10 @@ fn kicked(text: &mut String, unit: &Unit, kicks: &Kicks) {
             unit.show(kick.wakeup.as_ref()),
             samples(cost),
             json::verdict(kick.verdict()).to_owned(),
-        ]);
+        ];
+        table.add_toned(tone(kick.verdict()), cells);
     }
-    let _ = writeln!(text, "{}", trimmed(&table));
+    text.table(table);
     push_wrapped(
         text,
         &format!(
@@ -123,7 +132,7 @@ fn kicked(text: &mut String, unit: &Unit, kicks: &Kicks) {
 }
 
 /// What an ioeventfd saves, and what the fast bus does, of what was measured.
-fn user_exits(text: &mut String, unit: &Unit, kicks: &Kicks) {
+fn user_exits(text: &mut Text, unit: &Unit, kicks: &Kicks) {
     let share = |against: &Against| {
         let interval = against
             .ci95
@@ -166,7 +175,7 @@ fn user_exits(text: &mut String, unit: &Unit, kicks: &Kicks) {
     }
 }
 
-fn scaling(text: &mut String, unit: &Unit, kicks: &Kicks) {
+fn scaling(text: &mut Text, unit: &Unit, kicks: &Kicks) {
     if kicks.scaling.is_empty() {
         return;
     }
@@ -184,7 +193,11 @@ fn scaling(text: &mut String, unit: &Unit, kicks: &Kicks) {
     let mut header = vec!["ioeventfds"];
     header.extend(titles.iter().map(String::as_str));
     header.extend(["n", "verdict"]);
-    let mut table = new_table(&header, &[header.len() - 1]);
+    let leaving: Vec<&str> = ["n"]
+        .into_iter()
+        .chain(titles.iter().map(String::as_str).rev())
+        .collect();
+    let mut table = new_table(&header, &[header.len() - 1]).leaving(&leaving);
     for number in numbers {
         let mut cells = vec![count(f64::from(number))];
         let of_way = |way: &&str| {
@@ -200,9 +213,9 @@ fn scaling(text: &mut String, unit: &Unit, kicks: &Kicks) {
         cells.push(n.map_or_else(none, |n| count(n as f64)));
         let worst = known().map(|line| line.summary.verdict).max();
         cells.push(worst.map_or_else(none, |verdict| json::verdict(verdict).to_owned()));
-        table.add_row(cells);
+        table.add_toned(worst.map_or_else(Default::default, tone), cells);
     }
-    let _ = writeln!(text, "{}", trimmed(&table));
+    text.table(table);
     push_wrapped(
         text,
         &format!(
@@ -257,7 +270,7 @@ fn more(runs: usize) -> String {
     format!("{} more --runs", count(runs as f64))
 }
 
-fn disks(text: &mut String, unit: &Unit, kicks: &Kicks) {
+fn disks(text: &mut Text, unit: &Unit, kicks: &Kicks) {
     if kicks.disks.is_empty() {
         return;
     }
@@ -277,14 +290,15 @@ fn disks(text: &mut String, unit: &Unit, kicks: &Kicks) {
             "verdict",
         ],
         &[1, 7],
-    );
+    )
+    .leaving(&["n", "requests", "completed", "wake-ups"]);
     let witness = |line: &Line, name: &str| {
         line.witness
             .get(name)
             .map_or_else(none, |&value| count(value as f64))
     };
     for line in &kicks.disks {
-        table.add_row([
+        let cells = [
             line.info.disks.map_or_else(none, |disks| disks.to_string()),
             plain(&line.info.how),
             line.value
@@ -294,9 +308,10 @@ fn disks(text: &mut String, unit: &Unit, kicks: &Kicks) {
             witness(line, "disk.wakeups"),
             samples(line),
             json::verdict(line.summary.verdict).to_owned(),
-        ]);
+        ];
+        table.add_toned(tone(line.summary.verdict), cells);
     }
-    let _ = writeln!(text, "{}", trimmed(&table));
+    text.table(table);
     push_wrapped(
         text,
         if unit.lab {
@@ -330,23 +345,24 @@ fn disks(text: &mut String, unit: &Unit, kicks: &Kicks) {
     text.push('\n');
 }
 
-fn completions(text: &mut String, unit: &Unit, kicks: &Kicks) {
+fn completions(text: &mut Text, unit: &Unit, kicks: &Kicks) {
     if kicks.completions.is_empty() {
         return;
     }
     let header = ["completion", "exits", "user", unit.name(), "n", "verdict"];
-    let mut table = new_table(&header, &[0, 5]);
+    let mut table = new_table(&header, &[0, 5]).leaving(&["n", "user", "exits"]);
     for line in &kicks.completions {
-        table.add_row([
+        let cells = [
             plain(&line.info.how),
             per_op(line.summary.exits_per_op),
             per_op(line.summary.userspace_exits_per_op),
             unit.show(Some(line)),
             samples(line),
             json::verdict(line.summary.verdict).to_owned(),
-        ]);
+        ];
+        table.add_toned(tone(line.summary.verdict), cells);
     }
-    let _ = writeln!(text, "{}", trimmed(&table));
+    text.table(table);
     push_wrapped(
         text,
         &format!(
@@ -359,7 +375,7 @@ fn completions(text: &mut String, unit: &Unit, kicks: &Kicks) {
     text.push('\n');
 }
 
-fn checks(text: &mut String, kicks: &Kicks) {
+fn checks(text: &mut Text, kicks: &Kicks) {
     for line in &kicks.checks {
         let why = line.summary.notes.first().map_or("", String::as_str);
         let verdict = json::verdict(line.summary.verdict);
@@ -370,7 +386,7 @@ fn checks(text: &mut String, kicks: &Kicks) {
     }
 }
 
-fn notes(text: &mut String, kicks: &Kicks) {
+fn notes(text: &mut Text, kicks: &Kicks) {
     // One reason often holds for many rows: say it once.
     let mut said: Vec<&str> = Vec::new();
     for note in kicks.lines().flat_map(|line| &line.summary.notes) {

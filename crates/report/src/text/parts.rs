@@ -2,11 +2,12 @@
 
 use exitpath_analysis::path::{RowPath, Whose, parts};
 
-use crate::format::{new_table, none, plain, signed, thousands, trimmed};
+use crate::format::{none, plain, signed, thousands};
+use crate::layout::{Text, new_table};
 
 /// A table of the parts of a row's path under each of these VMMs: its name and the path. Where
 /// there are two, with the difference of the first from the second.
-pub fn parts_of(vmms: &[(&str, &RowPath)]) -> String {
+pub fn parts_of(vmms: &[(&str, &RowPath)]) -> Text {
     let mut header = vec!["from guest to guest".to_owned()];
     for (name, _) in vmms {
         header.extend([plain(name), "share".to_owned()]);
@@ -41,7 +42,9 @@ pub fn parts_of(vmms: &[(&str, &RowPath)]) -> String {
         .map(|parts| parts.iter().map(|part| part.instructions.all).sum())
         .collect();
     add("total", &totals);
-    trimmed(&table)
+    let mut text = Text::new();
+    text.table(table);
+    text
 }
 
 fn share(part: u64, whole: u64) -> String {
@@ -90,6 +93,7 @@ mod tests {
     fn two_vmms_stand_side_by_side() {
         let text = parts_of(&[("qe\u{1b}mu", &round(900)), ("ours", &round(100))]);
         let lines: Vec<String> = text
+            .to_string()
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
             .collect();
@@ -107,7 +111,7 @@ mod tests {
 
     #[test]
     fn one_stands_alone() {
-        let text = parts_of(&[("ours", &round(0))]);
+        let text = parts_of(&[("ours", &round(0))]).to_string();
         assert!(
             !text.contains("difference") && !text.contains("VMM"),
             "{text}"

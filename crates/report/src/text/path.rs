@@ -2,16 +2,14 @@
 
 use std::fmt::Write;
 
-use comfy_table::Table;
 use exitpath_analysis::path::{Count, Function, RowPath, Variant};
 use exitpath_recording::Manifest;
 
-use crate::format::{
-    machine, new_table, none, of, plain, push_wrapped, short, signed, subject, thousands, trimmed,
-};
+use crate::format::{machine, none, of, plain, short, signed, subject, thousands};
+use crate::layout::{Grid, Text, Tone, new_table, push_lines, push_wrapped};
 
 /// Columns for a function's name.
-const NAME_WIDTH: usize = 44;
+const NAME_WIDTH: usize = 42;
 /// Columns for the name of a module.
 const MODULE_WIDTH: usize = 20;
 /// Functions named beside a class of instructions; the rest are counted.
@@ -49,9 +47,10 @@ impl Default for Functions {
 /// by class, and what other paths the row took.
 ///
 /// All figures are instructions per round.
-pub fn path(manifest: &Manifest, path: &RowPath, functions: Functions) -> String {
+pub fn path(manifest: &Manifest, path: &RowPath, functions: Functions) -> Text {
     let mut text = header(manifest, path);
-    let _ = write!(text, "\n{}\n", trimmed(&phases(path)));
+    text.push('\n');
+    text.table(phases(path));
     let rounds = thousands(path.rounds as u64);
     if path.rounds_with_residual > 0 {
         let with = thousands(path.rounds_with_residual as u64);
@@ -70,17 +69,22 @@ pub fn path(manifest: &Manifest, path: &RowPath, functions: Functions) -> String
         );
     }
     if !path.functions.is_empty() {
-        let _ = write!(text, "\n{}\n", trimmed(&self::functions(path, functions)));
+        text.push('\n');
+        text.table(self::functions(path, functions));
         if path
             .functions
             .iter()
             .any(|function| function.calls.all == 0)
         {
-            text.push_str("0 calls: it was entered before the round, and waited for the guest\n");
+            push_wrapped(
+                &mut text,
+                "calls –: it was entered before the round began, and waited in it for the guest",
+            );
         }
     }
     if !path.classes.is_empty() {
-        let _ = write!(text, "\n{}\n", trimmed(&classes(path)));
+        text.push('\n');
+        text.table(classes(path));
         let unused = path.classes.iter().filter(|class| class.count.all == 0);
         let unused: Vec<&str> = unused.map(|class| class.class).collect();
         if !unused.is_empty() {
@@ -138,16 +142,20 @@ fn seed(path: &RowPath) -> String {
 }
 
 /// What every view begins with: what was traced, on what, and what the figures are.
-pub(super) fn header(manifest: &Manifest, path: &RowPath) -> String {
+pub(super) fn header(manifest: &Manifest, path: &RowPath) -> Text {
     let row = plain(&path.row);
     let operation = manifest.rows.iter().find(|row| row.name == path.row);
-    let mut text = match operation {
-        Some(info) => format!("{row}: {}\n", plain(&info.operation)),
-        None => format!("{row}\n"),
-    };
+    let mut text = Text::new();
+    push_lines(
+        &mut text,
+        &match operation {
+            Some(info) => format!("{row}: {}", plain(&info.operation)),
+            None => row,
+        },
+    );
     let seeds: Vec<u64> = path.seed.into_iter().collect();
-    let _ = writeln!(text, "{}", machine(manifest, path.cpus, &seeds));
-    let _ = writeln!(text, "{}", subject(manifest));
+    push_lines(&mut text, &machine(manifest, path.cpus, &seeds));
+    push_lines(&mut text, &subject(manifest));
     push_wrapped(
         &mut text,
         &format!(
@@ -156,8 +164,9 @@ pub(super) fn header(manifest: &Manifest, path: &RowPath) -> String {
             of(path.exits, "exit", "exits"),
         ),
     );
-    text.push_str(
-        "lean: without skip-emulation, which KVM needs only because the lab's CPU has no NRIPS\n",
+    push_wrapped(
+        &mut text,
+        "lean: without skip-emulation, which KVM needs only because the lab's CPU has no NRIPS",
     );
     text
 }
@@ -174,9 +183,9 @@ fn share(part: u64, whole: u64) -> String {
     format!("{:.1} %", 100.0 * part as f64 / whole as f64)
 }
 
-fn phases(path: &RowPath) -> Table {
-    let header = ["phase", "instructions", "share", "lean", "share"];
-    let mut table = new_table(&header, &[0]);
+fn phases(path: &RowPath) -> Grid {
+    let header = ["phase", "instructions", "share", "lean", "lean share"];
+    let mut table = new_table(&header, &[0]).leaving(&["lean share", "share"]);
     let total = path.total;
     let mut add = |name: String, count: Count| {
         let [all, lean] = both(count);
@@ -200,20 +209,43 @@ fn phases(path: &RowPath) -> Table {
         "- intercepted, not in its clock",
         thousands(path.intercepted),
     );
-    add("= residual", signed(path.residual));
+    let tone = match path.residual {
+        0 => Tone::Plain,
+        _ => Tone::Bad,
+    };
+    table.add_toned(tone, ["= residual", &signed(path.residual)]);
     table
 }
 
-fn functions(path: &RowPath, shown: Functions) -> Table {
+fn functions(path: &RowPath, shown: Functions) -> Grid {
     let header = [
-        "function", "module", "own", "lean", "total", "lean", "calls", "lean", "phase",
+        "function",
+        "module",
+        "own",
+        "lean own",
+        "total",
+        "lean total",
+        "calls",
+        "lean calls",
+        "phase",
     ];
-    let mut table = new_table(&header, &[0, 1, 8]);
+    let leaving = [
+        "lean calls",
+        "lean total",
+        "module",
+        "calls",
+        "lean own",
+        "phase",
+    ];
+    let mut table = new_table(&header, &[0, 1, 8]).leaving(&leaving);
     let (top, rest) = path.functions.split_at(shown.shown(path.functions.len()));
     for function in top {
         let [own, own_lean] = both(function.own);
         let [total, total_lean] = both(function.total);
-        let [calls, calls_lean] = both(function.calls);
+        let [calls, calls_lean] = match function.calls.all {
+            0 => [none(), none()],
+            _ => both(function.calls),
+        };
         table.add_row([
             short(&function.name, NAME_WIDTH),
             short(&function.module, MODULE_WIDTH),
@@ -223,7 +255,7 @@ fn functions(path: &RowPath, shown: Functions) -> Table {
             total_lean,
             calls,
             calls_lean,
-            plain(&function.phase),
+            phase(path, function),
         ]);
     }
     if !rest.is_empty() {
@@ -234,6 +266,22 @@ fn functions(path: &RowPath, shown: Functions) -> Table {
     table
 }
 
+/// The phase that most of a function's own instructions count for, and how many others some of them do:
+/// what is called from everywhere, as a return thunk is, counts for its callers' phases.
+fn phase(path: &RowPath, function: &Function) -> String {
+    let own = path.tree.iter().filter(|node| {
+        node.name == function.name && node.module == function.module && node.own.all > 0
+    });
+    let mut others: Vec<&str> = own.map(|node| node.phase.as_str()).collect();
+    others.sort_unstable();
+    others.dedup();
+    others.retain(|other| *other != function.phase);
+    match others.len() {
+        0 => plain(&function.phase),
+        more => format!("{} and {more} more", plain(&function.phase)),
+    }
+}
+
 fn sum(functions: &[Function]) -> Count {
     Count {
         all: functions.iter().map(|function| function.own.all).sum(),
@@ -241,8 +289,8 @@ fn sum(functions: &[Function]) -> Count {
     }
 }
 
-fn classes(path: &RowPath) -> Table {
-    let mut table = new_table(&["class", "number", "lean", "in"], &[0, 3]);
+fn classes(path: &RowPath) -> Grid {
+    let mut table = new_table(&["class", "number", "lean", "in"], &[0, 3]).leaving(&["lean"]);
     for class in path.classes.iter().filter(|class| class.count.all > 0) {
         let [all, lean] = both(class.count);
         let mut functions: Vec<String> = class

@@ -7,16 +7,24 @@ use exitpath_recording::Manifest;
 
 use super::path::{both, header};
 use crate::calls;
-use crate::format::{new_table, plain, thousands, trimmed};
+use crate::format::{none, plain, thousands};
+use crate::layout::{Text, new_table};
 
 /// The tree of calls, each node with its own instructions, those with all below it, and how often
 /// it was entered.
 ///
 /// Nodes with fewer than `minimum` instructions, all below them included, are not shown but
 /// counted, together with their neighbours.
-pub fn tree(manifest: &Manifest, path: &RowPath, minimum: u64) -> String {
-    let columns = ["own", "lean", "total", "lean", "calls", "function"];
-    let mut table = new_table(&columns, &[5]);
+pub fn tree(manifest: &Manifest, path: &RowPath, minimum: u64) -> Text {
+    let columns = [
+        "own",
+        "lean own",
+        "total",
+        "lean total",
+        "calls",
+        "function",
+    ];
+    let mut table = new_table(&columns, &[5]).uncut();
     let children = calls::children(&path.tree);
     let cpus: BTreeSet<u32> = path.tree.iter().skip(1).map(|node| node.cpu).collect();
     let mut todo = vec![Line::Node {
@@ -51,8 +59,13 @@ pub fn tree(manifest: &Manifest, path: &RowPath, minimum: u64) -> String {
             (String::new(), "one round".to_owned())
         } else {
             let parent = path.tree.get(this.parent);
+            // It was entered before the round, as its line says.
+            let calls = match this.calls {
+                0 => none(),
+                calls => thousands(calls),
+            };
             let moved = this.parent == 0 || parent.is_some_and(|parent| parent.cpu != this.cpu);
-            (thousands(this.calls), label(this, moved && cpus.len() > 1))
+            (calls, label(this, moved && cpus.len() > 1))
         };
         let label = format!("{indent}{branch}{label}");
         table.add_row([own, own_lean, total, total_lean, calls, label]);
@@ -66,7 +79,10 @@ pub fn tree(manifest: &Manifest, path: &RowPath, minimum: u64) -> String {
             todo.extend(lines_below(path, children, minimum, below));
         }
     }
-    format!("{}\n{}\n", header(manifest, path), trimmed(&table))
+    let mut text = header(manifest, path);
+    text.push('\n');
+    text.table(table);
+    text
 }
 
 /// What is to be drawn.

@@ -6,11 +6,10 @@ use exitpath_analysis::table::Verdict;
 use exitpath_analysis::userspace::{Estimate, Ladder, Locking, Rung, Sum};
 use exitpath_recording::Manifest;
 
-use super::environment;
-use crate::format::{
-    Unit, change, count, new_table, none, of, plain, push_wrapped, thousands, trimmed,
-};
+use super::{push_environment, tone};
+use crate::format::{Unit, change, count, none, of, plain, thousands};
 use crate::json;
+use crate::layout::{Text, new_table, push_wrapped};
 
 /// Functions that a line on a difference names; the rest are summed.
 const NAMED: usize = 6;
@@ -18,10 +17,9 @@ const NAMED: usize = 6;
 const MOST_NAMED: usize = 8;
 
 /// The rungs, whether they add up, several vCPUs, and what it all holds for.
-pub fn userspace(manifest: &Manifest, ladder: &Ladder) -> String {
+pub fn userspace(manifest: &Manifest, ladder: &Ladder) -> Text {
     let unit = Unit::of(manifest);
     let mut text = rungs(&unit, &ladder.rungs);
-    text.push('\n');
     if let Some(sum) = &ladder.sum {
         text.push('\n');
         add_up(&mut text, &unit, sum);
@@ -34,12 +32,11 @@ pub fn userspace(manifest: &Manifest, ladder: &Ladder) -> String {
     }
     if !ladder.locking.is_empty() {
         text.push('\n');
-        text.push_str(&locking(&unit, &ladder.locking));
-        text.push('\n');
+        text.append(locking(&unit, &ladder.locking));
     }
     text.push('\n');
     notes(&mut text, ladder);
-    let _ = writeln!(text, "{}", environment(manifest));
+    push_environment(&mut text, manifest);
     for warning in &manifest.warnings {
         push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
     }
@@ -73,7 +70,7 @@ impl Unit {
     }
 }
 
-fn rungs(unit: &Unit, rungs: &[Rung]) -> String {
+fn rungs(unit: &Unit, rungs: &[Rung]) -> Text {
     let title = if unit.lab { "instructions" } else { "mean, ns" };
     let mut header = vec!["rung", title, "difference"];
     if !unit.lab {
@@ -86,7 +83,17 @@ fn rungs(unit: &Unit, rungs: &[Rung]) -> String {
     }
     header.extend(["state reloads", "n", "verdict", "what it is"]);
     let to = if unit.lab { 3 } else { 4 };
-    let mut table = new_table(&header, &[0, to, header.len() - 2, header.len() - 1]);
+    let left = [0, to, header.len() - 2, header.len() - 1];
+    let leaving = [
+        "what it is",
+        "n",
+        "state reloads",
+        "libc",
+        "VMM",
+        "kernel",
+        "to",
+    ];
+    let mut table = new_table(&header, &left).leaving(&leaving);
     for rung in rungs {
         let mut cells = vec![
             plain(&rung.summary.row.name),
@@ -114,24 +121,29 @@ fn rungs(unit: &Unit, rungs: &[Rung]) -> String {
         cells.push(n.to_string());
         cells.push(json::verdict(rung.delta_verdict).to_owned());
         cells.push(plain(&rung.summary.row.operation));
-        table.add_row(cells);
+        table.add_toned(tone(rung.delta_verdict), cells);
     }
-    let mut text = trimmed(&table);
-    text.push_str(if unit.lab {
-        "\ninstructions: of one port write, net of the empty bracket; difference: to the rung named, at the first seed"
+    let mut text = Text::new();
+    text.table(table);
+    let what = if unit.lab {
+        "instructions: of one port write, less what goes on without it; difference: to the rung named, at the first seed"
     } else {
-        "\nmean: of one port write, over runs, net of the empty bracket; difference: to the rung named, within blocks"
-    });
+        "mean: of one port write, over runs, less what goes on without it; difference: to the rung named, within blocks"
+    };
+    push_wrapped(&mut text, what);
     if traced {
-        text.push_str(
-            "\nkernel, libc, VMM: whose instructions they are; the guest's one is left out",
-        );
+        let whose = "kernel, libc, VMM: whose instructions they are; the guest's one is left out";
+        push_wrapped(&mut text, whose);
     }
-    text.push_str("\nstate reloads: KVM's host_state_reload per operation: 0 where the exit stays in the kernel, 1 where it leaves it, and on AMD 1 more for each further ioctl that takes the vCPU");
+    push_wrapped(
+        &mut text,
+        "state reloads: KVM's host_state_reload per operation: 0 where the exit stays in the kernel, 1 where it \
+         leaves it, and on AMD 1 more for each further ioctl that takes the vCPU",
+    );
     let n = if unit.lab { "seeds" } else { "runs" };
-    let _ = write!(
-        text,
-        "\nn: {n}; verdict: of the rung and of the one it is compared with, the worse"
+    push_wrapped(
+        &mut text,
+        &format!("n: {n}; verdict: of the rung and of the one it is compared with, the worse"),
     );
     let two: Vec<String> = rungs
         .iter()
@@ -139,12 +151,15 @@ fn rungs(unit: &Unit, rungs: &[Rung]) -> String {
         .map(|rung| plain(&rung.summary.row.name))
         .collect();
     if !two.is_empty() {
-        let _ = write!(text, "\non 2 CPUs: {}; others on 1", two.join(", "));
+        push_wrapped(
+            &mut text,
+            &format!("on 2 CPUs: {}; others on 1", two.join(", ")),
+        );
     }
     text
 }
 
-fn add_up(text: &mut String, unit: &Unit, sum: &Sum) {
+fn add_up(text: &mut Text, unit: &Unit, sum: &Sum) {
     let line = |name: &str, estimate: Estimate, signed: bool| {
         let value = if signed {
             unit.difference(estimate.value)
@@ -178,7 +193,7 @@ fn add_up(text: &mut String, unit: &Unit, sum: &Sum) {
     }
 }
 
-fn explained(text: &mut String, rung: &Rung) {
+fn explained(text: &mut Text, rung: &Rung) {
     let Some(explained) = &rung.explained else {
         return;
     };
@@ -210,7 +225,7 @@ fn changes(functions: &[(String, i64)]) -> String {
     words.join(", ")
 }
 
-fn locking(unit: &Unit, rows: &[Locking]) -> String {
+fn locking(unit: &Unit, rows: &[Locking]) -> Text {
     let title = if unit.lab {
         "instructions per exit"
     } else {
@@ -226,14 +241,15 @@ fn locking(unit: &Unit, rows: &[Locking]) -> String {
         "n",
         "verdict",
     ];
-    let mut table = new_table(&header, &[1, 7]);
+    let leaving = ["n", "to one vCPU", "95 % interval"];
+    let mut table = new_table(&header, &[1, 7]).leaving(&leaving);
     for row in rows {
         let alone = rows
             .iter()
             .find(|other| other.vcpus == 1 && other.lock == row.lock);
         let rate = |row: &Locking| row.exits_per_second.map(|rate| rate.value);
         let ratio = rate(row).zip(alone.and_then(rate));
-        table.add_row([
+        let cells = [
             row.vcpus.to_string(),
             plain(&row.lock),
             unit.estimate(row.per_exit),
@@ -242,20 +258,30 @@ fn locking(unit: &Unit, rows: &[Locking]) -> String {
             ratio.map_or_else(none, |(all, one)| format!("{:.2} ×", all / one)),
             row.per_exit.map_or(0, |value| value.n).to_string(),
             json::verdict(row.verdict).to_owned(),
-        ]);
+        ];
+        table.add_toned(tone(row.verdict), cells);
     }
-    let mut text = trimmed(&table);
-    text.push_str(
-        "\nper exit: the first vCPU's, its device's work included; exits per second: of all vCPUs",
+    let mut text = Text::new();
+    text.table(table);
+    let second = match unit.lab {
+        true => ", in a virtual second of 10⁹ instructions",
+        false => "",
+    };
+    push_wrapped(
+        &mut text,
+        &format!(
+            "per exit: the first vCPU's, its device's work included; exits per second: of all vCPUs{second}"
+        ),
     );
-    if unit.lab {
-        text.push_str(", in a virtual second of 10⁹ instructions");
-    }
-    text.push_str("\nlock: none; global: one around the device model, from the return of KVM_RUN to the next call; device: one for each");
+    push_wrapped(
+        &mut text,
+        "lock: none; global: one around the device model, from the return of KVM_RUN to the next call; device: \
+         one for each",
+    );
     text
 }
 
-fn notes(text: &mut String, ladder: &Ladder) {
+fn notes(text: &mut Text, ladder: &Ladder) {
     let rungs = ladder.rungs.iter().map(|rung| {
         let name = plain(&rung.summary.row.name);
         (name, &rung.summary.notes)

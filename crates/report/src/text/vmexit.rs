@@ -4,11 +4,12 @@ use exitpath_analysis::vmexit::Comparison;
 use exitpath_recording::Manifest;
 
 use super::environment;
-use crate::format::{new_table, push_wrapped, signed, thousands, trimmed};
+use crate::format::{signed, thousands};
+use crate::layout::{Text, Tone, new_table, push_lines, push_wrapped};
 
 /// A line for each row with both figures and what their difference is made of, then what the columns
 /// mean and what it was measured on.
-pub fn vmexit(manifest: &Manifest, rows: &[Comparison]) -> String {
+pub fn vmexit(manifest: &Manifest, rows: &[Comparison]) -> Text {
     let header = [
         "row",
         "vmexit",
@@ -19,11 +20,12 @@ pub fn vmexit(manifest: &Manifest, rows: &[Comparison]) -> String {
         "known",
         "agree",
     ];
-    let mut table = new_table(&header, &[0, 7]);
+    let mut table = new_table(&header, &[0, 7]).leaving(&["known", "their loop", "rest"]);
     for row in rows {
         let theirs = i64::try_from(row.theirs).unwrap_or(i64::MAX);
         let (least, most) = row.known;
-        table.add_row([
+        let tone = if row.agrees() { Tone::Plain } else { Tone::Bad };
+        let cells = [
             row.row.name.to_owned(),
             thousands(row.theirs),
             thousands(row.ours.unsigned_abs()),
@@ -32,14 +34,15 @@ pub fn vmexit(manifest: &Manifest, rows: &[Comparison]) -> String {
             signed(row.rest),
             format!("{} … {}", signed(least), signed(most)),
             if row.agrees() { "yes" } else { "no" }.to_owned(),
-        ]);
+        ];
+        table.add_toned(tone, cells);
     }
-    let mut text = trimmed(&table);
-    text.push('\n');
+    let mut text = Text::new();
+    text.table(table);
     push_wrapped(
         &mut text,
         "vmexit: the mean of its last round, truncated, with all that interrupted it; exitpath: the \
-         most frequent sample, net of the empty bracket; their loop: instructions of loop and call",
+         most frequent sample, less the empty bracket; their loop: instructions of loop and call",
     );
     let interruptions: Vec<String> = rows
         .iter()
@@ -54,7 +57,6 @@ pub fn vmexit(manifest: &Manifest, rows: &[Comparison]) -> String {
             interruptions.join(", ")
         ),
     );
-    text.push_str(&environment(manifest));
-    text.push('\n');
+    push_lines(&mut text, &environment(manifest));
     text
 }

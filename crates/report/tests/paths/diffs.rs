@@ -162,7 +162,7 @@ fn the_same_is_said_to_be_the_same() {
         "{markdown}"
     );
     assert!(!markdown.contains("<details>"), "{markdown}");
-    let text = text::diff(&a, &b, &diff, Functions::All);
+    let text = text::diff(&a, &b, &diff, Functions::All).to_string();
     assert!(text.ends_with("\nnop: 1, the same, seeds 3/3\n"), "{text}");
 }
 
@@ -202,7 +202,7 @@ fn every_view_has_every_row_and_the_json_every_field_that_was_promised() {
         }
     }
     for view in [
-        text::diff(&a, &b, &diff, Functions::All),
+        text::diff(&a, &b, &diff, Functions::All).to_string(),
         markdown::diff(&a, &b, &diff, Functions::All),
     ] {
         for row in &diff.rows {
@@ -240,7 +240,7 @@ fn a_name_breaks_neither_a_line_nor_a_table() {
     }
     let markdown = markdown::diff(&a, &b, &diff, Functions::All);
     for view in [
-        &text::diff(&a, &b, &diff, Functions::All),
+        &text::diff(&a, &b, &diff, Functions::All).to_string(),
         &text::commit(&diff),
         &markdown,
     ] {

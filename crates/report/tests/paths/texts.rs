@@ -27,21 +27,21 @@ fn numbers(line: &str) -> Vec<u64> {
 #[test]
 fn functions_left_out_are_summed() {
     let path = cpuid();
-    let shown = text::path(&manifest(), &path, Functions::Top(3));
+    let shown = text::path(&manifest(), &path, Functions::Top(3)).to_string();
     let rest = shown.lines().find(|line| line.contains("… and")).unwrap();
     let left_out: u64 = path.functions[3..].iter().map(|f| f.own.all).sum();
     let lean: u64 = path.functions[3..].iter().map(|f| f.own.lean).sum();
     let number = path.functions.len() as u64 - 3;
     assert_eq!(numbers(rest), [number, left_out, lean], "{rest}");
 
-    let all = text::path(&manifest(), &path, Functions::All);
+    let all = text::path(&manifest(), &path, Functions::All).to_string();
     assert!(!all.contains("… and"), "{all}");
     for function in &path.functions {
         assert!(all.contains(&function.name), "{all}");
     }
     // One more fits where the line on it would be.
     let one_less = Functions::Top(path.functions.len() - 1);
-    assert_eq!(text::path(&manifest(), &path, one_less), all);
+    assert_eq!(text::path(&manifest(), &path, one_less).to_string(), all);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_path_with_many_functions_and_variants_fits_in_a_screens_width() {
     };
     path.functions = vec![function; 500];
     path.variants = (0..400).flat_map(|_| cpuid().variants).collect();
-    let text = text::path(&manifest(), &path, Functions::default());
+    let text = text::path(&manifest(), &path, Functions::default()).to_string();
     assert!(text.lines().count() < 60, "{text}");
     for line in text.lines() {
         assert!(line.chars().count() <= 150, "{line}");
@@ -153,6 +153,7 @@ fn trees() {
 fn a_tree_says_where_its_instructions_are_whatever_is_hidden() {
     let path = cpuid();
     let own: Vec<u64> = text::tree(&manifest(), &path, 0)
+        .to_string()
         .lines()
         .skip_while(|line| !line.contains("own"))
         .skip(1)
@@ -161,7 +162,7 @@ fn a_tree_says_where_its_instructions_are_whatever_is_hidden() {
     assert_eq!(own.len(), path.tree.len());
     assert_eq!(own.iter().sum::<u64>(), path.total.all);
 
-    let nothing = text::tree(&manifest(), &path, u64::MAX);
+    let nothing = text::tree(&manifest(), &path, u64::MAX).to_string();
     let last = nothing.lines().last().unwrap();
     assert_eq!(
         numbers(last),
@@ -174,7 +175,9 @@ fn a_tree_says_where_its_instructions_are_whatever_is_hidden() {
 fn an_annotated_function() {
     let mut path = cpuid();
     let trace = with_instructions(&mut path);
-    let text = text::annotate(&manifest(), &path, &trace, "kvm_pmu_trigger_event").unwrap();
+    let text = text::annotate(&manifest(), &path, &trace, "kvm_pmu_trigger_event")
+        .unwrap()
+        .to_string();
     insta::assert_snapshot!(text);
 }
 
@@ -183,10 +186,14 @@ fn an_annotation_needs_neither_symbols_nor_lines() {
     let mut path = cpuid();
     with_instructions(&mut path);
     let name = "kvm_pmu_trigger_event";
-    let text = text::annotate(&manifest(), &path, &Trace::default(), name).unwrap();
+    let text = text::annotate(&manifest(), &path, &Trace::default(), name)
+        .unwrap()
+        .to_string();
     assert!(text.contains("push %rbp"), "{text}");
     // Nor is what has no instructions recorded an error.
-    let text = text::annotate(&manifest(), &path, &Trace::default(), "kvm_cpuid").unwrap();
+    let text = text::annotate(&manifest(), &path, &Trace::default(), "kvm_cpuid")
+        .unwrap()
+        .to_string();
     assert!(text.contains("kvm_cpuid [kvm]"), "{text}");
 }
 
@@ -251,9 +258,11 @@ fn a_recording_cannot_move_the_terminals_cursor() {
     }
     let manifest = manifest();
     for text in [
-        text::path(&manifest, &path, Functions::All),
-        text::tree(&manifest, &path, 0),
-        text::annotate(&manifest, &path, &trace, &evil()).unwrap(),
+        text::path(&manifest, &path, Functions::All).to_string(),
+        text::tree(&manifest, &path, 0).to_string(),
+        text::annotate(&manifest, &path, &trace, &evil())
+            .unwrap()
+            .to_string(),
         flame::folded(&path, flame::Which::All),
         text::annotate(&manifest, &path, &trace, "none")
             .unwrap_err()
@@ -268,4 +277,29 @@ fn a_recording_cannot_move_the_terminals_cursor() {
             "{text:?}"
         );
     }
+}
+
+/// A return thunk is in every phase: the one it is in most does not stand for all.
+#[test]
+fn a_function_in_several_phases_is_said_to_be() {
+    let mut path = cpuid();
+    let function = path.functions[0].clone();
+    let shown = |path: &RowPath| {
+        let text = text::path(&manifest(), path, Functions::All).to_string();
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with(&function.name));
+        line.expect("its line").to_owned()
+    };
+    assert!(!shown(&path).ends_with("more"), "{}", shown(&path));
+    let node = path
+        .tree
+        .iter()
+        .find(|node| node.name == function.name && node.own.all > 0);
+    let mut elsewhere = node.expect("it has instructions").clone();
+    elsewhere.phase = "another".to_owned();
+    path.tree.push(elsewhere.clone());
+    path.tree.push(elsewhere);
+    let expected = format!("{} and 1 more", function.phase);
+    assert!(shown(&path).ends_with(&expected), "{}", shown(&path));
 }

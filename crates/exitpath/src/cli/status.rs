@@ -1,0 +1,31 @@
+//! The exit statuses, as each command's help says them: its own, and only they.
+
+/// The statuses that most commands share, with a place for one of their own.
+macro_rules! status {
+    ($own:literal) => {
+        concat!(
+            "Exit status: 0 done, ",
+            $own,
+            "2 usage or unreadable input, 3 this machine cannot do it, 130 interrupted."
+        )
+    };
+}
+
+/// Of all commands together.
+pub(super) const ALL: &str = status!(
+    "1 the check failed (`diff --gate`, `gate`), 125 this kernel cannot be judged (`gate`), "
+);
+/// Of commands that measure or trace.
+pub(super) const MEASURES: &str = status!("");
+pub(super) const DIFF: &str = status!("1 a row grew by more than --gate allows, ");
+pub(super) const IMAGE: &str = "Exit status: 0 done, 2 usage, or the file cannot be written.";
+pub(super) const DOCTOR: &str = "Exit status: 0 done, whatever was found; 2 usage.";
+pub(super) const SHOW: &str = "Exit status: 0 done, 2 usage or unreadable input, 3 nothing in the recording could be measured.";
+/// Of commands that fetch something.
+pub(super) const FETCH: &str =
+    "Exit status: 0 done, 2 usage or unknown kernel, 3 there is none or it cannot be fetched.";
+pub(super) const RUN: &str = "Exit status: the command's own; 2 usage, 3 this machine cannot do it, 130 interrupted, 141 nobody reads \
+                              what it prints.";
+pub(super) const GATE: &str = "Exit status: 0 no row grew by more than allowed, 1 one did, 125 this kernel cannot be judged \
+                               (it does not boot, has no usable KVM, is not comparable with the base, or whatever else is no verdict on it), 2 wrong command line, \
+                               130 interrupted. So `git bisect run exitpath gate …` skips what cannot be judged.";
