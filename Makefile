@@ -6,6 +6,8 @@ TARGET := x86_64-unknown-linux-gnu
 EXITPATH := target/$(TARGET)/release/exitpath
 # Debian packages: QEMU to boot the lab, a C compiler and libc to link with.
 PACKAGES := qemu-system-x86 gcc libc6-dev
+# Programs that tests compare with.
+TEST_PACKAGES := xz-utils zstd lz4 bzip2
 
 .PHONY: run test build packages qemu10 bench lint deny clean
 
@@ -24,6 +26,7 @@ qemu10: build
 	$(EXITPATH) lab qemu
 
 test: packages
+	@tools/install-packages $(TEST_PACKAGES)
 	tools/test
 
 bench: build
