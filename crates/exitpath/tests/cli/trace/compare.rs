@@ -51,6 +51,12 @@ fn with_one_more(lab: &Lab, function: &str, offset: u64, dir: &Path) -> PathBuf 
     let release = fs::read_dir(&copy).expect("releases").flatten().next();
     let release = release.expect("a release").path();
     let file = release.join("kernel/arch/x86/kvm/kvm.ko");
+    if !file.exists() {
+        // Debian 13 compresses modules.
+        let mut unpack = Command::new("xz");
+        unpack.arg("-d").arg(file.with_extension("ko.xz"));
+        assert!(unpack.status().is_ok_and(|status| status.success()));
+    }
     let mut module = unsigned(fs::read(&file).expect("the module"));
     let elf = object::File::parse(module.as_slice()).expect("an ELF file");
     let symbol = elf.symbol_by_name(function).expect("its symbol");
