@@ -6,6 +6,8 @@ TARGET := x86_64-unknown-linux-gnu
 EXITPATH := target/$(TARGET)/release/exitpath
 # Debian packages: QEMU to boot the lab, a C compiler and libc to link with.
 PACKAGES := qemu-system-x86 gcc libc6-dev
+# Programs that tests compare with.
+TEST_PACKAGES := xz-utils zstd lz4 bzip2
 
 # Where `make install` puts things; PREFIX=$$HOME/.local needs no root. DESTDIR is for packages.
 PREFIX := /usr/local
@@ -44,6 +46,7 @@ uninstall:
 		$(SHARE)/fish/vendor_completions.d/exitpath.fish
 
 test: packages
+	@tools/install-packages $(TEST_PACKAGES)
 	tools/test
 
 bench: build

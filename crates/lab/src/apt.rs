@@ -67,12 +67,18 @@ impl Apt {
         Self::with_sources_of(cache, Path::new(ETC_APT))
     }
 
-    /// The same with `sources.list` and `sources.list.d` from another folder.
+    /// The same with `sources.list` and `sources.list.d` from another folder, and the settings
+    /// of its `apt.conf` before the machine's, if there is one.
     ///
     /// # Errors
     /// As [`Apt::open`].
     pub fn with_sources_of(cache: &Cache, etc: &Path) -> Result<Self> {
-        let settings = apt("apt-config", Command::new("apt-config").arg("dump"))?;
+        let mut dump = Command::new("apt-config");
+        let settings = etc.join("apt.conf");
+        if etc != Path::new(ETC_APT) && settings.is_file() {
+            dump.env("APT_CONFIG", settings);
+        }
+        let settings = apt("apt-config", dump.arg("dump"))?;
         let sources = render(&debian_entries(&read_sources(etc)?));
         if sources.is_empty() {
             return Err(Error::NoArchive { etc: etc.into() });
@@ -139,7 +145,9 @@ impl Apt {
         };
         entries
             .flatten()
-            .any(|e| e.file_name().to_string_lossy().contains("_Packages"))
+            .filter(|e| e.file_name().to_string_lossy().contains("_Packages"))
+            // One may be a link to an archive that is gone.
+            .any(|e| e.path().is_file())
     }
 
     /// The names of all packages that begin with `prefix`, sorted. Some may be names only,
@@ -336,6 +344,9 @@ fn private_settings(machine: &str, state: &Path) -> String {
         ("Dir::Cache::pkgcache", path("pkgcache.bin")),
         ("Dir::Cache::srcpkgcache", String::new()),
         ("Acquire::Languages", "none".into()),
+        // Without it, apt keeps a symbolic link to the list of a `file:` archive that has no
+        // compressed one: the list would be gone with the archive, and change under its hashes.
+        ("Acquire::GzipIndexes", "true".into()),
         ("Acquire::http::Timeout", "30".into()),
         ("Acquire::https::Timeout", "30".into()),
         // A list that cannot be fetched is an error, not a warning.

@@ -111,6 +111,8 @@ mod tests {
     use std::io::Write;
     use std::process::{Command, Stdio};
 
+    use exitpath_testing::{Need, skipped};
+
     /// Runs a compressor over `input`; nothing if it is not installed.
     fn packed_by(command: &[&str], input: &[u8]) -> Option<Vec<u8>> {
         let mut child = Command::new(command[0])
@@ -142,7 +144,7 @@ mod tests {
         ];
         for (command, compression) in tools {
             let Some(packed) = packed_by(command, &plain) else {
-                eprintln!("skipped: {} is not installed", command[0]);
+                skipped(Need::Tools, format!("{} is not installed", command[0]));
                 continue;
             };
             assert_eq!(Compression::of(&packed), compression);

@@ -191,6 +191,8 @@ mod tests {
     use super::*;
     use std::process::Command;
 
+    use exitpath_testing::{Need, skipped};
+
     #[test]
     fn packages_of_images_are_told_from_others() {
         let image = |name| image_package(name);
@@ -288,7 +290,7 @@ mod tests {
                     .status()
                 {
                     Ok(status) => assert!(status.success(), "{a} {order} {b}"),
-                    Err(e) => return eprintln!("skipped: dpkg cannot be asked ({e})"),
+                    Err(e) => return skipped(Need::Tools, format!("dpkg cannot be asked ({e})")),
                 }
             }
         }

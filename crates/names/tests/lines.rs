@@ -7,6 +7,7 @@ use std::process::Command;
 
 use exitpath_names::{Error, Frame, Lines, kernel_lines, load_bias, locations, maps};
 use exitpath_recording::{Instruction, Location, Space, Symbol};
+use exitpath_testing::{Need, skipped};
 use proptest::prelude::*;
 
 /// Two functions in two sections, the first with two inlined into it.
@@ -38,7 +39,7 @@ fn module(dir: &Path, options: &[&str]) -> Option<PathBuf> {
         .args(options)
         .status();
     if !done.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no C compiler that takes {options:?}");
+        skipped(Need::Tools, format!("no C compiler that takes {options:?}"));
         return None;
     }
     Some(object)
@@ -178,7 +179,7 @@ fn the_own_program_has_lines_where_it_runs() {
         Ok(lines) => lines.place_at(bias),
         // A release has none.
         Err(Error::NoDebugInformation { .. }) => {
-            return eprintln!("skipped: this test was built without debug information");
+            return skipped(Need::Build, "this test was built without debug information");
         }
         Err(e) => panic!("{e}"),
     };

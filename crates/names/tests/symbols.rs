@@ -4,6 +4,7 @@ use std::fs;
 
 use exitpath_names::{Error, Mapping, cover, elf, kallsyms, load_bias, maps};
 use exitpath_recording::{Instruction, Space, Symbol};
+use exitpath_testing::{Need, skipped};
 use proptest::prelude::*;
 
 /// From 6.1 and 6.12, shortened; modules' symbols are not in order there, either.
@@ -121,7 +122,7 @@ fn the_c_library_has_its_public_names() {
     let folders = ["/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let mut paths = folders.iter().map(|folder| format!("{folder}/libc.so.6"));
     let Some(bytes) = paths.find_map(|path| fs::read(path).ok()) else {
-        return eprintln!("skipped: there is no shared C library");
+        return skipped(Need::Tools, "there is no shared C library");
     };
     let symbols = elf(&bytes, "libc.so.6", 0x7f00_0000_0000).unwrap();
     for name in ["ioctl", "read", "write", "clock_gettime"] {

@@ -8,13 +8,13 @@ mod common;
 
 use std::env;
 use std::fs;
-use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{FILES, names, small};
 use exitpath_recording::{Error, Recording, Sample, read, write};
+use exitpath_testing::{Need, skipped};
 use tempfile::tempdir;
 
 /// Tells the child in which folder to write [`RECORDING`], and which file is to be the large one.
@@ -94,12 +94,6 @@ fn report(output: &Output) -> Option<String> {
         .find_map(|line| Some(line.split_once("child: ")?.1.to_owned()))
 }
 
-/// Past the test harness, which keeps the output of tests that pass.
-fn skip(what: &str, why: &str) {
-    let mut stderr = io::stderr();
-    writeln!(stderr, "skipped: {what}: {why}").unwrap();
-}
-
 #[test]
 fn a_file_that_cannot_grow_leaves_nothing() {
     for file in [
@@ -133,11 +127,8 @@ fn a_kill_halfway_leaves_nothing_that_could_be_taken_for_a_recording() {
     let script = r#"ulimit -c 0; ulimit -f 64 && exec "$@""#;
     let output = run_child(&["env"], script, folder.path(), "samples.parquet");
     if output.status.signal().is_none() {
-        let what = "a kill while a recording is written";
-        return skip(
-            what,
-            "SIGXFSZ is ignored here, so the limit on file sizes does not kill",
-        );
+        let why = "SIGXFSZ is ignored here, so the limit on file sizes does not kill";
+        return skipped(Need::Root, why);
     }
     assert!(matches!(read(&dir), Err(Error::NoSuchFolder { .. })));
     let above = dir.parent().unwrap();
@@ -167,7 +158,7 @@ fn folders_that_cannot_be_replaced_are_left_as_they_are() {
     };
     check(&["env"], r#"exec "$@""#, ".", "the current folder");
     let Some(namespace) = namespace() else {
-        return skip("a mount point as --out", NO_NAMESPACE);
+        return skipped(Need::Namespaces, NO_NAMESPACE);
     };
     for mount in [
         "mount -t tmpfs tmpfs mounted",
@@ -199,8 +190,7 @@ fn namespace() -> Option<&'static [&'static str]> {
 #[test]
 fn a_full_disk_leaves_nothing() {
     let Some(namespace) = namespace() else {
-        let what = "a disk that fills up while a recording is written";
-        return skip(what, NO_NAMESPACE);
+        return skipped(Need::Namespaces, NO_NAMESPACE);
     };
     let folder = tempdir().unwrap();
     let (mut failed, mut wrote) = (Vec::new(), 0);

@@ -269,11 +269,13 @@ pub fn how_it_ended(ended: Option<&str>, errors: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Limits that no test waits for, but for a silence after a word: a busy machine may take long to
+    /// the first one.
     fn shell(script: &str, silence_ms: u64) -> Said {
         let argv = ["sh", "-c", script].map(str::to_owned);
         let limits = Limits {
-            total: Duration::from_secs(20),
-            first: Duration::from_millis(silence_ms),
+            total: Duration::from_secs(120),
+            first: Duration::from_secs(60),
             silence: Duration::from_millis(silence_ms),
             text: 1 << 20,
             is_whole: |tail| tail.contains("bye\n"),
@@ -283,12 +285,12 @@ mod tests {
 
     #[test]
     fn what_it_said_is_kept_and_how_it_ended() {
-        let said = shell("echo one; echo two >&2; exit 33", 10_000);
+        let said = shell("echo one; echo two >&2; exit 33", 60_000);
         assert_eq!((said.text.as_str(), said.ended), ("one\n", None));
         assert_eq!(said.errors, "two\n");
-        let said = shell("kill -9 $$", 10_000);
+        let said = shell("kill -9 $$", 60_000);
         assert_eq!(said.ended, Some(Ended::Signal(9)));
-        let said = shell("yes", 10_000);
+        let said = shell("yes", 60_000);
         assert_eq!(said.ended, Some(Ended::TooMuch(1 << 20)));
     }
 
@@ -307,17 +309,18 @@ mod tests {
 
     #[test]
     fn one_that_has_said_all_is_ended_without_a_complaint() {
-        let begun = Instant::now();
-        let said = shell("echo bye; while :; do echo again; sleep 0.1; done", 10_000);
+        // Its end is neither a limit nor its own: it has none.
+        let said = shell("echo bye; while :; do echo again; sleep 0.1; done", 60_000);
         assert_eq!(said.ended, None);
-        assert!(said.text.starts_with("bye\nagain\n"), "{}", said.text);
-        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert!(said.text.starts_with("bye\n"), "{}", said.text);
     }
 
     #[test]
     fn one_that_leaves_its_group_and_complains_for_ever_is_not_waited_for() {
-        // What left the group ends by itself, as its pipe has no reader.
-        let script = "setsid sh -c 'while echo complaint >&2; do sleep 0.01; done' & sleep 1000";
+        // What left the group ends by itself, as its pipe has no reader. Its word on stdout comes after
+        // its first complaint.
+        let script = "setsid sh -c 'echo complaint >&2; echo word; exec >&-; \
+                      while echo complaint >&2; do sleep 0.01; done' & sleep 1000";
         let said = shell(script, 300);
         assert!(matches!(said.ended, Some(Ended::Silent(_))));
         assert!(said.errors.contains("complaint"));

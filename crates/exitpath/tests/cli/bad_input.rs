@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::common::{Said, descendants, exitpath, installed_qemu, program};
+use exitpath_testing::{Need, skipped};
+
+use crate::common::{Said, descendants, exitpath, installed_qemu, kernel, program};
 
 #[test]
 fn an_unknown_row_is_answered_with_the_nearest_names() {
@@ -41,7 +43,8 @@ fn in_namespace(prepare: &str, args: &[&str]) -> Option<Said> {
         .status()
         .is_ok_and(|status| status.success());
     if !works {
-        eprintln!("skipped: this machine allows no mount namespaces (unshare --user --mount)");
+        let why = "this machine allows no mount namespaces (unshare --user --mount)";
+        skipped(Need::Namespaces, why);
         return None;
     }
     let script = format!("{prepare} && exec \"$@\"");
@@ -98,7 +101,7 @@ fn without_permission_the_host_cannot_measure() {
         .is_err()
     {
         if !Path::new("/dev/kvm").exists() {
-            eprintln!("skipped: no /dev/kvm whose permission could be lacking");
+            skipped(Need::Kvm, "no /dev/kvm whose permission could be lacking");
             return;
         }
         Said::of(&mut exitpath(&args))
@@ -116,7 +119,7 @@ fn without_permission_the_host_cannot_measure() {
         match output {
             Ok(output) if !output.stderr.starts_with(b"setpriv") => Said::from(output),
             _ => {
-                eprintln!("skipped: cannot become another user (setpriv as root)");
+                skipped(Need::Root, "cannot become another user (setpriv as root)");
                 return;
             }
         }
@@ -158,9 +161,9 @@ fn without_qemu_there_is_no_lab() {
 
 #[test]
 fn kernels_that_are_none_are_refused() {
-    if installed_qemu().is_none() {
+    let (Some(_), Some(kernel)) = (installed_qemu(), kernel()) else {
         return;
-    }
+    };
     let dir = tempfile::tempdir().expect("a folder");
     let out = dir.path().join("recording");
     let measure = |args: &[&str]| {
@@ -179,25 +182,19 @@ fn kernels_that_are_none_are_refused() {
     measure(&["--cpu", "NoSuchCPU"])
         .fails(3, &["ended before its kernel reached init", "NoSuchCPU"]);
     // Without modules.
-    let kernel = Said::of(&mut exitpath(&["lab", "kernels", "6.1"]));
-    let image = kernel.stdout.split(" (").next().unwrap_or("");
-    if Path::new(image).is_file() {
-        let alone = dir.path().join("bzImage");
-        fs::copy(image, &alone).expect("a copy");
-        let alone = alone.to_str().expect("a plain path");
-        measure(&["--kernel", alone]).fails(3, &["has no KVM for the lab's CPU"]);
-        let empty = dir.path().join("modules");
-        fs::create_dir(&empty).expect("a folder");
-        let empty = empty.to_str().expect("a plain path");
-        measure(&["--kernel", alone, "--modules", empty]).fails(3, &["no module 'kvm_amd'"]);
-        // One that panics before init: no init to be found under this name.
-        measure(&["--cmdline", "rdinit=/nonexistent init=/nonexistent"])
-            .fails(3, &["ended before its kernel reached init", "Kernel panic"]);
-        // One that takes too long.
-        measure(&["--timeout", "2"]).fails(3, &["has not finished within 2 s"]);
-    } else {
-        eprintln!("skipped: no kernel 6.1 to be had: {}", kernel.stderr);
-    }
+    let alone = dir.path().join("bzImage");
+    fs::copy(&kernel.bzimage, &alone).expect("a copy");
+    let alone = alone.to_str().expect("a plain path");
+    measure(&["--kernel", alone]).fails(3, &["has no KVM for the lab's CPU"]);
+    let empty = dir.path().join("modules");
+    fs::create_dir(&empty).expect("a folder");
+    let empty = empty.to_str().expect("a plain path");
+    measure(&["--kernel", alone, "--modules", empty]).fails(3, &["no module 'kvm_amd'"]);
+    // One that panics before init: no init to be found under this name.
+    measure(&["--cmdline", "rdinit=/nonexistent init=/nonexistent"])
+        .fails(3, &["ended before its kernel reached init", "Kernel panic"]);
+    // One that takes too long, however fast the machine.
+    measure(&["--timeout", "1"]).fails(3, &["has not finished within 1 s"]);
     assert!(!out.exists(), "nothing half-made is left");
 }
 
@@ -209,7 +206,7 @@ fn a_qemu_that_is_killed_leaves_no_result() {
     let wrapper = dir.path().join("qemu");
     let script = format!(
         "#!/bin/sh\n[ \"$1\" = --version ] && exec {q} --version\n\
-         {q} \"$@\" & pid=$!\nsleep 3\nkill -KILL $pid\nwait\n",
+         {q} \"$@\" & pid=$!\nsleep 1\nkill -KILL $pid\nwait\n",
         q = qemu.display()
     );
     fs::write(&wrapper, script).expect("a script");

@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
+use exitpath_lab::cache::Cache;
+use exitpath_lab::kernels::{Kernel, Kernels};
+use exitpath_testing::{Need, skipped};
 use serde_json::Value;
 
 /// The program under test: the release build where `make test` names it (real labs boot faster
@@ -63,13 +67,30 @@ impl Said {
     }
 }
 
-/// A QEMU that is installed; says what is skipped where there is none.
+/// A QEMU that is installed, where there is a kernel to boot in it too; says what is skipped where
+/// either is missing.
 pub(crate) fn installed_qemu() -> Option<PathBuf> {
+    kernel().and_then(|_| qemu_in_path())
+}
+
+/// The kernel that labs boot where none is named, fetched by whoever asks first; says what is skipped
+/// where there is none. Which one it is depends on the machine's Debian.
+pub(crate) fn kernel() -> Option<&'static Kernel> {
+    static KERNEL: OnceLock<Result<Kernel, String>> = OnceLock::new();
+    let find = || Kernels::new(Cache::open()?).resolve(None, None);
+    let kernel = KERNEL.get_or_init(|| find().map_err(|error| error.to_string()));
+    let why = |why| skipped(Need::Lab, format!("no kernel to be had: {why}"));
+    kernel.as_ref().map_err(why).ok()
+}
+
+/// A QEMU that is installed; says what is skipped where there is none.
+pub(crate) fn qemu_in_path() -> Option<PathBuf> {
     let found = std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|dir| dir.join("qemu-system-x86_64"))
         .find(|path| path.is_file());
     if found.is_none() {
-        eprintln!("skipped: no qemu-system-x86_64 in PATH (`make packages` installs it)");
+        let why = "no qemu-system-x86_64 in PATH (`make packages` installs it)";
+        skipped(Need::Lab, why);
     }
     found
 }
@@ -82,7 +103,7 @@ pub(crate) fn qemus() -> Vec<(u32, PathBuf)> {
         let path = fetched.stdout.split(" (").next().unwrap_or("");
         found.push(PathBuf::from(path));
     } else {
-        eprintln!("skipped: QEMU 10, because {}", fetched.complaint());
+        skipped(Need::Qemu10, fetched.complaint());
     }
     let mut versions: Vec<(u32, PathBuf)> = found
         .into_iter()

@@ -1,14 +1,14 @@
 //! Real VMMs on this machine: a QEMU that counts time, so that figures are exact; commands that are
 //! no VMM.
 
-use crate::common::{Said, exitpath, installed_qemu, row};
+use crate::common::{Said, exitpath, qemu_in_path, row};
 use crate::host::kvm_opens;
 
 const COUNTED: &str = "-accel tcg -icount shift=0 -nodefaults -display none -serial stdio";
 
 #[test]
 fn a_vmm_of_the_users_command_is_measured_in_its_own_ticks() {
-    let Some(qemu) = installed_qemu().filter(|_| kvm_opens()) else {
+    let Some(qemu) = qemu_in_path().filter(|_| kvm_opens()) else {
         return;
     };
     let dir = tempfile::tempdir().expect("a folder");

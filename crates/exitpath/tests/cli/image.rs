@@ -5,7 +5,7 @@ use std::process::Command;
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, elf};
 
-use crate::common::{Said, exitpath, installed_qemu};
+use crate::common::{Said, exitpath, qemu_in_path};
 
 /// The last 64 KiB of a PC's first megabyte, where a CPU begins at 0xfff0, with code there.
 fn firmware(code: &[u8]) -> Vec<u8> {
@@ -82,7 +82,7 @@ fn it_boots_in_all_four_ways_with_nothing_in_low_memory() {
             );
         }
 
-        let Some(qemu) = installed_qemu() else { return };
+        let Some(qemu) = qemu_in_path() else { return };
         let mut boot = Command::new(qemu);
         boot.args([
             "-accel",

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::{Said, exitpath, installed_qemu, program, qemus, row};
+use crate::common::{Said, exitpath, installed_qemu, kernel, program, qemus, row};
 
 /// Measures in the lab; the table without what names the recording's folder.
 #[track_caller]
@@ -154,25 +154,14 @@ fn two_vcpus_get_two_cpus_where_qemu_can() {
 
 #[test]
 fn the_kernel_can_be_an_image_with_a_folder_of_modules() {
-    let Some(qemu) = installed_qemu() else { return };
-    let fetched = Said::of(&mut exitpath(&["lab", "kernels", "6.1"]));
-    if fetched.status != Some(0) {
-        eprintln!("skipped: no kernel 6.1 to be had: {}", fetched.stderr);
+    let (Some(qemu), Some(kernel)) = (installed_qemu(), kernel()) else {
         return;
-    }
-    let image = fetched
-        .stdout
-        .split(" (")
-        .next()
-        .expect("a path")
-        .to_owned();
-    let package = Path::new(&image)
-        .parent()
-        .and_then(Path::parent)
-        .expect("a package");
-    let modules = package.join("lib/modules");
-    let by_version = measure(&qemu, &["cpuid", "--seed", "1", "--kernel", "6.1"]);
-    let modules = modules.to_str().expect("a plain path");
+    };
+    let release = kernel.release.as_deref().expect("a release");
+    let image = kernel.bzimage.to_str().expect("a plain path");
+    let modules = kernel.modules.as_deref().and_then(Path::parent);
+    let modules = modules.and_then(Path::to_str).expect("a plain path");
+    let by_version = measure(&qemu, &["cpuid", "--seed", "1", "--kernel", release]);
     let by_path = measure(
         &qemu,
         &[
@@ -180,7 +169,7 @@ fn the_kernel_can_be_an_image_with_a_folder_of_modules() {
             "--seed",
             "1",
             "--kernel",
-            &image,
+            image,
             "--modules",
             modules,
         ],
@@ -193,7 +182,7 @@ fn the_kernel_can_be_an_image_with_a_folder_of_modules() {
             "--seed",
             "1",
             "--kernel",
-            "6.1",
+            release,
             "--cmdline",
             "mitigations=off",
         ],

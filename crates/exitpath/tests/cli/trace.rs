@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::common::{Said, exitpath, installed_qemu, qemus, row};
+use crate::common::{Said, exitpath, installed_qemu, kernel, qemus, row};
 
 /// An exit that the kernel handles, and one that user space does.
 const ROWS: [&str; 2] = ["cpuid", "inl_from_qemu"];
@@ -20,10 +20,12 @@ const ROWS: [&str; 2] = ["cpuid", "inl_from_qemu"];
 /// What the tests trace on, and a recording made on it.
 struct Lab {
     qemu: PathBuf,
-    /// The kernel's bzImage.
-    image: PathBuf,
+    /// The kernel's release, which names it.
+    release: &'static str,
+    /// Its bzImage.
+    image: &'static Path,
     /// The folder of its modules.
-    modules: PathBuf,
+    modules: &'static Path,
     /// [`ROWS`], traced with seed 1.
     recording: PathBuf,
     /// What the tracing command printed: JSON.
@@ -32,35 +34,30 @@ struct Lab {
 
 /// The lab with its recording, made by whoever asks first; says what is skipped where there is none.
 fn lab() -> Option<&'static Lab> {
-    static LAB: OnceLock<Option<Lab>> = OnceLock::new();
-    LAB.get_or_init(|| {
-        let qemu = installed_qemu()?;
-        let fetched = Said::of(&mut exitpath(&["lab", "kernels", "6.1"]));
-        if fetched.status != Some(0) {
-            eprintln!("skipped: no kernel 6.1 to be had: {}", fetched.stderr);
-            return None;
-        }
-        let image = PathBuf::from(fetched.stdout.split(" (").next().expect("a path"));
-        let package = image.parent().and_then(Path::parent).expect("a package");
+    static LAB: OnceLock<Lab> = OnceLock::new();
+    let (qemu, kernel) = (installed_qemu()?, kernel()?);
+    let lab = LAB.get_or_init(|| {
         // Statics are not dropped, so no folder that removes itself.
         let recording = Path::new(env!("CARGO_TARGET_TMPDIR")).join("traced");
         let _ = std::fs::remove_dir_all(&recording);
         let said = Said::of(trace(&qemu, &ROWS, &recording).arg("--json"));
-        Some(Lab {
-            modules: package.join("lib/modules"),
+        let modules = kernel.modules.as_deref().and_then(Path::parent);
+        Lab {
             qemu,
-            image,
+            release: kernel.release.as_deref().expect("a release"),
+            image: &kernel.bzimage,
+            modules: modules.expect("a folder of modules"),
             recording,
             said,
-        })
-    })
-    .as_ref()
-    .inspect(|lab| assert_eq!(lab.said.status, Some(0), "{}", lab.said.stderr))
+        }
+    });
+    assert_eq!(lab.said.status, Some(0), "{}", lab.said.stderr);
+    Some(lab)
 }
 
-/// Traces with seed 1 on Linux 6.1.
+/// Traces with seed 1 on the lab's own kernel.
 fn trace(qemu: &Path, args: &[&str], out: &Path) -> Command {
-    let mut command = exitpath(&["trace", "--kernel", "6.1", "--rounds", "100", "--seed", "1"]);
+    let mut command = exitpath(&["trace", "--rounds", "100", "--seed", "1"]);
     command.args(args).arg("--qemu").arg(qemu);
     command.arg("--out").arg(out);
     command

@@ -13,14 +13,24 @@ use exitpath_lab::kernels::{Flavour, Kernels, Listing};
 
 use crate::{forge, have};
 
+/// Whether the machine's apt keeps lists compressed. Images of containers are set up so, plain
+/// machines are not; a test must not depend on which of them it runs on.
+const KEEPS_COMPRESSED: [bool; 2] = [true, false];
+
 /// A Debian mirror in a folder, an `/etc/apt` that names it, and a cache.
 struct Mirror {
     dir: tempfile::TempDir,
 }
 
 impl Mirror {
-    /// `bookworm` with 6.1 in two versions and a cloud one, and backports with 6.12.
+    /// `bookworm` with 6.1 in two versions and a cloud one, and backports with 6.12; for a
+    /// plain machine's apt.
     fn new() -> Self {
+        Self::for_apt_that(false)
+    }
+
+    /// The same for an apt that keeps lists compressed or does not.
+    fn for_apt_that(keeps_compressed: bool) -> Self {
         let mirror = Self {
             dir: tempfile::tempdir().unwrap(),
         };
@@ -45,6 +55,12 @@ impl Mirror {
         );
         fs::create_dir_all(mirror.etc()).unwrap();
         fs::write(mirror.etc().join("sources.list"), list).unwrap();
+        // Nothing of this machine's settings but these.
+        let settings = format!(
+            "Dir::Etc::main \"/dev/null\";\nDir::Etc::parts \"/dev/null\";\n\
+             Acquire::GzipIndexes \"{keeps_compressed}\";\n"
+        );
+        fs::write(mirror.etc().join("apt.conf"), settings).unwrap();
         mirror
     }
 
@@ -201,10 +217,14 @@ fn kernels_are_listed_found_and_fetched() {
 
 #[test]
 fn the_cache_serves_without_the_archive() {
-    if !can_run() {
-        return;
+    if can_run() {
+        for keeps_compressed in KEEPS_COMPRESSED {
+            serves_without_the_archive(&Mirror::for_apt_that(keeps_compressed));
+        }
     }
-    let mirror = Mirror::new();
+}
+
+fn serves_without_the_archive(mirror: &Mirror) {
     let kernels = mirror.kernels();
     kernels.resolve(Some("6.12"), None).unwrap();
     mirror.break_it();
@@ -266,10 +286,14 @@ fn a_newest_kernel_that_was_fetched_by_number_becomes_the_default() {
 
 #[test]
 fn lists_are_fetched_when_they_are_old_or_of_other_sources() {
-    if !can_run() {
-        return;
+    if can_run() {
+        for keeps_compressed in KEEPS_COMPRESSED {
+            lists_are_fetched_when_they_should_be(&Mirror::for_apt_that(keeps_compressed));
+        }
     }
-    let mirror = Mirror::new();
+}
+
+fn lists_are_fetched_when_they_should_be(mirror: &Mirror) {
     let cache = mirror.cache();
     let open = || Apt::with_sources_of(&cache, &mirror.etc()).unwrap();
     let has_new = || {

@@ -5,10 +5,10 @@ use std::path::Path;
 use exitpath_lab::Error;
 use exitpath_lab::bzimage::{BzImage, has_pvh_note, read_loadable, vmlinux_release};
 use exitpath_lab::cache::Cache;
+use exitpath_testing::{Need, skipped};
 use proptest::prelude::*;
 
 use crate::forge::{self, Packing};
-use crate::skipped;
 
 const RELEASE: &str = "6.9.0-test";
 
@@ -33,7 +33,7 @@ fn the_vmlinux_comes_out_of_every_compression() {
     let size = (elf.len() as u32).to_le_bytes();
     for program in ["xz", "zstd"] {
         let Some(packed) = forge::packed_by(program, &elf) else {
-            skipped(&format!("{program} is not installed"));
+            skipped(Need::Tools, format!("{program} is not installed"));
             continue;
         };
         let image = forge::bzimage_of_payload(RELEASE, &[packed, size.to_vec()].concat());

@@ -10,8 +10,9 @@ use std::process::Command;
 use cpio::newc;
 use exitpath_lab::Error;
 use exitpath_lab::initramfs::Initramfs;
+use exitpath_testing::{Need, skipped};
 
-use crate::{have, skipped};
+use crate::have;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
@@ -356,7 +357,7 @@ fn static_programs_and_scripts_are_told_apart() {
     // Tests are linked statically in this workspace, as exitpath is.
     let files = initramfs.add_program(&me).unwrap();
     if files.len() > 1 {
-        skipped("this test is linked dynamically");
+        skipped(Need::Build, "this test is linked dynamically");
     } else {
         assert_eq!(files, [me]);
     }
@@ -408,7 +409,7 @@ fn libraries_are_found_by_rpath_and_missing_ones_named() {
         compile(&["-o", "bin/m", "m.c", "-Lprivate", "-lxf", rpath, tags])
     };
     if !compile(&library) {
-        return skipped("there is no C compiler");
+        return skipped(Need::Tools, "there is no C compiler");
     }
     for tags in ["-Wl,--enable-new-dtags", "-Wl,--disable-new-dtags"] {
         assert!(program(tags));

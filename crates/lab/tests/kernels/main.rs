@@ -11,16 +11,13 @@ mod real;
 
 use std::path::Path;
 
-/// Says why a test was not run, in one line.
-fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
-}
+use exitpath_testing::{Need, skipped};
 
 /// Whether the files are at hand; says which is not.
 fn have(paths: &[&str]) -> bool {
     let missing = paths.iter().find(|path| !Path::new(path).exists());
     if let Some(path) = missing {
-        skipped(&format!("{path} is not installed"));
+        skipped(Need::Tools, format!("{path} is not installed"));
     }
     missing.is_none()
 }

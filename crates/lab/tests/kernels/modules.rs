@@ -5,8 +5,9 @@ use std::path::Path;
 
 use exitpath_lab::Error;
 use exitpath_lab::modules::{Modules, load_order};
+use exitpath_testing::{Need, skipped};
 
-use crate::{forge, skipped};
+use crate::forge;
 
 fn write(dir: &Path, path: &str, bytes: &[u8]) {
     let path = dir.join(path);
@@ -89,7 +90,7 @@ fn compressed_ones_are_unpacked() {
             expected.insert(0, "c");
         }
         _ => {
-            skipped("xz and zstd are not both installed");
+            skipped(Need::Tools, "xz and zstd are not both installed");
             write(at, "x/b.ko", &forge::module("b", ""));
         }
     }

@@ -9,15 +9,14 @@ use exitpath_lab::bzimage::{BzImage, has_pvh_note, read_loadable, vmlinux_releas
 use exitpath_lab::cache::Cache;
 use exitpath_lab::kernels::{Kernel, Kernels};
 use exitpath_lab::modules;
-
-use crate::skipped;
+use exitpath_testing::{Need, skipped};
 
 /// The kernel and the cache it is in; nothing, with a line that says why, if there is none.
 fn kernel(spec: Option<&str>) -> Option<(Kernel, Cache)> {
     let cache = match Cache::open() {
         Ok(cache) => cache,
         Err(e) => {
-            skipped(&e.to_string());
+            skipped(Need::Lab, e);
             return None;
         }
     };
@@ -31,9 +30,10 @@ fn kernel(spec: Option<&str>) -> Option<(Kernel, Cache)> {
     match kernels.resolve(spec, None) {
         Ok(kernel) => Some((kernel, cache)),
         Err(e) => {
-            skipped(&format!(
-                "no kernel (EXITPATH_TEST_NETWORK=1 fetches one): {e}"
-            ));
+            skipped(
+                Need::Lab,
+                format!("no kernel (EXITPATH_TEST_NETWORK=1 fetches one): {e}"),
+            );
             None
         }
     }
