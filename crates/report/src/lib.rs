@@ -16,6 +16,7 @@ mod format;
 pub mod json;
 pub mod markdown;
 pub mod perfetto;
+mod reasons;
 pub mod text;
 
 pub use error::Error;

@@ -4,11 +4,12 @@ use std::fmt::Write;
 
 use comfy_table::Table;
 use exitpath_analysis::path::{Count, Function, RowPath, Variant};
-use exitpath_recording::Manifest;
+use exitpath_recording::{Exit, Manifest};
 
 use crate::format::{
     machine, new_table, none, of, plain, push_wrapped, short, signed, subject, thousands, trimmed,
 };
+use crate::reasons;
 
 /// Columns for a function's name.
 const NAME_WIDTH: usize = 44;
@@ -156,6 +157,9 @@ pub(super) fn header(manifest: &Manifest, path: &RowPath) -> String {
             of(path.exits, "exit", "exits"),
         ),
     );
+    if let Some(exits) = reasons::line(manifest, path.exit_reasons.as_deref()) {
+        push_wrapped(&mut text, &exits);
+    }
     text.push_str(
         "lean: without skip-emulation, which KVM needs only because the lab's CPU has no NRIPS\n",
     );
@@ -262,7 +266,10 @@ fn classes(path: &RowPath) -> Table {
 
 /// The groups of rounds in one line. The first is A; what the others have beyond it is named.
 fn variants(path: &RowPath) -> String {
-    let mut described: Vec<String> = path.variants.iter().take(VARIANTS).map(variant).collect();
+    let usual = path.variants.first();
+    let usual = usual.and_then(|usual| usual.exit_reasons.as_deref());
+    let described = path.variants.iter().take(VARIANTS);
+    let mut described: Vec<String> = described.map(|it| variant(it, usual)).collect();
     if let Some(rest) = path
         .variants
         .get(VARIANTS..)
@@ -278,7 +285,7 @@ fn variants(path: &RowPath) -> String {
     format!("rounds × variant instructions: {}", described.join("; "))
 }
 
-fn variant(variant: &Variant) -> String {
+fn variant(variant: &Variant, usual: Option<&[Exit]>) -> String {
     let difference = match plain(&variant.differs_by) {
         difference if difference.is_empty() => difference,
         difference if difference.starts_with(['+', '-']) => format!(" {difference} ="),
@@ -292,6 +299,11 @@ fn variant(variant: &Variant) -> String {
     let (least, most) = variant.range;
     if least != most {
         let _ = write!(text, " ({} … {})", thousands(least), thousands(most));
+    }
+    if let (Some(usual), Some(exits)) = (usual, &variant.exit_reasons)
+        && reasons::differ(exits, usual)
+    {
+        let _ = write!(text, " with exits {}", reasons::list(exits, false));
     }
     text
 }
