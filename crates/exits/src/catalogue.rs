@@ -7,6 +7,7 @@ use crate::ladder::{RUNGS, Rung};
 use crate::layout::{CODE, CODE_SIZE};
 use crate::layout::{DATAMATCH, mmio, port};
 use crate::program::Program;
+use crate::reasons::{Reason, Reasons};
 
 /// Deadline of the `tscdeadline` row after the clock read that opens its bracket, in ticks. Long
 /// enough that the write has been handled before it passes, on a host and in the lab.
@@ -127,6 +128,8 @@ pub struct Row {
     pub exits_on_amd: Option<Bounds>,
     /// User space exits one operation should make.
     pub userspace_exits: Bounds,
+    /// Why the guest exits, where it does.
+    pub reasons: Reasons,
     /// vCPUs it runs on.
     pub vcpus: u8,
     /// Whether a vCPU halts.
@@ -196,6 +199,7 @@ pub(crate) const fn row(
         exits: (1.0, 1.0),
         exits_on_amd: None,
         userspace_exits: (0.0, 0.0),
+        reasons: Reasons::NONE,
         vcpus: 1,
         halts: false,
         interrupts: false,
@@ -223,6 +227,9 @@ impl Row {
             exits_on_amd: Some((min, max)),
             ..self
         }
+    }
+    pub(crate) const fn reasons(self, reasons: Reasons) -> Row {
+        Row { reasons, ..self }
     }
     pub(crate) const fn userspace(self) -> Row {
         Row {
@@ -258,6 +265,58 @@ impl Row {
     }
 }
 
+/// An access to a port.
+pub(crate) const IO: Reasons = Reasons::new(&["io"], &["IO_INSTRUCTION"]);
+/// An access to memory that is none: on VMX a violation the first time, and then what KVM has put
+/// into the page table so that it knows.
+pub(crate) const MMIO: Reasons = Reasons::new(&["npf"], &["EPT_MISCONFIG", "EPT_VIOLATION"]);
+const HYPERCALL: Reasons = Reasons::new(&["hypercall"], &["VMCALL"]);
+const WRMSR: Reasons = Reasons::new(&["msr"], &["MSR_WRITE"]);
+/// What becomes of a write of the ICR to the vCPU itself where APICv is on.
+const ICR: &[&str] = &["APIC_WRITE"];
+/// An IPI to the vCPU itself, by ICR: the write, the interrupt's window, and its end.
+const IPI_STI: Reasons = Reasons {
+    virtual_apic: ICR,
+    ..SELF_IPI_STI
+};
+const IPI_STI_HLT: Reasons = Reasons {
+    virtual_apic: ICR,
+    ..SELF_IPI_STI_HLT
+};
+const IPI_TPR: Reasons = Reasons {
+    virtual_apic: ICR,
+    ..SELF_IPI_TPR
+};
+const IPI_TPR_STI: Reasons = Reasons {
+    virtual_apic: ICR,
+    ..SELF_IPI_TPR_STI
+};
+const IPI_TPR_STI_HLT: Reasons = Reasons {
+    virtual_apic: ICR,
+    ..SELF_IPI_TPR_STI_HLT
+};
+/// The same by SELF IPI, which APICv handles without an exit.
+const SELF_IPI_STI: Reasons = Reasons::new(&["msr", "vintr"], &["MSR_WRITE", "INTERRUPT_WINDOW"]);
+const SELF_IPI_STI_HLT: Reasons = Reasons::new(
+    &["msr", "vintr", "hlt"],
+    &["MSR_WRITE", "INTERRUPT_WINDOW", "HLT"],
+);
+const SELF_IPI_TPR: Reasons =
+    Reasons::new(&["msr", "write_cr8"], &["MSR_WRITE", "TPR_BELOW_THRESHOLD"]);
+const SELF_IPI_TPR_STI: Reasons = Reasons::new(
+    &["msr", "write_cr8", "vintr"],
+    &["MSR_WRITE", "TPR_BELOW_THRESHOLD", "INTERRUPT_WINDOW"],
+);
+const SELF_IPI_TPR_STI_HLT: Reasons = Reasons::new(
+    &["msr", "write_cr8", "vintr", "hlt"],
+    &[
+        "MSR_WRITE",
+        "TPR_BELOW_THRESHOLD",
+        "INTERRUPT_WINDOW",
+        "HLT",
+    ],
+);
+
 use Group::{Check, KvmUnitTests as Kut, Own, Reference};
 use Need::{Ibpb, Ibrs, Msr, Pge, Pmu, Rdtscp, TscDeadline, TsxCtrl, X2apic, Xsave};
 
@@ -274,81 +333,99 @@ pub const ROWS: &[Row] = &[
     row(Check, "nop_10", guest::nop_10::program, "ten NOPs").exits(0.0, 0.0),
     row(Check, "nop_100", guest::nop_100::program, "a hundred NOPs").exits(0.0, 0.0),
     row(Check, "nop_1000", guest::nop_1000::program, "a thousand NOPs").exits(0.0, 0.0),
-    row(Check, "cpuid_twice", guest::cpuid_twice::program, "CPUID leaf 0, twice").exits(2.0, 2.0),
+    row(Check, "cpuid_twice", guest::cpuid_twice::program, "CPUID leaf 0, twice").reasons(Reasons::new(&["cpuid"], &["CPUID"])).exits(2.0, 2.0),
     row(Check, "hang", guest::hang::program, "a loop without end, for the watchdog").exits(0.0, 0.0),
     row(Check, "fault", guest::fault::program, "a division by zero, for the exception stubs").exits(0.0, 0.0),
 
-    row(Kut, "cpuid", guest::cpuid::program, "CPUID leaf 0"),
-    row(Kut, "vmcall", guest::vmcall::program, "hypercall KVM_HC_VAPIC_POLL_IRQ, which does nothing")
+    row(Kut, "cpuid", guest::cpuid::program, "CPUID leaf 0").reasons(Reasons::new(&["cpuid"], &["CPUID"])),
+    row(Kut, "vmcall", guest::vmcall::program, "hypercall KVM_HC_VAPIC_POLL_IRQ, which does nothing").reasons(HYPERCALL)
         .by_vendor(guest::vmcall::program, guest::vmmcall::program),
-    row(Kut, "wbinvd", guest::wbinvd::program, "WBINVD").exits(0.0, 1.0).exits_on_amd(1.0, 1.0),
-    row(Kut, "invd", guest::invd::program, "INVD"),
-    row(Kut, "mov_from_cr8", guest::mov_from_cr8::program, "read of CR8").exits(0.0, 1.0),
-    row(Kut, "mov_to_cr8", guest::mov_to_cr8::program, "write of CR8").exits(0.0, 1.0),
-    row(Kut, "inl_from_pmtimer", guest::inl_from_pmtimer::program, "read of the ACPI PM timer in user space").userspace(),
-    row(Kut, "inl_from_qemu", guest::inl_from_qemu::program, "4-byte read of a port that user space answers").userspace(),
-    row(Kut, "inl_from_kernel", guest::inl_from_kernel::program, "1-byte read of the in-kernel PIC's ELCR"),
-    row(Kut, "outl_to_kernel", guest::outl_to_kernel::program, "1-byte write of the in-kernel PIC's ELCR"),
-    row(Kut, "mov_dr", guest::mov_dr::program, "write of DR7").exits(0.0, 1.0),
-    row(Kut, "tscdeadline_immed", guest::tscdeadline_immed::program, "TSC deadline in the past, until its interrupt is handled")
+    row(Kut, "wbinvd", guest::wbinvd::program, "WBINVD").reasons(Reasons::new(&["wbinvd"], &["WBINVD"])).exits(0.0, 1.0).exits_on_amd(1.0, 1.0),
+    row(Kut, "invd", guest::invd::program, "INVD").reasons(Reasons::new(&["invd"], &["INVD"])),
+    row(Kut, "mov_from_cr8", guest::mov_from_cr8::program, "read of CR8").reasons(Reasons::new(&["read_cr8"], &["CR_ACCESS"])).exits(0.0, 1.0),
+    row(Kut, "mov_to_cr8", guest::mov_to_cr8::program, "write of CR8").reasons(Reasons::new(&["write_cr8"], &["CR_ACCESS"])).exits(0.0, 1.0),
+    row(Kut, "inl_from_pmtimer", guest::inl_from_pmtimer::program, "read of the ACPI PM timer in user space").reasons(IO).userspace(),
+    row(Kut, "inl_from_qemu", guest::inl_from_qemu::program, "4-byte read of a port that user space answers").reasons(IO).userspace(),
+    row(Kut, "inl_from_kernel", guest::inl_from_kernel::program, "1-byte read of the in-kernel PIC's ELCR").reasons(IO),
+    row(Kut, "outl_to_kernel", guest::outl_to_kernel::program, "1-byte write of the in-kernel PIC's ELCR").reasons(IO),
+    row(Kut, "mov_dr", guest::mov_dr::program, "write of DR7").reasons(Reasons::new(&["write_dr7"], &["DR_ACCESS"])).exits(0.0, 1.0),
+    row(Kut, "tscdeadline_immed", guest::tscdeadline_immed::program, "TSC deadline in the past, until its interrupt is handled").reasons(WRMSR)
         .exits(0.0, 8.0).needs(&[X2apic, TscDeadline]),
     Row { interrupts: true, delay_ticks: TSCDEADLINE_DELAY_TICKS, max_samples: 200,
         ..row(Kut, "tscdeadline", guest::tscdeadline::program,
-        "TSC deadline 100,000 ticks ahead: from the deadline until its interrupt is handled").exits(0.0, 16.0).needs(&[X2apic, TscDeadline]) },
-    row(Kut, "self_ipi_sti_nop", guest::self_ipi_sti_nop::program, "IPI to itself by ICR, taken after STI").exits(0.0, 8.0).needs(&[X2apic]),
-    row(Kut, "self_ipi_sti_hlt", guest::self_ipi_sti_hlt::program, "IPI to itself by ICR, taken in HLT").exits(0.0, 8.0).needs(&[X2apic]).halting(),
-    row(Kut, "self_ipi_tpr", guest::self_ipi_tpr::program, "IPI to itself by ICR, held back by the TPR").exits(0.0, 8.0).needs(&[X2apic]),
-    row(Kut, "self_ipi_tpr_sti_nop", guest::self_ipi_tpr_sti_nop::program, "IPI to itself by ICR, held back by the TPR, taken after STI").exits(0.0, 8.0).needs(&[X2apic]),
-    row(Kut, "self_ipi_tpr_sti_hlt", guest::self_ipi_tpr_sti_hlt::program, "IPI to itself by ICR, held back by the TPR, taken in HLT").exits(0.0, 8.0).needs(&[X2apic]).halting(),
-    row(Kut, "x2apic_self_ipi_sti_nop", guest::x2apic_self_ipi_sti_nop::program, "IPI to itself by SELF IPI, taken after STI").exits(0.0, 8.0).needs(&[X2apic]),
-    row(Kut, "x2apic_self_ipi_sti_hlt", guest::x2apic_self_ipi_sti_hlt::program, "IPI to itself by SELF IPI, taken in HLT").exits(0.0, 8.0).needs(&[X2apic]).halting(),
-    row(Kut, "x2apic_self_ipi_tpr", guest::x2apic_self_ipi_tpr::program, "IPI to itself by SELF IPI, held back by the TPR").exits(0.0, 8.0).needs(&[X2apic]),
-    row(Kut, "x2apic_self_ipi_tpr_sti_nop", guest::x2apic_self_ipi_tpr_sti_nop::program, "IPI to itself by SELF IPI, held back by the TPR, taken after STI").exits(0.0, 8.0).needs(&[X2apic]),
-    row(Kut, "x2apic_self_ipi_tpr_sti_hlt", guest::x2apic_self_ipi_tpr_sti_hlt::program, "IPI to itself by SELF IPI, held back by the TPR, taken in HLT").exits(0.0, 8.0).needs(&[X2apic]).halting(),
-    row(Kut, "ipi", guest::ipi::program, "IPI to a running vCPU, until its handler has counted it").exits(0.0, 16.0).needs(&[X2apic]).two_vcpus(),
-    row(Kut, "ipi_halt", guest::ipi_halt::program, "IPI to a vCPU in HLT (where KVM may be polling: halt_poll_ns), until its handler has counted it").exits(0.0, 16.0).needs(&[X2apic]).two_vcpus().halting(),
-    row(Kut, "ple_round_robin", guest::ple_round_robin::program, "turn handed to another vCPU and back, both waiting with PAUSE").exits(0.0, 1e6).two_vcpus(),
-    row(Kut, "wr_kernel_gs_base", guest::wr_kernel_gs_base::program, "write of MSR KERNEL_GS_BASE").exits(0.0, 1.0),
-    row(Kut, "wr_tsx_ctrl_msr", guest::wr_tsx_ctrl_msr::program, "write of MSR TSX_CTRL").exits(0.0, 1.0).needs(&[TsxCtrl]),
-    row(Kut, "wr_ibrs_msr", guest::wr_ibrs_msr::program, "write of MSR SPEC_CTRL, IBRS set and cleared in turn").exits(0.0, 1.0).needs(&[Ibrs]),
-    row(Kut, "wr_ibpb_msr", guest::wr_ibpb_msr::program, "write of MSR PRED_CMD, IBPB").exits(0.0, 1.0).needs(&[Ibpb]),
-    row(Kut, "wr_tsc_adjust_msr", guest::wr_tsc_adjust_msr::program, "write of MSR TSC_ADJUST").needs(&[Msr(0x3b)]),
-    row(Kut, "rd_tsc_adjust_msr", guest::rd_tsc_adjust_msr::program, "read of MSR TSC_ADJUST").needs(&[Msr(0x3b)]),
-    row(Kut, "toggle_cr0_wp", guest::toggle_cr0_wp::program, "write of CR0, WP cleared and set in turn").exits(0.0, 1.0).exits_on_amd(1.0, 1.0),
-    row(Kut, "toggle_cr4_pge", guest::toggle_cr4_pge::program, "write of CR4, PGE set and cleared in turn").exits(0.0, 1.0).exits_on_amd(1.0, 1.0).needs(&[Pge]),
-    row(Kut, "pci-mem-no-eventfd", guest::pci_mem_no_eventfd::program, "1-byte MMIO write to a device in user space").userspace(),
-    row(Kut, "pci-mem-wildcard-eventfd", guest::pci_mem_wildcard_eventfd::program, "1-byte MMIO write to an ioeventfd for any value and length")
+        "TSC deadline 100,000 ticks ahead: from the deadline until its interrupt is handled").reasons(Reasons::new(&["msr", "interrupt"], &["MSR_WRITE", "EXTERNAL_INTERRUPT", "PREEMPTION_TIMER"])).exits(0.0, 16.0).needs(&[X2apic, TscDeadline]) },
+    row(Kut, "self_ipi_sti_nop", guest::self_ipi_sti_nop::program, "IPI to itself by ICR, taken after STI").reasons(IPI_STI).exits(0.0, 8.0).needs(&[X2apic]),
+    row(Kut, "self_ipi_sti_hlt", guest::self_ipi_sti_hlt::program, "IPI to itself by ICR, taken in HLT").reasons(IPI_STI_HLT).exits(0.0, 8.0).needs(&[X2apic]).halting(),
+    row(Kut, "self_ipi_tpr", guest::self_ipi_tpr::program, "IPI to itself by ICR, held back by the TPR").reasons(IPI_TPR).exits(0.0, 8.0).needs(&[X2apic]),
+    row(Kut, "self_ipi_tpr_sti_nop", guest::self_ipi_tpr_sti_nop::program, "IPI to itself by ICR, held back by the TPR, taken after STI").reasons(IPI_TPR_STI).exits(0.0, 8.0).needs(&[X2apic]),
+    row(Kut, "self_ipi_tpr_sti_hlt", guest::self_ipi_tpr_sti_hlt::program, "IPI to itself by ICR, held back by the TPR, taken in HLT").reasons(IPI_TPR_STI_HLT).exits(0.0, 8.0).needs(&[X2apic]).halting(),
+    row(Kut, "x2apic_self_ipi_sti_nop", guest::x2apic_self_ipi_sti_nop::program, "IPI to itself by SELF IPI, taken after STI").reasons(SELF_IPI_STI).exits(0.0, 8.0).needs(&[X2apic]),
+    row(Kut, "x2apic_self_ipi_sti_hlt", guest::x2apic_self_ipi_sti_hlt::program, "IPI to itself by SELF IPI, taken in HLT").reasons(SELF_IPI_STI_HLT).exits(0.0, 8.0).needs(&[X2apic]).halting(),
+    row(Kut, "x2apic_self_ipi_tpr", guest::x2apic_self_ipi_tpr::program, "IPI to itself by SELF IPI, held back by the TPR").reasons(SELF_IPI_TPR).exits(0.0, 8.0).needs(&[X2apic]),
+    row(Kut, "x2apic_self_ipi_tpr_sti_nop", guest::x2apic_self_ipi_tpr_sti_nop::program, "IPI to itself by SELF IPI, held back by the TPR, taken after STI").reasons(SELF_IPI_TPR_STI).exits(0.0, 8.0).needs(&[X2apic]),
+    row(Kut, "x2apic_self_ipi_tpr_sti_hlt", guest::x2apic_self_ipi_tpr_sti_hlt::program, "IPI to itself by SELF IPI, held back by the TPR, taken in HLT").reasons(SELF_IPI_TPR_STI_HLT).exits(0.0, 8.0).needs(&[X2apic]).halting(),
+    row(Kut, "ipi", guest::ipi::program, "IPI to a running vCPU, until its handler has counted it").reasons(Reasons { virtual_apic: &["avic_incomplete_ipi"], ..Reasons::new(&["msr", "interrupt"], &["MSR_WRITE", "EXTERNAL_INTERRUPT"]) }).exits(0.0, 16.0).needs(&[X2apic]).two_vcpus(),
+    row(Kut, "ipi_halt", guest::ipi_halt::program, "IPI to a vCPU in HLT (where KVM may be polling: halt_poll_ns), until its handler has counted it").reasons(Reasons { virtual_apic: &["avic_incomplete_ipi"], ..Reasons::new(&["msr", "hlt"], &["MSR_WRITE", "HLT"]) }).exits(0.0, 16.0).needs(&[X2apic]).two_vcpus().halting(),
+    row(Kut, "ple_round_robin", guest::ple_round_robin::program, "turn handed to another vCPU and back, both waiting with PAUSE").reasons(Reasons::new(&["pause"], &["PAUSE_INSTRUCTION"])).exits(0.0, 1e6).two_vcpus(),
+    row(Kut, "wr_kernel_gs_base", guest::wr_kernel_gs_base::program, "write of MSR KERNEL_GS_BASE").reasons(WRMSR).exits(0.0, 1.0),
+    row(Kut, "wr_tsx_ctrl_msr", guest::wr_tsx_ctrl_msr::program, "write of MSR TSX_CTRL").reasons(WRMSR).exits(0.0, 1.0).needs(&[TsxCtrl]),
+    row(Kut, "wr_ibrs_msr", guest::wr_ibrs_msr::program, "write of MSR SPEC_CTRL, IBRS set and cleared in turn").reasons(WRMSR).exits(0.0, 1.0).needs(&[Ibrs]),
+    row(Kut, "wr_ibpb_msr", guest::wr_ibpb_msr::program, "write of MSR PRED_CMD, IBPB").reasons(WRMSR).exits(0.0, 1.0).needs(&[Ibpb]),
+    row(Kut, "wr_tsc_adjust_msr", guest::wr_tsc_adjust_msr::program, "write of MSR TSC_ADJUST").reasons(WRMSR).needs(&[Msr(0x3b)]),
+    row(Kut, "rd_tsc_adjust_msr", guest::rd_tsc_adjust_msr::program, "read of MSR TSC_ADJUST").reasons(Reasons::new(&["msr"], &["MSR_READ"])).needs(&[Msr(0x3b)]),
+    row(Kut, "toggle_cr0_wp", guest::toggle_cr0_wp::program, "write of CR0, WP cleared and set in turn").reasons(Reasons::new(&["cr0_sel_write"], &["CR_ACCESS"])).exits(0.0, 1.0).exits_on_amd(1.0, 1.0),
+    row(Kut, "toggle_cr4_pge", guest::toggle_cr4_pge::program, "write of CR4, PGE set and cleared in turn").reasons(Reasons::new(&["write_cr4"], &["CR_ACCESS"])).exits(0.0, 1.0).exits_on_amd(1.0, 1.0).needs(&[Pge]),
+    row(Kut, "pci-mem-no-eventfd", guest::pci_mem_no_eventfd::program, "1-byte MMIO write to a device in user space").reasons(MMIO).userspace(),
+    row(Kut, "pci-mem-wildcard-eventfd", guest::pci_mem_wildcard_eventfd::program, "1-byte MMIO write to an ioeventfd for any value and length").reasons(MMIO)
         .eventfds(&[Ioeventfd { at: Address::Mmio(mmio::TESTDEV_WILDCARD), length: 0, datamatch: None }]),
-    row(Kut, "pci-mem-datamatch-eventfd", guest::pci_mem_datamatch_eventfd::program, "1-byte MMIO write to an ioeventfd for this value")
+    row(Kut, "pci-mem-datamatch-eventfd", guest::pci_mem_datamatch_eventfd::program, "1-byte MMIO write to an ioeventfd for this value").reasons(MMIO)
         .eventfds(&[Ioeventfd { at: Address::Mmio(mmio::TESTDEV_DATAMATCH), length: 1, datamatch: Some(DATAMATCH) }]),
-    row(Kut, "pci-io-no-eventfd", guest::pci_io_no_eventfd::program, "1-byte port write to a device in user space").userspace(),
-    row(Kut, "pci-io-wildcard-eventfd", guest::pci_io_wildcard_eventfd::program, "1-byte port write to an ioeventfd for any value")
+    row(Kut, "pci-io-no-eventfd", guest::pci_io_no_eventfd::program, "1-byte port write to a device in user space").reasons(IO).userspace(),
+    row(Kut, "pci-io-wildcard-eventfd", guest::pci_io_wildcard_eventfd::program, "1-byte port write to an ioeventfd for any value").reasons(IO)
         .eventfds(&[Ioeventfd { at: Address::Pio(port::TESTDEV_WILDCARD), length: 1, datamatch: None }]),
-    row(Kut, "pci-io-datamatch-eventfd", guest::pci_io_datamatch_eventfd::program, "1-byte port write to an ioeventfd for this value")
+    row(Kut, "pci-io-datamatch-eventfd", guest::pci_io_datamatch_eventfd::program, "1-byte port write to an ioeventfd for this value").reasons(IO)
         .eventfds(&[Ioeventfd { at: Address::Pio(port::TESTDEV_DATAMATCH), length: 1, datamatch: Some(DATAMATCH) }]),
 
-    row(Own, "pio_user_write", guest::pio_user_write::program, "4-byte write to a port that user space answers").userspace(),
-    row(Own, "mmio_user_read", guest::mmio_user_read::program, "4-byte MMIO read that user space answers").userspace(),
-    row(Own, "hypercall_invalid", guest::hypercall_invalid_vmcall::program, "hypercall with a number that KVM does not know")
+    row(Own, "pio_user_write", guest::pio_user_write::program, "4-byte write to a port that user space answers").reasons(IO).userspace(),
+    row(Own, "mmio_user_read", guest::mmio_user_read::program, "4-byte MMIO read that user space answers").reasons(MMIO).userspace(),
+    row(Own, "hypercall_invalid", guest::hypercall_invalid_vmcall::program, "hypercall with a number that KVM does not know").reasons(HYPERCALL)
         .by_vendor(guest::hypercall_invalid_vmcall::program, guest::hypercall_invalid_vmmcall::program),
-    row(Own, "hlt_pending", guest::hlt_pending::program, "HLT with an interrupt pending, against NOP in its place").exits(0.0, 1.0).needs(&[X2apic]).halting(),
-    row(Own, "xapic_self_ipi_sti_nop", guest::xapic_self_ipi_sti_nop::program, "IPI to itself by the xAPIC's MMIO page, taken after STI").exits(0.0, 8.0),
+    row(Own, "hlt_pending", guest::hlt_pending::program, "HLT with an interrupt pending, against NOP in its place").reasons(SELF_IPI_STI_HLT).exits(0.0, 1.0).needs(&[X2apic]).halting(),
+    row(Own, "xapic_self_ipi_sti_nop", guest::xapic_self_ipi_sti_nop::program, "IPI to itself by the xAPIC's MMIO page, taken after STI").reasons(Reasons { virtual_apic: &["APIC_WRITE", "EOI_INDUCED"], ..Reasons::new(&["npf", "vintr"], &["EPT_VIOLATION", "APIC_ACCESS", "INTERRUPT_WINDOW"]) }).exits(0.0, 8.0),
     Row { irqfd: true, ..row(Own, "irqfd_loopback", guest::irqfd_loopback::program,
-        "1-byte port write to an ioeventfd that is an irqfd, until its interrupt is handled").exits(1.0, 8.0).needs(&[X2apic])
+        "1-byte port write to an ioeventfd that is an irqfd, until its interrupt is handled").reasons(Reasons::new(&["io", "msr"], &["IO_INSTRUCTION", "MSR_WRITE"])).exits(1.0, 8.0).needs(&[X2apic])
         .eventfds(&[Ioeventfd { at: Address::Pio(port::TESTDEV_WILDCARD), length: 1, datamatch: None }]) },
-    row(Own, "rdtsc", guest::rdtsc::program, "RDTSC").exits(0.0, 1.0),
-    row(Own, "rdtscp", guest::rdtscp::program, "RDTSCP").exits(0.0, 1.0).needs(&[Rdtscp]),
-    row(Own, "xsetbv", guest::xsetbv::program, "XSETBV of XCR0 with x87 and SSE").needs(&[Xsave]),
-    row(Own, "rdpmc", guest::rdpmc::program, "RDPMC of counter 0").exits(0.0, 1.0).needs(&[Pmu]),
+    row(Own, "rdtsc", guest::rdtsc::program, "RDTSC").reasons(Reasons::new(&["rdtsc"], &["RDTSC"])).exits(0.0, 1.0),
+    row(Own, "rdtscp", guest::rdtscp::program, "RDTSCP").reasons(Reasons::new(&["rdtscp"], &["RDTSCP"])).exits(0.0, 1.0).needs(&[Rdtscp]),
+    row(Own, "xsetbv", guest::xsetbv::program, "XSETBV of XCR0 with x87 and SSE").reasons(Reasons::new(&["xsetbv"], &["XSETBV"])).needs(&[Xsave]),
+    row(Own, "rdpmc", guest::rdpmc::program, "RDPMC of counter 0").reasons(Reasons::new(&["rdpmc"], &["RDPMC"])).exits(0.0, 1.0).needs(&[Pmu]),
     // Less than one exit an operation where KVM maps neighbours along (tdp_mmu=0).
     Row { scratch: Scratch::Unmap, max_samples: 500, ..row(Own, "nested_page_fault", guest::nested_page_fault::program,
-        "first touch of a page that KVM has not mapped (the host has)").exits(0.1, 1.0) },
+        "first touch of a page that KVM has not mapped (the host has)").reasons(Reasons::new(&["npf"], &["EPT_VIOLATION"])).exits(0.1, 1.0) },
     Row { scratch: Scratch::Clean, max_samples: 500, ..row(Own, "dirty_log_write", guest::dirty_log_write::program,
-        "first write to a page since the dirty log was fetched").exits(0.0, 1.0) },
+        "first write to a page since the dirty log was fetched").reasons(Reasons::new(&["npf"], &["EPT_VIOLATION", "PML_FULL"])).exits(0.0, 1.0) },
 ];
 
 /// All tables of rows, each with the number of its first place in the guest's memory for programs.
 const TABLES: [(u64, &[Row]); 4] = [(0, ROWS), (64, SCALING), (104, RUNGS), (152, KICKS)];
+
+// Each table ends before the next one begins, and the last one where the results begin.
+const _: () = {
+    let mut table = 0;
+    while table < TABLES.len() {
+        let (first, rows) = TABLES[table];
+        let end = CODE + (first + rows.len() as u64) * CODE_SIZE;
+        let limit = match table + 1 < TABLES.len() {
+            true => CODE + TABLES[table + 1].0 * CODE_SIZE,
+            false => crate::layout::RESULTS,
+        };
+        assert!(
+            end <= limit,
+            "a table of rows has more rows than places for programs"
+        );
+        table += 1;
+    }
+};
 
 /// Rows of all tables: those that `measure` knows, rungs and kicks.
 pub fn all() -> impl Iterator<Item = &'static Row> {
@@ -363,6 +440,14 @@ pub fn find(name: &str) -> Option<&'static Row> {
 /// The rows of the default table: all but those measured only when named.
 pub fn default_rows() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().filter(|row| row.group != Group::Check)
+}
+
+/// Rows of all tables that exit for one of these reasons, in their order; those of the table of exits come
+/// first.
+pub fn making(reasons: &[&Reason]) -> Vec<&'static Row> {
+    all()
+        .filter(|row| reasons.iter().any(|reason| row.reasons.has(reason)))
+        .collect()
 }
 
 /// Names among some rows close to one that is not there, nearest first, at most five.
@@ -469,6 +554,43 @@ mod tests {
         assert_eq!(code("vmcall", false), [0x0f, 0x01, 0xc1]);
         assert_eq!(code("vmcall", true), [0x0f, 0x01, 0xd9]);
         assert_eq!(code("nop_100", false), [0x90; 100]);
+    }
+
+    #[test]
+    fn the_reasons_of_rows_are_reasons() {
+        use crate::reasons::{SVM, VMX};
+        for row in all() {
+            let known = |words: &[&str], tables: &[&[Reason]]| {
+                words.iter().enumerate().all(|(i, word)| {
+                    let mut reasons = tables.iter().flat_map(|table| *table);
+                    reasons.any(|reason| reason.word == *word) && !words[..i].contains(word)
+                })
+            };
+            let reasons = row.reasons;
+            assert!(known(reasons.svm, &[SVM]), "{}", row.name);
+            assert!(known(reasons.vmx, &[VMX]), "{}", row.name);
+            assert!(known(reasons.virtual_apic, &[SVM, VMX]), "{}", row.name);
+            assert_eq!(reasons.svm.is_empty(), row.exits.1 == 0.0, "{}", row.name);
+            assert_eq!(reasons.vmx.is_empty(), row.exits.1 == 0.0, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn rows_are_found_by_the_reasons_they_make() {
+        let found = |word: &str| -> Vec<&str> {
+            let rows = making(&crate::reasons::named(word)).into_iter();
+            rows.map(|row| row.name).collect()
+        };
+        assert!(found("APIC_WRITE").contains(&"xapic_self_ipi_sti_nop"));
+        for fault in ["EPT_VIOLATION", "npf"] {
+            for row in ["nested_page_fault", "mmio_user_read", "pci-mem-no-eventfd"] {
+                assert!(found(fault).contains(&row), "{fault}: {row}");
+            }
+        }
+        assert!(found("EXIT_REASON_HLT").contains(&"hlt_pending"));
+        assert!(!found("EXIT_REASON_HLT").contains(&"cpuid"));
+        assert_eq!(found("CPUID"), ["cpuid_twice", "cpuid"]);
+        assert!(found("TASK_SWITCH").is_empty() && found("cpiud").is_empty());
     }
 
     #[test]

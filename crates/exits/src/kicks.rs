@@ -5,8 +5,9 @@
 
 mod guest;
 
-use crate::catalogue::{Address, Group, Ioeventfd, Need, Row, row};
+use crate::catalogue::{self, Address, Group, IO, Ioeventfd, Need, Row, row};
 use crate::layout::{DATAMATCH, mmio, port};
+use crate::reasons::Reasons;
 
 /// Wait before each operation that has a consumer, in ticks, so that it sleeps.
 pub const SLEEP_TICKS: u64 = 20_000;
@@ -202,6 +203,16 @@ const WILDCARD_MMIO: &[Ioeventfd] = &[eventfd(MMIO, 2, None)];
 const MATCH_MMIO: &[Ioeventfd] = &[eventfd(MMIO_MATCH, 2, Some(DATAMATCH))];
 const ANY_MMIO: &[Ioeventfd] = &[eventfd(MMIO, 0, None)];
 
+/// A port write, and the write that tells the APIC of the end of its interrupt.
+const ANSWERED: Reasons = Reasons::new(&["io", "msr"], &["IO_INSTRUCTION", "MSR_WRITE"]);
+
+const fn of_write(at: Address) -> Reasons {
+    match at {
+        Address::Pio(_) => IO,
+        Address::Mmio(_) => catalogue::MMIO,
+    }
+}
+
 /// A kick to an ioeventfd, as a row about its cost (`waited`: to a waiting consumer) or about its
 /// consumer's waking up.
 const fn to_eventfd(
@@ -259,6 +270,7 @@ const fn to_eventfd(
         ..row(Group::Kick, name, code, operation)
     }
     .eventfds(ioeventfds)
+    .reasons(of_write(at))
 }
 
 /// A kick that the VMM answers.
@@ -302,6 +314,7 @@ const fn to_vmm(name: &'static str, how: &'static str, part: Part, mmio: bool) -
         ..row(Group::Kick, name, code, operation)
     }
     .userspace()
+    .reasons(of_write(at))
 }
 
 /// An interrupt as the answer to a port write.
@@ -332,6 +345,11 @@ const fn completion(
     }
     .userspace()
     .needs(needs)
+    .reasons(match handler {
+        // No APIC, so no write that tells it of the interrupt's end.
+        Handler::Interrupt => IO,
+        _ => ANSWERED,
+    })
     // An irqfd here is an ioeventfd's eventfd; nobody kicks that one.
     .eventfds(WILDCARD_PIO)
 }
@@ -371,6 +389,7 @@ const fn disks(name: &'static str, count: u32, iothreads: IoThreads) -> Row {
             code,
             "64 reads of 4 KiB on each disk, at most 8 under way on each, one kick each",
         )
+        .reasons(ANSWERED)
     }
 }
 
@@ -405,7 +424,7 @@ pub const KICKS: &[Row] = &[
     to_eventfd("wakeup_mmio_any", "MMIO, ioeventfd of length 0", Part::Wakeup, ANY_MMIO),
 
     Row { kick: Some(Kick { part: Part::Completion, how: "none", ..KICK }),
-        ..row(Group::Kick, "complete_none", guest::kick_pio::program, "port write that user space answers: nothing to wait for").userspace() },
+        ..row(Group::Kick, "complete_none", guest::kick_pio::program, "port write that user space answers: nothing to wait for").userspace().reasons(IO) },
     Row { userspace_exits: (0.0, 0.0), irqfd: true,
         kick: Some(Kick { part: Part::Completion, how: "ioeventfd that is an irqfd", at: PIO, value: DATAMATCH as u16, ..KICK }),
         ..completion("complete_loopback", "", "port write to an ioeventfd that is an irqfd, until its interrupt is handled", Handler::Nothing) },
@@ -480,6 +499,7 @@ const fn many(name: &'static str, spread: Spread, count: u32) -> Row {
         }),
         ..row(Group::Kick, name, code, operation)
     }
+    .reasons(of_write(at))
 }
 
 scaling! { 1 2 4 8 16 32 64 128 256 512 1024 2048 4096 }

@@ -4,7 +4,7 @@
 //! A [`Rung`] says what the VMM does on each exit, as plain data; the `vmm` crate does it. What a
 //! layer costs is a rung's value less that of its reference, which differs in that layer only.
 
-use crate::catalogue::{Address, Group, Ioeventfd, Need, Row, row};
+use crate::catalogue::{Address, Group, IO, Ioeventfd, Need, Row, row};
 use crate::guest;
 use crate::kicks::{Consumer, Placement};
 use crate::layout::port;
@@ -281,7 +281,9 @@ const fn user(
             layers,
             reference: Some(reference),
         }),
-        ..row(Group::Rung, name, guest::pio_user_write::program, operation).userspace()
+        ..row(Group::Rung, name, guest::pio_user_write::program, operation)
+            .userspace()
+            .reasons(IO)
     }
 }
 
@@ -296,7 +298,8 @@ const KICKED: Row = row(
     at: Address::Pio(port::TESTDEV_WILDCARD),
     length: 1,
     datamatch: None,
-}]);
+}])
+.reasons(IO);
 
 /// Port writes of several vCPUs at once, each to a device of its own.
 const fn locked(name: &'static str, lock: Lock, vcpus: u8) -> Row {
@@ -320,6 +323,7 @@ const fn locked(name: &'static str, lock: Lock, vcpus: u8) -> Row {
             guest::locked_write::program,
             "port write, while the other vCPUs do the same to other devices",
         )
+        .reasons(IO)
     }
 }
 
@@ -327,7 +331,7 @@ const fn locked(name: &'static str, lock: Lock, vcpus: u8) -> Row {
 #[rustfmt::skip]
 pub const RUNGS: &[Row] = &[
     Row { rung: Some(Rung { layers: BARE, reference: None }),
-        ..row(Group::Rung, "floor", guest::outl_to_kernel::program, "port write that the kernel answers: no exit to user space") },
+        ..row(Group::Rung, "floor", guest::outl_to_kernel::program, "port write that the kernel answers: no exit to user space").reasons(IO) },
     user(BARE_RUNG, "port write that user space answers; KVM_RUN by SYSCALL, nothing else", BARE, "floor"),
     user("syscall", "with a further system call (getppid)", Layers { extra: Extra::Syscall, ..BARE }, BARE_RUNG),
     user("refused_ioctl", "with an ioctl that KVM refuses at once", Layers { extra: Extra::RefusedIoctl, ..BARE }, BARE_RUNG),

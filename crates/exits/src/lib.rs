@@ -17,7 +17,8 @@ pub mod image;
 pub mod kicks;
 pub mod ladder;
 pub mod layout;
+pub mod reasons;
 
-pub use catalogue::{Group, Need, ROWS, Row, Scratch, default_rows, find, nearest};
+pub use catalogue::{Group, Need, ROWS, Row, Scratch, default_rows, find, making, nearest};
 pub use image::Image;
 pub use program::Program;

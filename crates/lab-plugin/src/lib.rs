@@ -12,13 +12,17 @@
 //! Until it is armed, it looks at each block of code once, when QEMU translates it, for a
 //! [marker](stream::Marker). The ARM marker makes QEMU translate all code anew, and from then on
 //! each instruction calls back before it executes; between the START and the STOP marker each
-//! call is written down. Nothing of this is visible inside the machine: virtual time counts
+//! call is written down. Where a guest exits, so is the reason, which the plugin reads where the CPU
+//! has put it: in the VMCB, whose address is in RAX at VMRUN. Nothing of this is visible inside the machine: virtual time counts
 //! instructions, and waiting for the reader of the stream is no instruction.
 //!
 //! It must not symbolise or analyse: guest mode, for instance, is for the reader to find.
 
+pub mod code;
 pub mod stream;
 
+#[cfg(any(feature = "v1", feature = "v3"))]
+mod machine;
 #[cfg(any(feature = "v1", feature = "v3"))]
 mod plugin;
 #[cfg(any(feature = "v1", feature = "v3"))]

@@ -12,14 +12,21 @@ use std::io::Write;
 use std::os::fd::FromRawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::code::{VMRUN, rax_stays_known};
+use crate::machine::Machine;
 use crate::qemu::{self, Block, Id, Info};
-use crate::stream::{Encoder, HEADER, LONGEST, Marker};
+use crate::stream::{Encoder, HEADER, LONGEST, Marker, Unread};
 
 /// Bytes of stream that are kept before they are written.
 const BUFFER: usize = 1 << 16;
 /// Most distinct instructions that are told apart: what a lab executes in a window is some 10,000,
 /// and a table of this many takes 200 MB.
 const MOST_INSTRUCTIONS: usize = 1 << 22;
+
+/// Marks the data of a callback whose instruction is the kernel's.
+const KERNEL: usize = 1 << 32;
+/// Marks the data of a VMRUN's callback at which registers cannot be read.
+const UNREADABLE: usize = 1 << 33;
 
 /// An instruction's address and machine code, and how much of the latter there is.
 type Key = (u64, [u8; 16], u8);
@@ -32,6 +39,10 @@ struct Recorder {
     armed: bool,
     /// Whether a window is open.
     recording: bool,
+    /// What looks into the machine, where that is possible.
+    machine: Result<Machine, Unread>,
+    /// While a guest runs: its VMCB.
+    entered: Option<Result<u64, Unread>>,
     known: HashMap<Key, u32>,
     encoder: Encoder,
     buffer: Vec<u8>,
@@ -53,6 +64,27 @@ impl Recorder {
             self.lost += 1;
         }
         self.buffer.clear();
+    }
+
+    /// An instruction is about to be executed.
+    #[inline]
+    fn executed(&mut self, cpu: c_uint, id: u32) {
+        if !self.recording {
+            return;
+        }
+        self.encoder.instruction(cpu, id, &mut self.buffer);
+        if self.buffer.len() >= BUFFER {
+            self.flush();
+        }
+    }
+
+    /// A guest has exited.
+    fn exited(&mut self, vmcb: Result<u64, Unread>) {
+        let reason = vmcb.and_then(|vmcb| Ok(self.machine?.exit(vmcb)));
+        match reason {
+            Ok(reason) => self.encoder.exit(reason, &mut self.buffer),
+            Err(why) => self.encoder.unread(why, &mut self.buffer),
+        }
     }
 
     /// The id of an instruction; `None` where it cannot have one.
@@ -79,10 +111,11 @@ extern "C" fn qemu_plugin_install(
     argv: *const *const c_char,
 ) -> c_int {
     // SAFETY: QEMU passes a valid structure with a C string in it.
-    let (target, system) = unsafe {
+    let (target, system, cpus) = unsafe {
         (
             CStr::from_ptr((*info).target_name),
             (*info).system_emulation,
+            (*info).cpus,
         )
     };
     if target != c"x86_64" || !system {
@@ -109,6 +142,11 @@ extern "C" fn qemu_plugin_install(
         idle,
         armed: false,
         recording: false,
+        machine: match cpus {
+            1 => Machine::find().ok_or(Unread::Symbols),
+            _ => Err(Unread::Cpus),
+        },
+        entered: None,
         known: HashMap::new(),
         encoder: Encoder::default(),
         buffer: HEADER.to_vec(),
@@ -138,6 +176,7 @@ extern "C" fn translate(_: Id, block: *mut Block) {
     };
     // SAFETY: the block and its instructions are valid until this function returns.
     unsafe {
+        let mut readable = true;
         for index in 0..qemu::qemu_plugin_tb_n_insns(block) {
             let instruction = qemu::qemu_plugin_tb_get_insn(block, index);
             let size = qemu::qemu_plugin_insn_size(instruction);
@@ -153,34 +192,53 @@ extern "C" fn translate(_: Id, block: *mut Block) {
                 None if recorder.armed => {
                     let address = qemu::qemu_plugin_insn_vaddr(instruction);
                     match recorder.identify(address, code, length) {
+                        Some(id) if code[..length] == VMRUN => {
+                            let data = id as usize | if readable { 0 } else { UNREADABLE };
+                            (enter, data)
+                        }
+                        // Guests of the lab live below.
+                        Some(id) if address >> 63 == 1 => (execute, id as usize | KERNEL),
                         Some(id) => (execute, id as usize),
                         None => (lose, 0),
                     }
                 }
                 None => continue,
             };
+            readable = qemu::HEEDS_REGISTERS || rax_stays_known(readable, &code[..length]);
+            let registers = match found.is_none() && code[..length] == VMRUN {
+                true => qemu::READS_REGISTERS,
+                false => qemu::NO_REGISTERS,
+            };
             let data = data as *mut c_void;
-            qemu::qemu_plugin_register_vcpu_insn_exec_cb(
-                instruction,
-                callback,
-                qemu::NO_REGISTERS,
-                data,
-            );
+            qemu::qemu_plugin_register_vcpu_insn_exec_cb(instruction, callback, registers, data);
         }
     }
 }
 
 /// An instruction is about to be executed.
 extern "C" fn execute(cpu: c_uint, data: *mut c_void) {
-    if let Some(recorder) = recorder().as_mut()
-        && recorder.recording
-    {
-        recorder
-            .encoder
-            .instruction(cpu, data as usize as u32, &mut recorder.buffer);
-        if recorder.buffer.len() >= BUFFER {
-            recorder.flush();
+    if let Some(recorder) = recorder().as_mut() {
+        let data = data as usize;
+        if data & KERNEL != 0
+            && let Some(vmcb) = recorder.entered.take()
+            && recorder.recording
+        {
+            recorder.exited(vmcb);
         }
+        recorder.executed(cpu, data as u32);
+    }
+}
+
+/// A VMRUN is about to be executed.
+extern "C" fn enter(cpu: c_uint, data: *mut c_void) {
+    if let Some(recorder) = recorder().as_mut() {
+        let data = data as usize;
+        recorder.executed(cpu, data as u32);
+        recorder.entered = Some(match recorder.machine {
+            Ok(_) if data & UNREADABLE != 0 => Err(Unread::Register),
+            Ok(machine) => machine.vmcb(),
+            Err(why) => Err(why),
+        });
     }
 }
 

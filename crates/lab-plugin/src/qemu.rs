@@ -26,10 +26,18 @@ pub(crate) struct Info {
     pub(crate) version_min: c_int,
     pub(crate) version_cur: c_int,
     pub(crate) system_emulation: bool,
+    /// CPUs; of a machine, which `system_emulation` says it is.
+    pub(crate) cpus: c_int,
 }
 
 /// `QEMU_PLUGIN_CB_NO_REGS`: a callback reads no registers.
 pub(crate) const NO_REGISTERS: c_int = 0;
+/// `QEMU_PLUGIN_CB_R_REGS`: a callback reads registers. From API 2 on QEMU puts them where they can
+/// be read; before that it takes no notice, and what is there is what they were when the block of code
+/// began.
+pub(crate) const READS_REGISTERS: c_int = 1;
+/// Whether that is heeded.
+pub(crate) const HEEDS_REGISTERS: bool = cfg!(not(feature = "v1"));
 
 pub(crate) type TranslateCallback = extern "C" fn(Id, *mut Block);
 pub(crate) type ExecuteCallback = extern "C" fn(c_uint, *mut c_void);

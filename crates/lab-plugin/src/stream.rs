@@ -10,11 +10,13 @@
 //! | 3 | CPU | index. Runs from here on are this CPU's; CPU 0's before the first of these. |
 //! | 4 | START | number of the window, counting from 0 |
 //! | 5 | STOP | instructions in this window, ids defined so far, records lost since the header |
+//! | 6 | EXIT | exit code, EXITINFO1, EXITINFO2. A guest exited for this reason; what follows runs in the host. |
+//! | 7 | UNREAD | why, a [`Unread`]. A guest exited, and the reason cannot be read. |
 //!
 //! A stream is whole if it ends with the STOP of the last window that was asked for.
 
 /// The stream's first bytes: what it is, and its version.
-pub const HEADER: [u8; 8] = *b"xpthins1";
+pub const HEADER: [u8; 8] = *b"xpthins2";
 /// Tag of a DEFINE record.
 pub const DEFINE: u8 = 1;
 /// Tag of a RUN record.
@@ -25,8 +27,52 @@ pub const CPU: u8 = 3;
 pub const START: u8 = 4;
 /// Tag of a STOP record.
 pub const STOP: u8 = 5;
+/// Tag of an EXIT record.
+pub const EXIT: u8 = 6;
+/// Tag of an UNREAD record.
+pub const UNREAD: u8 = 7;
 /// Longest instruction of x86, in bytes.
 pub const LONGEST: usize = 15;
+
+/// Why the reason of an exit cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// QEMU does not export what reads a register or the machine's memory.
+    Symbols,
+    /// More than one CPU: QEMU does not tell which one executes.
+    Cpus,
+    /// RAX is not where it can be read: this API reads registers as they were when a block of code
+    /// began, and between there and VMRUN something may have written RAX.
+    Register,
+    /// What was read from RAX is the address of no VMCB.
+    Address,
+}
+
+impl Unread {
+    /// All of them.
+    pub const ALL: [Unread; 4] = [
+        Unread::Symbols,
+        Unread::Cpus,
+        Unread::Register,
+        Unread::Address,
+    ];
+
+    /// In words, as the end of a sentence.
+    pub const fn why(self) -> &'static str {
+        match self {
+            Unread::Symbols => {
+                "this QEMU exports no cpu_physical_memory_rw or x86_cpu_gdb_read_register"
+            }
+            Unread::Cpus => "QEMU does not tell its plugins which of several CPUs executes",
+            Unread::Register => {
+                "this QEMU shows its plugins registers as they were when a block of code began, and \
+                 this kernel's VMRUN is too far behind that; QEMU 10 has no such limit \
+                 (`exitpath lab qemu`)"
+            }
+            Unread::Address => "RAX at VMRUN was the address of no VMCB",
+        }
+    }
+}
 
 /// An instruction that does nothing and tells the plugin something: `nop dword ptr [rax + rax +
 /// disp32]`, whose displacement no compiler chooses.
@@ -124,6 +170,22 @@ impl Encoder {
         self.run = Some((id, 1));
     }
 
+    /// A guest exited: exit code, EXITINFO1 and EXITINFO2.
+    pub fn exit(&mut self, reason: [u64; 3], out: &mut Vec<u8>) {
+        self.end_run(out);
+        out.push(EXIT);
+        for field in reason {
+            number(field, out);
+        }
+    }
+
+    /// A guest exited for a reason that cannot be read.
+    pub fn unread(&mut self, why: Unread, out: &mut Vec<u8>) {
+        self.end_run(out);
+        out.push(UNREAD);
+        number(why as u64, out);
+    }
+
     /// The window ends; `lost` records could not be written.
     pub fn stop(&mut self, lost: u64, out: &mut Vec<u8>) {
         self.end_run(out);
@@ -172,6 +234,23 @@ mod tests {
             START, 0, RUN, 10, 3, RUN, 9, 2, RUN, 6, 1, CPU, 1, RUN, 0, 1, STOP, 7, 0, 0,
         ];
         assert_eq!(out, runs);
+    }
+
+    #[test]
+    fn an_exit_stands_between_the_runs() {
+        let (mut encoder, mut out) = (Encoder::default(), Vec::new());
+        encoder.start(&mut out);
+        encoder.instruction(0, 5, &mut out);
+        encoder.exit([0x400, 4, 0xd000_0000], &mut out);
+        encoder.instruction(0, 6, &mut out);
+        encoder.unread(Unread::Register, &mut out);
+        encoder.stop(0, &mut out);
+        let records = [
+            &[START, 0, RUN, 10, 1][..],
+            &[EXIT, 0x80, 0x08, 4, 0x80, 0x80, 0x80, 0x80, 0x0d],
+            &[RUN, 0, 1, UNREAD, 2, STOP, 2, 0, 0],
+        ];
+        assert_eq!(out, records.concat());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The stream of instructions that the plugin sends, taken apart; its format is described in
 //! [`exitpath_lab_plugin::stream`].
 
-use exitpath_lab_plugin::stream::{CPU, DEFINE, HEADER, LONGEST, RUN, START, STOP};
+use exitpath_lab_plugin::stream::{
+    CPU, DEFINE, EXIT, HEADER, LONGEST, RUN, START, STOP, UNREAD, Unread,
+};
 
 /// A record of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,17 @@ pub enum Record<'a> {
         /// How many.
         count: u32,
     },
+    /// A guest exited.
+    Exit {
+        /// The exit code.
+        code: u64,
+        /// EXITINFO1.
+        info1: u64,
+        /// EXITINFO2.
+        info2: u64,
+    },
+    /// A guest exited, and why it did cannot be read.
+    Unread(Unread),
     /// A window begins.
     Start,
     /// A window ends, with nothing lost.
@@ -160,6 +173,22 @@ impl State {
                 None => return Ok(None),
                 Some(cpu) if cpu < MOST_CPUS => self.cpu = cpu as u32,
                 Some(cpu) => return Err(format!("a CPU {cpu}")),
+            },
+            EXIT | UNREAD if !self.in_window => return Err("an exit outside a window".to_owned()),
+            EXIT => {
+                let fields = (fields.number()?, fields.number()?, fields.number()?);
+                let (Some(code), Some(info1), Some(info2)) = fields else {
+                    return Ok(None);
+                };
+                each(Record::Exit { code, info1, info2 })?;
+            }
+            UNREAD => match fields.number()? {
+                None => return Ok(None),
+                Some(number) => {
+                    let why = Unread::ALL.into_iter().find(|&why| why as u64 == number);
+                    let why = why.ok_or_else(|| format!("an exit unread for reason {number}"))?;
+                    each(Record::Unread(why))?;
+                }
             },
             START => match fields.number()? {
                 None => return Ok(None),

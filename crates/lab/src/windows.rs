@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use exitpath_recording::{Block, Instruction, Part, Path, Segment, Trace, Window};
+use exitpath_lab_plugin::stream::Unread;
+use exitpath_recording::{Block, Exit, Instruction, Part, Path, Segment, Trace, Window};
 
 use crate::stream::{Decoder, Record};
 
@@ -36,6 +37,8 @@ struct Builder {
     /// The window in progress, once it is known which it is.
     current: Option<Expected>,
     trace: Trace,
+    /// Why the reasons of exits are not known, where that is so.
+    unread: Option<Unread>,
     /// Ids of VMRUN instructions.
     vmruns: Vec<u32>,
     /// Whether each CPU is in a guest; `None` before its first instruction.
@@ -56,6 +59,7 @@ impl Collector {
                 expected,
                 current: None,
                 trace: Trace::default(),
+                unread: None,
                 vmruns: Vec::new(),
                 in_guest: Vec::new(),
                 blocks: Vec::new(),
@@ -74,8 +78,13 @@ impl Collector {
         self.decoder.push(bytes, |record| windows.record(record))
     }
 
+    /// Why the trace has no reasons of exits, in words; `None` if it has them.
+    pub fn unread(&self) -> Option<&'static str> {
+        self.windows.unread.map(Unread::why)
+    }
+
     /// The windows, if those of all these runs are there, in this order and whole. Names and
-    /// locations are not.
+    /// locations are not, and reasons of exits only if every one of them could be read.
     ///
     /// # Errors
     /// What is missing, in words.
@@ -94,7 +103,18 @@ impl Collector {
         if !windows.iter().map(|window| &window.run).eq(runs) {
             return Err("its windows are of other runs than those that were done".to_owned());
         }
-        Ok(self.windows.trace)
+        let mut trace = self.windows.trace;
+        if self.windows.unread.is_some() {
+            forget_exits(&mut trace);
+        }
+        Ok(trace)
+    }
+}
+
+/// A trace knows the reasons of all exits or of none.
+fn forget_exits(trace: &mut Trace) {
+    for window in &mut trace.windows {
+        window.exits = None;
     }
 }
 
@@ -115,8 +135,24 @@ impl Builder {
                 self.current = None;
                 self.in_guest.clear();
                 self.clock = 0;
-                self.trace.windows.push(Window::default());
+                self.trace.windows.push(Window {
+                    exits: Some(Vec::new()),
+                    ..Window::default()
+                });
             }
+            Record::Exit { code, info1, info2 } => {
+                if let Some(window) = self.trace.windows.last_mut()
+                    && let Some(exits) = &mut window.exits
+                {
+                    exits.push(Exit {
+                        segment: window.segments.len() as u32,
+                        code,
+                        info1,
+                        info2,
+                    });
+                }
+            }
+            Record::Unread(why) => self.unread = Some(why),
             Record::Stop => {
                 self.end_segment(Part::Between);
                 let Some(current) = self.current else {
@@ -276,10 +312,14 @@ pub fn merge(traces: Vec<Trace>) -> Trace {
                             path: new_paths[segment.path as usize],
                         })
                         .collect(),
+                    exits: window.exits,
                 }
             }));
     }
     merged.instructions = instructions;
+    if merged.windows.iter().any(|window| window.exits.is_none()) {
+        forget_exits(&mut merged);
+    }
     merged
 }
 

@@ -3,8 +3,8 @@
 //! A recording is what was measured on what, whole enough that every analysis and every report is
 //! made from it alone, on any machine and at any later time. In memory it is a [`Recording`]; see
 //! [`model`] for what each part means. On disk it is a folder, written by [`write()`] and read by
-//! [`read()`], of one JSON file and Parquet tables: four, and five more if it has a [`Trace`]. Any
-//! dataframe tool opens the tables.
+//! [`read()`], of one JSON file and Parquet tables: four, five more if it has a [`Trace`], and one more if that
+//! knows why the guest exited. Any dataframe tool opens the tables.
 //!
 //! This crate computes nothing: what goes in comes out, to the last bit. It knows neither KVM nor
 //! statistics, and holds no `unsafe` code.
@@ -14,7 +14,7 @@
 //! | key | value |
 //! |---|---|
 //! | `format` | always [`FORMAT`], `"exitpath-recording"` |
-//! | `version` | the version of this format, a number: 1 without a trace, 2 with one |
+//! | `version` | the version of this format, a number: 1 without a trace, 2 with one, 3 with one that has reasons of exits |
 //! | `tables` | the tables there are, in the order below, for each: `name` of the file, `rows`, `bytes`, and `sha256` of the file in hexadecimal, as `sha256sum` prints it |
 //! | `manifest_sha256` | SHA-256 of the value of `manifest`, of its bytes exactly as they stand in the file, from `{` to `}` |
 //! | `manifest` | a [`Manifest`], field by field: command, time, environment, plan, rows, warnings |
@@ -23,8 +23,9 @@
 //! which newer one is needed. Any change to what the tables hold is a new version. Manifests are
 //! not meant to be edited: that breaks the checksum, and some tools round integers above 2^53.
 //!
-//! Version 2 added the tables of a trace and changed nothing else. So a recording without a trace
-//! is still written as version 1, which an exitpath from before can read, and every version up to
+//! Version 2 added the tables of a trace and changed nothing else, version 3 added `exits.parquet`
+//! and changed nothing else. So a recording without a trace is still written as version 1, which an
+//! exitpath from before can read, one without reasons as version 2, and every version up to
 //! [`VERSION`] is read.
 //!
 //! # Tables
@@ -87,7 +88,7 @@
 //!
 //! # Tables of a trace
 //!
-//! All five are there if the recording has a [`Trace`], and none if it has not. One sequence of
+//! All but `exits.parquet` are there if the recording has a [`Trace`], and none if it has not. One sequence of
 //! instructions is stored once, as a path, however often it was taken.
 //!
 //! `instructions.parquet`, one row per [`Instruction`]:
@@ -139,13 +140,25 @@
 //! | `file` | STRING | the source file; empty where not known |
 //! | `line` | UINT_32 | the line in it, from 1; 0 where not known |
 //!
+//! `exits.parquet`, one row per [`Exit`] of the guest while a window was open. The table is there
+//! if the reasons of all exits are known, and older recordings have none:
+//!
+//! | column | type | unit and meaning |
+//! |---|---|---|
+//! | `run` | UINT_32 | the run's `id`; runs are in the order of their windows |
+//! | `index` | UINT_32 | position among the window's exits in the order made, from 0, none missing |
+//! | `segment` | UINT_32 | `index` of the window's segment in which the guest exited |
+//! | `code` | UINT_64 | the exit code, as the CPU wrote it: EXITCODE of SVM's VMCB |
+//! | `info1` | UINT_64 | EXITINFO1; what it means depends on the code |
+//! | `info2` | UINT_64 | EXITINFO2; what it means depends on the code |
+//!
 //! # Size
 //!
 //! The tables are not compressed, use dictionaries and delta encoding, and have row groups of up
 //! to 2^20 rows. A sample and a block take about two bytes each. So that no file can take all
 //! memory there are limits, for writing as for reading: 2^20 runs, 2^24 counters, 2^27 samples and
 //! 2^24 batches; 2^21 notes; 2^24 instructions, 2^22 paths and 2^27 blocks of them all, 2^26
-//! segments, 2^22 symbols and 2^23 locations; and 1 GiB of text or machine code in a table.
+//! segments and as many exits, 2^22 symbols and 2^23 locations; and 1 GiB of text or machine code in a table.
 //!
 //! # Whole or not at all
 //!
@@ -170,4 +183,6 @@ pub use error::Error;
 pub use manifest_file::{FORMAT, VERSION};
 pub use model::*;
 pub use store::{check_writable, read, write};
-pub use trace::{Block, Instruction, Location, Part, Path, Segment, Space, Symbol, Trace, Window};
+pub use trace::{
+    Block, Exit, Instruction, Location, Part, Path, Segment, Space, Symbol, Trace, Window,
+};

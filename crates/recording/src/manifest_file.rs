@@ -8,14 +8,17 @@ use sha2::{Digest, Sha256};
 use crate::model::Manifest;
 use crate::table::Table;
 use crate::tables::TABLES;
-use crate::trace_tables::TRACE_TABLES;
+use crate::trace_tables::{EXITS, TRACE_TABLES};
 
 /// The value of `format` in every `manifest.json`.
 pub const FORMAT: &str = "exitpath-recording";
 
 /// The newest version of the format. [`crate::read()`] reads it and all before it;
 /// [`crate::write()`] writes the oldest that can hold the recording.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
+
+/// The version whose traces have no reasons of exits.
+const WITHOUT_EXITS: u64 = 2;
 
 /// The version that holds no trace. An exitpath that knows only this one reads what needs no more.
 const WITHOUT_TRACE: u64 = 1;
@@ -27,6 +30,8 @@ pub(crate) struct ManifestFile {
     pub(crate) tables: [TableEntry; TABLES.len()],
     /// One for each of [`TRACE_TABLES`], in that order, if there is a trace.
     pub(crate) trace: Option<[TableEntry; TRACE_TABLES.len()]>,
+    /// That of [`EXITS`], if the trace has reasons of exits.
+    pub(crate) exits: Option<TableEntry>,
 }
 
 /// What `manifest.json` says of a table.
@@ -65,12 +70,9 @@ struct Layout {
 }
 
 impl ManifestFile {
-    /// `tables` holds what [`Self::tables`] does, followed by [`Self::trace`] if `traced`.
-    pub(crate) fn encode(
-        manifest: &Manifest,
-        tables: Vec<TableEntry>,
-        traced: bool,
-    ) -> Result<Vec<u8>, String> {
+    /// `tables` holds what [`Self::tables`] does, followed by [`Self::trace`] and [`Self::exits`]
+    /// where there are such.
+    pub(crate) fn encode(manifest: &Manifest, tables: Vec<TableEntry>) -> Result<Vec<u8>, String> {
         let text = serde_json::to_string_pretty(manifest).map_err(|error| error.to_string())?;
         // JSON has no infinities and a limit on nesting: what cannot be read is not written.
         match serde_json::from_str::<Manifest>(&text) {
@@ -82,7 +84,11 @@ impl ManifestFile {
         let text = text.replace('\n', "\n  ");
         let layout = Layout {
             format: FORMAT.into(),
-            version: if traced { VERSION } else { WITHOUT_TRACE },
+            version: match tables.len().saturating_sub(TABLES.len()) {
+                0 => WITHOUT_TRACE,
+                more if more <= TRACE_TABLES.len() => WITHOUT_EXITS,
+                _ => VERSION,
+            },
             tables,
             manifest_sha256: sha256(text.as_bytes()),
             manifest: RawValue::from_string(text).map_err(|error| error.to_string())?,
@@ -102,7 +108,7 @@ impl ManifestFile {
             return Err(Fault::NotOurs(why));
         }
         match head.version.as_ref().and_then(serde_json::Value::as_u64) {
-            Some(WITHOUT_TRACE | VERSION) => {}
+            Some(WITHOUT_TRACE | WITHOUT_EXITS | VERSION) => {}
             Some(newer) if newer > VERSION => return Err(Fault::Newer(newer)),
             _ => {
                 return Err(Fault::Altered(
@@ -120,8 +126,10 @@ impl ManifestFile {
         let manifest = serde_json::from_str(layout.manifest.get())
             .map_err(|error| Fault::Inconsistent(error.to_string()))?;
         let behind = layout.tables.len().min(TABLES.len());
-        let trace = layout.tables.split_off(behind);
+        let mut trace = layout.tables.split_off(behind);
         let tables = known_tables(&TABLES, layout.tables)?;
+        let behind = trace.len().min(TRACE_TABLES.len());
+        let exits = trace.split_off(behind);
         let trace = match layout.version {
             WITHOUT_TRACE if trace.is_empty() => None,
             WITHOUT_TRACE => {
@@ -130,10 +138,22 @@ impl ManifestFile {
             }
             _ => Some(known_tables(&TRACE_TABLES, trace)?),
         };
+        let exits = match layout.version {
+            VERSION => {
+                let [exits] = known_tables(&[&EXITS], exits)?;
+                Some(exits)
+            }
+            _ if exits.is_empty() => None,
+            older => {
+                let why = format!("it has more tables than version {older} has");
+                return Err(Fault::Inconsistent(why));
+            }
+        };
         Ok(Self {
             manifest,
             tables,
             trace,
+            exits,
         })
     }
 }

@@ -12,8 +12,8 @@ use crate::manifest_file::{Fault, ManifestFile, TableEntry, VERSION, sha256};
 use crate::model::Recording;
 use crate::table::Encoded;
 use crate::tables::{self, TABLES, check_runs};
-use crate::trace_check::check_trace;
-use crate::trace_tables::{self, TRACE_TABLES};
+use crate::trace_check::{check_exits, check_trace};
+use crate::trace_tables::{self, EXITS, TRACE_TABLES};
 
 /// The file that makes a folder a recording. It is written last.
 const MANIFEST: &str = "manifest.json";
@@ -55,17 +55,17 @@ pub fn write(dir: &Path, recording: &Recording) -> Result<(), Error> {
     let unstorable = |why| Error::Unstorable { why };
     check_runs(&recording.manifest, &recording.runs).map_err(unstorable)?;
     let runs = tables::encode(&recording.runs).map_err(unstorable)?;
-    let trace = match &recording.trace {
-        None => None,
-        Some(trace) => {
-            check_trace(&recording.runs, trace).map_err(|(_, why)| unstorable(why))?;
-            Some(trace_tables::encode(trace).map_err(unstorable)?)
-        }
-    };
+    let (mut trace, mut exits) = (None, None);
+    if let Some(traced) = &recording.trace {
+        check_trace(&recording.runs, traced).map_err(|(_, why)| unstorable(why))?;
+        trace = Some(trace_tables::encode(traced).map_err(unstorable)?);
+        exits = trace_tables::encode_exits(traced).map_err(unstorable)?;
+    }
     let mut files: Vec<(&str, &[u8])> = Vec::new();
     let mut entries = Vec::new();
-    let tables = TABLES.iter().chain(&TRACE_TABLES);
-    for (table, Encoded { rows, bytes }) in tables.zip(runs.iter().chain(trace.iter().flatten())) {
+    let tables = TABLES.into_iter().chain(TRACE_TABLES).chain([&EXITS]);
+    let encoded = runs.iter().chain(trace.iter().flatten()).chain(&exits);
+    for (table, Encoded { rows, bytes }) in tables.zip(encoded) {
         files.push((table.name, bytes));
         entries.push(TableEntry {
             name: table.name.into(),
@@ -74,8 +74,7 @@ pub fn write(dir: &Path, recording: &Recording) -> Result<(), Error> {
             sha256: sha256(bytes),
         });
     }
-    let manifest =
-        ManifestFile::encode(&recording.manifest, entries, trace.is_some()).map_err(unstorable)?;
+    let manifest = ManifestFile::encode(&recording.manifest, entries).map_err(unstorable)?;
     files.push((MANIFEST, &manifest));
 
     let target = Target::find(dir)?;
@@ -265,6 +264,7 @@ pub fn read(dir: &Path) -> Result<Recording, Error> {
         manifest,
         tables,
         trace,
+        exits,
     } = ManifestFile::decode(&bytes).map_err(|fault| match fault {
         Fault::NotOurs(why) => not_ours(why),
         Fault::Newer(found) => Error::Newer {
@@ -287,6 +287,7 @@ pub fn read(dir: &Path) -> Result<Recording, Error> {
     let trace = trace
         .map(|entries| read_tables(dir, &entries))
         .transpose()?;
+    let exits = exits.map(|entry| read_table(dir, &entry)).transpose()?;
     let inconsistent = |(table, why)| Error::Inconsistent {
         path: dir.join(table),
         why,
@@ -294,8 +295,15 @@ pub fn read(dir: &Path) -> Result<Recording, Error> {
     let runs = tables::decode(&manifest, tables).map_err(inconsistent)?;
     let trace = trace
         .map(|files| {
-            let trace = trace_tables::decode(files)?;
+            let mut trace = trace_tables::decode(files)?;
             check_trace(&runs, &trace)?;
+            if let Some(file) = exits {
+                // Of windows that are as they should be.
+                let of_exits = |why| (EXITS.name, why);
+                trace_tables::decode_exits(file, &mut trace.windows)
+                    .and_then(|()| check_exits(&trace))
+                    .map_err(of_exits)?;
+            }
             Ok(trace)
         })
         .transpose()

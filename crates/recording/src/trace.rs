@@ -23,6 +23,13 @@ pub struct Trace {
     pub locations: Vec<Location>,
 }
 
+impl Trace {
+    /// Whether the reasons of its exits are known: of all windows, as one without is as good as none.
+    pub fn knows_exits(&self) -> bool {
+        !self.windows.is_empty() && self.windows.iter().all(|window| window.exits.is_some())
+    }
+}
+
 /// An instruction at its place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instruction {
@@ -57,6 +64,22 @@ pub struct Window {
     pub run: u32,
     /// In the order executed: between, empty, between, op, between, empty, … , op, between.
     pub segments: Vec<Segment>,
+    /// The guest's exits in the order made; `None` where their reasons are not known, which is so
+    /// for all windows of a trace or for none.
+    pub exits: Option<Vec<Exit>>,
+}
+
+/// A guest's exit, as the CPU tells its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Exit {
+    /// Position of the segment in which the guest exited.
+    pub segment: u32,
+    /// The exit code: EXITCODE of SVM's VMCB.
+    pub code: u64,
+    /// What the CPU says beside it: EXITINFO1.
+    pub info1: u64,
+    /// And EXITINFO2.
+    pub info2: u64,
 }
 
 /// What ran from one of the guest's clock reads to its next one: behind the first RDTSC, up to
@@ -132,3 +155,6 @@ pub const OPERATION: &str = "operation";
 pub const HANDLER: &str = "interrupt handler";
 /// Name of the module of all of the guest's symbols.
 pub const GUEST: &str = "guest";
+/// Name of the fact that says, in words, why the reasons of exits are not known; a recording that
+/// knows them has none, nor has one from before they were recorded.
+pub const EXITS_UNREAD: &str = "lab.exit_reasons_unknown";

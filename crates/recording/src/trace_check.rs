@@ -6,7 +6,7 @@ use crate::model::Run;
 use crate::table::{Problem, Table};
 use crate::trace::{Block, Instruction, Location, Path, Symbol, Trace, Window};
 use crate::trace_tables::{
-    INSTRUCTIONS, LOCATIONS, PATHS, PATHS_MAX, SYMBOLS, WINDOWS, space_name, too_many,
+    EXITS, INSTRUCTIONS, LOCATIONS, PATHS, PATHS_MAX, SYMBOLS, WINDOWS, space_name, too_many,
 };
 
 /// What has to hold in a trace of these runs, before writing and after reading: what is referred
@@ -20,6 +20,7 @@ pub(crate) fn check_trace(runs: &[Run], trace: &Trace) -> Result<(), (&'static s
     check_instructions(&trace.instructions).map_err(of(&INSTRUCTIONS))?;
     check_paths(&trace.paths, trace.instructions.len()).map_err(of(&PATHS))?;
     check_windows(&trace.windows, runs, trace.paths.len()).map_err(of(&WINDOWS))?;
+    check_exits(trace).map_err(of(&EXITS))?;
     check_symbols(&trace.symbols).map_err(of(&SYMBOLS))?;
     check_locations(&trace.locations, trace.instructions.len()).map_err(of(&LOCATIONS))
 }
@@ -60,7 +61,7 @@ fn check_paths(paths: &[Path], instructions: usize) -> Result<(), Problem> {
 
 fn check_windows(windows: &[Window], runs: &[Run], paths: usize) -> Result<(), Problem> {
     let mut untraced: HashSet<u32> = runs.iter().map(|run| run.id).collect();
-    for Window { run, segments } in windows {
+    for Window { run, segments, .. } in windows {
         if !untraced.remove(run) {
             return Err(if runs.iter().any(|known| known.id == *run) {
                 format!("run {run} has two windows")
@@ -78,6 +79,33 @@ fn check_windows(windows: &[Window], runs: &[Run], paths: usize) -> Result<(), P
                     segment.path
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+/// What has to hold in the exits of a trace.
+pub(crate) fn check_exits(trace: &Trace) -> Result<(), Problem> {
+    for window in &trace.windows {
+        let run = window.run;
+        let Some(exits) = &window.exits else {
+            if trace.windows.iter().any(|window| window.exits.is_some()) {
+                return Err(format!(
+                    "the exits of run {run} are not known, and those of another run are"
+                ));
+            }
+            continue;
+        };
+        let segments = window.segments.len();
+        let mut least = 0;
+        for (index, exit) in exits.iter().enumerate() {
+            if exit.segment < least || exit.segment as usize >= segments {
+                return Err(format!(
+                    "exit {index} of run {run} is in segment {} of {segments}, behind one in {least}",
+                    exit.segment
+                ));
+            }
+            least = exit.segment;
         }
     }
     Ok(())

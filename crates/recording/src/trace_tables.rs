@@ -3,7 +3,7 @@
 use crate::table::{Encoded, Problem, Table, encode_table, read_table};
 use crate::tables::numbered;
 use crate::trace::{
-    Block, Instruction, Location, Part, Path, Segment, Space, Symbol, Trace, Window,
+    Block, Exit, Instruction, Location, Part, Path, Segment, Space, Symbol, Trace, Window,
 };
 
 /// One row per instruction.
@@ -79,7 +79,23 @@ pub(crate) const LOCATIONS: Table = Table {
     rows_max: 1 << 23,
 };
 
-/// The tables of a trace, in the order in which they are written and read.
+/// One row per exit whose reason is known.
+pub(crate) const EXITS: Table = Table {
+    name: "exits.parquet",
+    schema: "message exits {
+        REQUIRED INT32 run (INTEGER(32,false));
+        REQUIRED INT32 index (INTEGER(32,false));
+        REQUIRED INT32 segment (INTEGER(32,false));
+        REQUIRED INT64 code (INTEGER(64,false));
+        REQUIRED INT64 info1 (INTEGER(64,false));
+        REQUIRED INT64 info2 (INTEGER(64,false));
+    }",
+    counting: &["index", "segment"],
+    rows_max: 1 << 26,
+};
+
+/// The tables of a trace, in the order in which they are written and read; behind them stands
+/// [`EXITS`], if reasons are known.
 pub(crate) const TRACE_TABLES: [&Table; 5] =
     [&INSTRUCTIONS, &PATHS, &WINDOWS, &SYMBOLS, &LOCATIONS];
 
@@ -128,6 +144,54 @@ pub(crate) fn encode(trace: &Trace) -> Result<[Encoded; TRACE_TABLES.len()], Pro
             group.u32s(rows.iter().map(|location| location.line))
         })?,
     ])
+}
+
+/// The reasons of exits as [`EXITS`], if they are known. A window without any has no rows.
+pub(crate) fn encode_exits(trace: &Trace) -> Result<Option<Encoded>, Problem> {
+    if !trace.knows_exits() {
+        return Ok(None);
+    }
+    let exits = trace.windows.iter().flat_map(|window| {
+        let exits = window.exits.as_deref().unwrap_or_default();
+        numbered(window.run, exits)
+    });
+    let table = encode_table(&EXITS, exits, |rows, group| {
+        group.u32s(rows.iter().map(|row| row.0))?;
+        group.u32s(rows.iter().map(|row| row.1))?;
+        group.u32s(rows.iter().map(|row| row.2.segment))?;
+        group.u64s(rows.iter().map(|row| row.2.code))?;
+        group.u64s(rows.iter().map(|row| row.2.info1))?;
+        group.u64s(rows.iter().map(|row| row.2.info2))
+    })?;
+    Ok(Some(table))
+}
+
+/// Undoes [`encode_exits`], for the windows there are.
+pub(crate) fn decode_exits(file: Encoded, windows: &mut [Window]) -> Result<(), Problem> {
+    let mut lists = Lists::new("run", WINDOWS_MAX);
+    read_table(&EXITS, file, |group| {
+        let infos = group.u64s("info1")?.into_iter().zip(group.u64s("info2")?);
+        let codes = group.u64s("code")?.into_iter().zip(infos);
+        let exits = group.u32s("segment")?.into_iter().zip(codes);
+        let exits = exits.map(|(segment, (code, (info1, info2)))| Exit {
+            segment,
+            code,
+            info1,
+            info2,
+        });
+        lists.add(group.u32s("run")?, group.u32s("index")?, exits)
+    })?;
+    let mut lists = lists.finish().into_iter().peekable();
+    for window in windows {
+        let of_it = lists.next_if(|(run, _)| *run == window.run);
+        window.exits = Some(of_it.map_or_else(Vec::new, |(_, exits)| exits));
+    }
+    match lists.next() {
+        Some((run, _)) => Err(format!(
+            "the exits of run {run} are of no window, or not in the windows' order"
+        )),
+        None => Ok(()),
+    }
 }
 
 fn part_name(part: Part) -> &'static str {
@@ -228,7 +292,11 @@ fn decode_windows(file: Encoded) -> Result<Vec<Window>, Problem> {
     })?;
     let windows = windows.finish().into_iter();
     Ok(windows
-        .map(|(run, segments)| Window { run, segments })
+        .map(|(run, segments)| Window {
+            run,
+            segments,
+            exits: None,
+        })
         .collect())
 }
 

@@ -235,30 +235,30 @@ fn what_is_no_recording_is_told_apart() {
 #[test]
 fn newer_recordings_are_told_apart_whatever_they_hold() {
     let (_folder, dir) = written();
-    edit_manifest(&dir, "\"version\": 2", "\"version\": 7");
+    edit_manifest(&dir, "\"version\": 3", "\"version\": 7");
     let newer = error(&dir);
     assert!(
         matches!(
             newer,
             Error::Newer {
                 found: 7,
-                supported: 2,
+                supported: 3,
                 ..
             }
         ),
         "{newer}"
     );
     assert!(newer.to_string().contains("version 7"), "{newer}");
-    assert!(newer.to_string().contains("up to 2"), "{newer}");
+    assert!(newer.to_string().contains("up to 3"), "{newer}");
 
-    let text = r#"{"format": "exitpath-recording", "version": 3, "tables": "elsewhere"}"#;
+    let text = r#"{"format": "exitpath-recording", "version": 4, "tables": "elsewhere"}"#;
     fs::write(dir.join("manifest.json"), text).unwrap();
-    assert!(matches!(error(&dir), Error::Newer { found: 3, .. }));
+    assert!(matches!(error(&dir), Error::Newer { found: 4, .. }));
 }
 
 #[test]
 fn damage_names_the_file() {
-    for name in &TRACED_FILES[..9] {
+    for name in &TRACED_FILES[..10] {
         let (_folder, dir) = written();
         fs::remove_file(dir.join(name)).unwrap();
         let missing = error(&dir);
@@ -350,7 +350,7 @@ fn with_table_of(name: &str, change: fn(&mut Trace)) -> (TempDir, PathBuf) {
 fn traces_whose_tables_do_not_belong_together_are_inconsistent() {
     type Case = (&'static str, fn(&mut Trace), &'static str, &'static str);
     // Which table is another one's, how that differs, which table is then wrong, and why.
-    let cases: [Case; 4] = [
+    let cases: [Case; 5] = [
         (
             "instructions.parquet",
             |it| {
@@ -368,6 +368,7 @@ fn traces_whose_tables_do_not_belong_together_are_inconsistent() {
                 it.paths.truncate(2);
                 it.windows.truncate(1);
                 it.windows[0].segments.truncate(2);
+                it.windows[0].exits.as_mut().unwrap().truncate(1);
                 it.windows[0].segments[0].path = 0;
             },
             "windows.parquet",
@@ -381,6 +382,20 @@ fn traces_whose_tables_do_not_belong_together_are_inconsistent() {
             },
             "windows.parquet",
             "segment 0 of run 0 takes path 3 of 3",
+        ),
+        (
+            "exits.parquet",
+            |it| {
+                let window = &mut it.windows[0];
+                window.segments.push(window.segments[0]);
+                let exits = window.exits.as_mut().unwrap();
+                exits.push(exitpath_recording::Exit {
+                    segment: 5,
+                    ..exits[0]
+                });
+            },
+            "exits.parquet",
+            "exit 3 of run 2 is in segment 5 of 5",
         ),
         (
             "locations.parquet",
@@ -441,11 +456,14 @@ fn traces_that_say_what_cannot_be_are_inconsistent() {
 
 #[test]
 fn tables_are_those_of_the_version() {
-    let (_folder, dir) = written();
-    edit_manifest(&dir, "\"version\": 2", "\"version\": 1");
-    let more = error(&dir);
-    assert!(matches!(more, Error::Inconsistent { .. }), "{more}");
-    assert!(more.to_string().contains("more tables"), "{more}");
+    for older in [1, 2] {
+        let (_folder, dir) = written();
+        let version = format!("\"version\": {older}");
+        edit_manifest(&dir, "\"version\": 3", &version);
+        let more = error(&dir);
+        assert!(matches!(more, Error::Inconsistent { .. }), "{more}");
+        assert!(more.to_string().contains("more tables"), "{more}");
+    }
 
     let folder = tempdir().unwrap();
     let dir = folder.path().join("recording");
@@ -464,7 +482,7 @@ fn tables_are_those_of_the_version() {
 
     for version in ["0", "-1", "1.5", "null", "\"2\""] {
         let (_folder, dir) = written();
-        edit_manifest(&dir, "\"version\": 2", &format!("\"version\": {version}"));
+        edit_manifest(&dir, "\"version\": 3", &format!("\"version\": {version}"));
         let never = error(&dir);
         assert!(matches!(never, Error::Altered { .. }), "{never}");
     }

@@ -126,15 +126,19 @@ fn version(dir: &Path) -> u64 {
 }
 
 #[test]
-fn only_a_trace_needs_version_2() {
+fn only_a_trace_needs_version_2_and_only_reasons_of_exits_version_3() {
     let folder = tempdir().unwrap();
     let empty = Recording {
         trace: Some(Trace::default()),
         ..small()
     };
+    let mut old = traced();
+    let windows = old.trace.iter_mut().flat_map(|trace| &mut trace.windows);
+    windows.for_each(|window| window.exits = None);
     for (name, recording, expected) in [
         ("without", small(), 1),
-        ("with", traced(), 2),
+        ("with", traced(), 3),
+        ("without-reasons", old, 2),
         ("empty", empty, 2),
     ] {
         let dir = folder.path().join(name);

@@ -17,6 +17,7 @@ pub mod json;
 mod layout;
 pub mod markdown;
 pub mod perfetto;
+mod reasons;
 pub mod text;
 
 pub use error::Error;

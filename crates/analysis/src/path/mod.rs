@@ -65,6 +65,18 @@ pub enum PathError {
         /// Samples of the run.
         samples: usize,
     },
+    /// Exits and their reasons do not pair.
+    #[error(
+        "run {run} has {exits} exits in a round and reasons for {reasons}; the trace is not whole, record it again"
+    )]
+    Exits {
+        /// The run's id.
+        run: u32,
+        /// VMRUNs in the round.
+        exits: u64,
+        /// Reasons in it.
+        reasons: usize,
+    },
     /// A path has an instruction that the trace has not.
     #[error("path {path} of the trace has instructions that are not in it; record it again")]
     Instruction {

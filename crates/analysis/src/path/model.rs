@@ -4,7 +4,7 @@
 //! second one, `lean`: what is left without skip-emulation, the work that KVM does only because the
 //! lab's CPU lacks NRIPS.
 
-use exitpath_recording::Space;
+use exitpath_recording::{Exit, Space};
 
 /// A count, and the same without skip-emulation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,6 +46,9 @@ pub struct RowPath {
     pub rounds_with_empty_residual: usize,
     /// VMRUNs in the round.
     pub exits: u64,
+    /// Why the guest exited, in the order of the round: as many as [`Self::exits`]. `None` where
+    /// the recording does not know.
+    pub exit_reasons: Option<Vec<Exit>>,
     /// Where the instructions are by purpose, in the order of the table of phases; those without
     /// any are left out.
     pub phases: Vec<Phase>,
@@ -53,8 +56,8 @@ pub struct RowPath {
     pub functions: Vec<Function>,
     /// By class of instruction, in the order of [`super::classes`].
     pub classes: Vec<ClassCount>,
-    /// Groups of rounds that took the same functions in the same order and had the same interrupts
-    /// wherever they came, most frequent first.
+    /// Groups of rounds that took the same functions in the same order, exited for the same reasons,
+    /// and had the same interrupts wherever they came, most frequent first.
     pub variants: Vec<Variant>,
     /// What exists only on an emulated CPU.
     pub artefacts: Vec<Artefact>,
@@ -108,8 +111,8 @@ pub struct ClassCount {
     pub functions: Vec<(String, u64)>,
 }
 
-/// Rounds that took the same functions in the same order and had the same interrupts, wherever
-/// they came and whatever they found to do.
+/// Rounds that took the same functions in the same order, exited for the same reasons as far as
+/// those are known, and had the same interrupts, wherever they came and whatever they found to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
     /// How many.
@@ -120,6 +123,8 @@ pub struct Variant {
     pub range: (u64, u64),
     /// What it has and the most frequent variant has not, in words; empty for the most frequent.
     pub differs_by: String,
+    /// As [`RowPath::exit_reasons`], of its most frequent path.
+    pub exit_reasons: Option<Vec<Exit>>,
 }
 
 /// Work that exists only because the CPU is an emulated one.

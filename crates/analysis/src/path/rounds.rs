@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use exitpath_recording::{Part, Run, Sample, Window};
+use exitpath_recording::{Exit, Part, Run, Sample, Window};
 
 use super::PathError;
 use super::code::Code;
@@ -28,6 +28,8 @@ pub(super) struct Round {
     pub(super) empty: Option<Walked>,
     /// What the guest's clock said.
     pub(super) sample: Sample,
+    /// First of its exits among [`Rounds::exits`], and the one behind its last.
+    exits: (usize, usize),
 }
 
 /// What a path was, entered from a state.
@@ -41,12 +43,21 @@ pub(super) struct Walked {
 }
 
 /// All rounds of a window.
-pub(super) struct Rounds {
+pub(super) struct Rounds<'w> {
     pub(super) rounds: Vec<Round>,
     states: Vec<Rc<State>>,
+    /// The window's exits, where their reasons are known.
+    exits: Option<&'w [Exit]>,
 }
 
-impl Rounds {
+impl Rounds<'_> {
+    /// Why the guest exited in a round, where that is known.
+    pub(super) fn exits(&self, round: &Round) -> Option<&[Exit]> {
+        let (first, end) = round.exits;
+        self.exits
+            .map(|exits| exits.get(first..end).unwrap_or_default())
+    }
+
     /// The state a round was entered in.
     pub(super) fn entry(&self, round: &Round) -> State {
         let state = self.states.get(round.entry as usize);
@@ -90,9 +101,13 @@ impl Walked {
     }
 }
 
-impl Rounds {
+impl<'w> Rounds<'w> {
     /// Walks a window.
-    pub(super) fn new(code: &Code<'_>, window: &Window, run: &Run) -> Result<Rounds, PathError> {
+    pub(super) fn new(
+        code: &Code<'_>,
+        window: &'w Window,
+        run: &Run,
+    ) -> Result<Rounds<'w>, PathError> {
         let ops = window.segments.iter().filter(|s| s.part == Part::Op);
         let brackets = ops.count();
         if brackets != run.samples.len() {
@@ -107,10 +122,30 @@ impl Rounds {
         let mut state = 0;
         let mut empty = None;
         let mut samples = run.samples.iter();
-        for segment in &window.segments {
+        let reasons = window.exits.as_deref();
+        let mut behind = 0;
+        for (position, segment) in (0..).zip(&window.segments) {
             let entry = state;
-            let walked = memory.walk(code, segment.path, entry);
+            let mut walked = memory.walk(code, segment.path, entry);
             state = walked.end;
+            let rest = reasons
+                .unwrap_or_default()
+                .get(behind..)
+                .unwrap_or_default();
+            let of_it = rest.partition_point(|exit| exit.segment <= position);
+            let exits = (behind, behind + of_it);
+            behind += of_it;
+            // The same instructions for another reason are another path.
+            for exit in &rest[..of_it] {
+                walked.sequence = mix(walked.sequence ^ exit.code);
+            }
+            if segment.part == Part::Op && reasons.is_some() && walked.tally.exits != of_it as u64 {
+                return Err(PathError::Exits {
+                    run: run.id,
+                    exits: walked.tally.exits,
+                    reasons: of_it,
+                });
+            }
             match segment.part {
                 Part::Between => {}
                 Part::Empty => empty = Some(walked),
@@ -120,12 +155,14 @@ impl Rounds {
                     op: walked,
                     empty: empty.take(),
                     sample,
+                    exits,
                 })),
             }
         }
         Ok(Rounds {
             rounds,
             states: memory.states,
+            exits: reasons,
         })
     }
 }

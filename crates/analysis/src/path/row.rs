@@ -44,13 +44,20 @@ pub(super) fn row(
         row.intercepted = usual.op.tally.intercepted;
         row.residual = usual.residual();
         row.exits = usual.op.tally.exits;
+        row.exit_reasons = rounds.exits(&usual).map(<[_]>::to_vec);
         grow(code, table, &rounds, &usual, &mut row);
     }
     Ok(row)
 }
 
 /// Walks the round once more and tells all there is.
-fn grow(code: &Code<'_>, table: &PhaseTable, rounds: &Rounds, usual: &Round, row: &mut RowPath) {
+fn grow(
+    code: &Code<'_>,
+    table: &PhaseTable,
+    rounds: &Rounds<'_>,
+    usual: &Round,
+    row: &mut RowPath,
+) {
     let mut walker = Walker::new(code, rounds.entry(usual), Tree::new(code, table));
     walker.announce();
     if let Some(path) = code.path(usual.path) {

@@ -21,7 +21,7 @@ struct Group {
 }
 
 /// All variants, most frequent first, and the round that stands for the most frequent one.
-pub(super) fn variants(code: &Code<'_>, rounds: &Rounds) -> (Vec<Variant>, Option<Round>) {
+pub(super) fn variants(code: &Code<'_>, rounds: &Rounds<'_>) -> (Vec<Variant>, Option<Round>) {
     let mut groups = groups(&rounds.rounds);
     // A stable sort: of equally frequent ones the first seen stays first.
     groups.sort_by_key(|group| std::cmp::Reverse(group.rounds.len()));
@@ -37,7 +37,18 @@ pub(super) fn variants(code: &Code<'_>, rounds: &Rounds) -> (Vec<Variant>, Optio
         let differs_by = match &usual_calls {
             Some(usual_calls) if position > 0 => {
                 let more = round.total() as i64 - usual.total() as i64;
-                calls(code, rounds, &round).difference(code, usual_calls, more)
+                let codes = |round: &Round| -> Option<Vec<u64>> {
+                    let exits = rounds.exits(round)?.iter();
+                    Some(exits.map(|exit| exit.code).collect())
+                };
+                let otherwise = match codes(&round) == codes(&usual) {
+                    true => "same calls, other order/loops",
+                    false => "same calls, other exit reasons",
+                };
+                let calls = calls(code, rounds, &round);
+                calls
+                    .difference(code, usual_calls)
+                    .unwrap_or_else(|| format!("{otherwise}: {more:+}"))
             }
             _ => String::new(),
         };
@@ -49,6 +60,7 @@ pub(super) fn variants(code: &Code<'_>, rounds: &Rounds) -> (Vec<Variant>, Optio
                 totals.max().unwrap_or_default(),
             ),
             differs_by,
+            exit_reasons: rounds.exits(&round).map(<[_]>::to_vec),
         }
     });
     (told.collect(), Some(usual))
@@ -99,7 +111,7 @@ fn most_frequent<T: std::hash::Hash + Eq + Copy>(
     most.map(|(value, _)| value)
 }
 
-fn calls(code: &Code<'_>, rounds: &Rounds, round: &Round) -> Calls {
+fn calls(code: &Code<'_>, rounds: &Rounds<'_>, round: &Round) -> Calls {
     let mut walker = Walker::new(code, rounds.entry(round), Calls::new(code));
     walker.announce();
     if let Some(path) = code.path(round.path) {
@@ -149,8 +161,8 @@ impl Calls {
         }
     }
 
-    /// In words: what this round has and the usual one has not.
-    fn difference(&self, code: &Code<'_>, usual: &Calls, more: i64) -> String {
+    /// In words: what this round has called and the usual one has not, if anything.
+    fn difference(&self, code: &Code<'_>, usual: &Calls) -> Option<String> {
         let mut words: Vec<String> = changed(&self.interrupts, &usual.interrupts)
             .map(|(function, times)| interrupts(&code.function(function).name, times))
             .collect();
@@ -158,10 +170,7 @@ impl Calls {
         if words.is_empty() {
             words = self.functions(code, usual);
         }
-        if words.is_empty() {
-            return format!("same calls, other order/loops: {more:+}");
-        }
-        words.join(", ")
+        (!words.is_empty()).then(|| words.join(", "))
     }
 
     /// The functions entered more or less often by callers that were not, largest first.

@@ -251,7 +251,11 @@ impl Made {
                 path: encoder.path(&mut trace, executed),
             })
             .collect();
-        trace.windows.push(Window { run: 7, segments });
+        trace.windows.push(Window {
+            run: 7,
+            segments,
+            exits: None,
+        });
         recording(trace, self.samples.clone(), self.seed)
     }
 

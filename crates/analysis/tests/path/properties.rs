@@ -144,7 +144,11 @@ fn recorded(streams: &[Vec<Executed>], order: &[usize]) -> exitpath_recording::R
             samples.push(Sample { empty: 5, op: 40 });
         }
     }
-    trace.windows.push(Window { run: 7, segments });
+    trace.windows.push(Window {
+        run: 7,
+        segments,
+        exits: None,
+    });
     recording(trace, samples, 1)
 }
 

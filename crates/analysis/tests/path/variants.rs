@@ -1,5 +1,8 @@
 //! Which paths a row takes.
 
+use exitpath_analysis::path::{PathError, PhaseTable, trace_rows};
+use exitpath_recording::{Exit, Part, Recording};
+
 use crate::build::*;
 
 #[test]
@@ -32,6 +35,66 @@ fn the_usual_path_is_told_and_the_others_by_what_they_have() {
         .collect();
     assert_eq!(told, [(1987, 6, ""), (13, 9, "+ timer interrupt")]);
     assert_eq!(row.total.all, 6);
+}
+
+/// Three rounds of the same instructions, whose exits have these codes.
+fn with_reasons(reasons: [&[u64]; 3]) -> Recording {
+    let mut made = Made::new();
+    let f = made.kernel("f");
+    for _ in reasons {
+        made.round(made.calling(f, vec![nop(f), ret(f + 1)]), 1);
+    }
+    let mut recording = made.recording();
+    let window = &mut recording.trace.as_mut().unwrap().windows[0];
+    let operations = (0..).zip(&window.segments);
+    let operations = operations.filter(|(_, segment)| segment.part == Part::Op);
+    let exits = operations.zip(reasons).flat_map(|((segment, _), codes)| {
+        codes.iter().map(move |&code| Exit {
+            segment,
+            code,
+            info1: u64::from(segment),
+            info2: 0,
+        })
+    });
+    window.exits = Some(exits.collect());
+    recording
+}
+
+#[test]
+fn the_same_instructions_for_another_reason_are_another_variant() {
+    let recording = with_reasons([&[0x72], &[0x76], &[0x72]]);
+    let rows = trace_rows(&recording, &PhaseTable::default()).unwrap();
+    let told: Vec<(usize, &str, Vec<u64>)> = rows[0]
+        .variants
+        .iter()
+        .map(|variant| {
+            let exits = variant.exit_reasons.as_ref().expect("known").iter();
+            let codes = exits.map(|exit| exit.code).collect();
+            (variant.rounds, variant.differs_by.as_str(), codes)
+        })
+        .collect();
+    let other = "same calls, other exit reasons: +0";
+    assert_eq!(told, [(2, "", vec![0x72]), (1, other, vec![0x76])]);
+    // What the CPU says beside the code makes none, and is the told round's.
+    let exits = rows[0].exit_reasons.as_ref().expect("known");
+    assert_eq!((exits[0].code, exits[0].info1), (0x72, 3));
+}
+
+#[test]
+fn as_many_reasons_as_exits_or_none_at_all() {
+    let recording = with_reasons([&[0x72], &[0x72, 0x72], &[0x72]]);
+    let error = trace_rows(&recording, &PhaseTable::default()).unwrap_err();
+    let told = PathError::Exits {
+        run: 7,
+        exits: 1,
+        reasons: 2,
+    };
+    assert_eq!(error, told);
+    let mut unknown = with_reasons([&[], &[], &[]]);
+    unknown.trace.as_mut().unwrap().windows[0].exits = None;
+    let rows = trace_rows(&unknown, &PhaseTable::default()).unwrap();
+    assert_eq!(rows[0].exit_reasons, None);
+    assert_eq!(rows[0].variants.len(), 1);
 }
 
 #[test]

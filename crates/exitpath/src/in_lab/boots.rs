@@ -49,6 +49,8 @@ pub(super) struct Booted {
     pub(super) report: Report,
     /// Windows are of runs counted from this boot's first.
     pub(super) trace: Option<Trace>,
+    /// Why the trace has no reasons of exits, in words.
+    pub(super) exits_unread: Option<&'static str>,
 }
 
 /// Whether a row belongs on two CPUs. One vCPU that locks is what several are compared with.
@@ -285,6 +287,7 @@ fn boot_one(
             "the lab's result cannot be read ({error}): report this as a bug"
         ))
     })?;
+    let exits_unread = collector.as_ref().and_then(Collector::unread);
     let trace = match collector {
         None => None,
         Some(collector) => {
@@ -310,6 +313,7 @@ fn boot_one(
         hello: outcome.hello,
         report,
         trace,
+        exits_unread,
     })
 }
 

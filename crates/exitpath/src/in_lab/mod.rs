@@ -18,6 +18,7 @@ use exitpath_exits::Row;
 use exitpath_lab::gdb::Patches;
 use exitpath_lab::plugin::Plugin;
 use exitpath_lab::windows;
+use exitpath_recording::trace::EXITS_UNREAD;
 use exitpath_recording::{self as recording, Environment, Machine, Manifest, Recording, Run};
 use exitpath_runner::{Settings, row_info};
 
@@ -89,6 +90,9 @@ pub(crate) fn record(
             kallsyms = booted.report.kallsyms;
         }
         vdsos.extend(booted.report.vdso);
+        if let Some(why) = booted.exits_unread {
+            facts.insert(EXITS_UNREAD.to_owned(), why.into());
+        }
         let first = runs.len() as u32;
         runs.extend((first..).zip(booted.report.runs).map(|(id, run)| Run {
             id,

@@ -13,6 +13,7 @@ use exitpath_lab::plugin::Plugin;
 use exitpath_lab::qemu::Qemu;
 use exitpath_lab::wire::Hello;
 use exitpath_lab::{vmm_files, windows};
+use exitpath_recording::trace::EXITS_UNREAD;
 use exitpath_recording::{Environment, Machine, Manifest, Outcome, Plan, Recording, Run, Trace};
 use exitpath_runner::row_info;
 use indicatif::ProgressBar;
@@ -446,6 +447,10 @@ fn boot(
             }
             if let Some(run) = wrong.or(runs.first().filter(|_| done.is_empty())) {
                 return Err(boots::not_done(run));
+            }
+            if let Some(why) = collector.unread() {
+                let facts = &mut booted.report.facts;
+                facts.insert(EXITS_UNREAD.to_owned(), why.into());
             }
             let broken = booted.broken.take();
             let trace = broken.map_or_else(|| collector.finish(&done), Err);

@@ -20,6 +20,72 @@ fn an_unknown_row_is_answered_with_the_nearest_names() {
 }
 
 #[test]
+fn an_exit_reason_is_answered_with_the_rows_that_make_it() {
+    let image = tempfile::tempdir().expect("a folder");
+    let image = image.path().join("image.elf");
+    let image = image.to_str().expect("a path");
+    for command in [
+        &["measure"][..],
+        &["trace"],
+        &["diff", "--kernel", "6.1", "--kernel", "6.2"],
+        &["gate", "--kernel", "6.1", "--base", "6.1"],
+        &["image", "-o", image],
+    ] {
+        for (word, rows) in [
+            (
+                "APIC_WRITE",
+                &["EXIT_REASON_APIC_WRITE", "xapic_self_ipi_sti_nop"][..],
+            ),
+            (
+                "EPT_VIOLATION",
+                &["nested_page_fault", "mmio_user_read", "pci-mem-no-eventfd"],
+            ),
+            (
+                "npf",
+                &["SVM_EXIT_NPF", "nested_page_fault", "mmio_user_read"],
+            ),
+            (
+                "MSR_WRITE",
+                &["wr_tsc_adjust_msr", "x2apic_self_ipi_sti_nop"],
+            ),
+            ("EXIT_REASON_HLT", &["hlt_pending"]),
+            (
+                "hlt",
+                &[
+                    "SVM_EXIT_HLT on SVM and EXIT_REASON_HLT on VMX",
+                    "hlt_pending",
+                ],
+            ),
+            ("IO_INSTRUCTION", &["inl_from_qemu", "pci-io-no-eventfd"]),
+            ("io", &["SVM_EXIT_IOIO", "inl_from_qemu"]),
+        ] {
+            let said = Said::of(&mut exitpath(&[command, &[word]].concat()));
+            assert!(matches!(said.status, Some(2 | 125)), "{command:?} {word}");
+            let what = format!("'{word}'; it is an exit reason");
+            for part in [&[what.as_str()], rows].concat() {
+                assert!(said.stderr.contains(part), "{command:?}: {}", said.stderr);
+            }
+        }
+    }
+    // A reason that nothing here makes, and one that no rung makes.
+    let said = Said::of(&mut exitpath(&["measure", "TASK_SWITCH"]));
+    said.fails(2, &["it is an exit reason", "that no row makes", "--list"]);
+    let said = Said::of(&mut exitpath(&["userspace", "MSR_WRITE"]));
+    said.fails(2, &["that no rung makes", "measure", "wr_tsc_adjust_msr"]);
+    let said = Said::of(&mut exitpath(&["userspace", "io"]));
+    said.fails(2, &["of: floor, bare"]);
+    // The list says what each row makes.
+    let list = Said::of(&mut exitpath(&["measure", "--list"])).stdout;
+    let line = list
+        .lines()
+        .find(|line| line.starts_with("toggle_cr4_pge "));
+    assert!(
+        line.is_some_and(|line| line.ends_with("[SVM: write_cr4; VMX: CR_ACCESS]")),
+        "{list}"
+    );
+}
+
+#[test]
 fn flags_that_make_no_sense_are_usage_errors() {
     for args in [
         &["measure", "--runs", "0"][..],

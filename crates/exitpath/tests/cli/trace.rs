@@ -3,6 +3,7 @@
 //! Most tests look at one recording, which is made once.
 
 mod compare;
+mod reasons;
 mod refusals;
 mod views;
 

@@ -1,6 +1,7 @@
 //! The decoder alone.
 
 use exitpath_lab::stream::{Decoder, Record};
+use exitpath_lab_plugin::stream::Unread;
 use proptest::prelude::*;
 
 use crate::Stream;
@@ -11,6 +12,7 @@ struct Said {
     defined: Vec<(u64, Vec<u8>)>,
     /// Windows of CPU and id.
     windows: Vec<Vec<(u32, u32)>>,
+    exits: Vec<Result<[u64; 3], Unread>>,
 }
 
 fn decode(bytes: &[u8], step: usize) -> Result<(Said, (u64, bool)), String> {
@@ -22,6 +24,8 @@ fn decode(bytes: &[u8], step: usize) -> Result<(Said, (u64, bool)), String> {
                 Record::Define { address, bytes } => said.defined.push((address, bytes.to_vec())),
                 Record::Start => said.windows.push(Vec::new()),
                 Record::Stop => {}
+                Record::Exit { code, info1, info2 } => said.exits.push(Ok([code, info1, info2])),
+                Record::Unread(why) => said.exits.push(Err(why)),
                 Record::Run { cpu, first, count } => {
                     let window = said.windows.last_mut().expect("runs are in windows");
                     window.extend((first..first + count).map(|id| (cpu, id)));
@@ -40,6 +44,11 @@ prop_compose! {
             (any::<u64>(), prop::collection::vec(any::<u8>(), 1..=15)), 1..40),
         windows in prop::collection::vec(
             prop::collection::vec((0u32..3, any::<u32>()), 0..200), 0..4),
+        exits in prop::collection::vec(
+            prop_oneof![
+                any::<[u64; 3]>().prop_map(Ok),
+                prop::sample::select(&Unread::ALL[..]).prop_map(Err),
+            ], 0..20),
     ) -> (Vec<u8>, Said) {
         let mut stream = Stream::new();
         for (address, bytes) in &code {
@@ -50,14 +59,23 @@ prop_compose! {
             .into_iter()
             .map(|window| window.into_iter().map(|(cpu, id)| (cpu, id % ids)).collect())
             .collect();
+        let mut exits_to_come = exits.iter();
         for window in &windows {
             stream.start();
             for &(cpu, id) in window {
                 stream.execute(cpu, [id]);
+                // Some behind the first instructions, the others behind the last.
+                if let Some(exit) = exits_to_come.next() {
+                    stream.exit(*exit);
+                }
+            }
+            for exit in exits_to_come.by_ref() {
+                stream.exit(*exit);
             }
             stream.stop();
         }
-        (stream.bytes, Said { defined: code, windows })
+        let exits = if windows.is_empty() { Vec::new() } else { exits };
+        (stream.bytes, Said { defined: code, windows, exits })
     }
 }
 

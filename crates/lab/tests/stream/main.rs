@@ -4,7 +4,7 @@
 mod decoder;
 mod windows;
 
-use exitpath_lab_plugin::stream::{Encoder, HEADER};
+use exitpath_lab_plugin::stream::{Encoder, HEADER, Unread};
 
 /// A stream being made.
 #[derive(Default)]
@@ -30,6 +30,13 @@ impl Stream {
     pub(crate) fn execute(&mut self, cpu: u32, ids: impl IntoIterator<Item = u32>) {
         for id in ids {
             self.encoder.instruction(cpu, id, &mut self.bytes);
+        }
+    }
+
+    pub(crate) fn exit(&mut self, reason: Result<[u64; 3], Unread>) {
+        match reason {
+            Ok(reason) => self.encoder.exit(reason, &mut self.bytes),
+            Err(why) => self.encoder.unread(why, &mut self.bytes),
         }
     }
 

@@ -1,7 +1,8 @@
 //! From the stream to segments and paths.
 
 use exitpath_lab::windows::{Collector, Expected, merge};
-use exitpath_recording::{Part, Trace};
+use exitpath_lab_plugin::stream::Unread;
+use exitpath_recording::{Exit, Part, Trace};
 
 use crate::Stream;
 
@@ -47,10 +48,17 @@ impl Machine {
 
     /// One sample whose exit takes `work` instructions in the host.
     fn sample(&mut self, work: usize) {
+        self.sample_for(Ok([0x72, work as u64, 0]), work);
+    }
+
+    /// The same, for this reason.
+    fn sample_for(&mut self, reason: Result<[u64; 3], Unread>, work: usize) {
         let [c0, c1, c2, c3] = self.clocks;
         let run = &mut self.stream;
         run.execute(0, [self.guest, c0, self.guest, c1, self.guest, c2]);
-        run.execute(0, [self.exiting, self.after]);
+        run.execute(0, [self.exiting]);
+        run.exit(reason);
+        run.execute(0, [self.after]);
         run.execute(0, std::iter::repeat_n(self.handler, work));
         run.execute(0, [self.vmrun, c3]);
     }
@@ -106,6 +114,75 @@ fn a_window_is_cut_at_the_clock_reads_and_equal_segments_share_a_path() {
     assert_eq!(segments[3].path, segments[11].path);
     assert_ne!(segments[3].path, segments[7].path);
     assert_eq!([length(0), length(1), length(12)], [4, 2, 3]);
+}
+
+#[test]
+fn exits_are_in_the_segments_they_are_made_in_and_make_no_other_path() {
+    let mut machine = Machine::new();
+    machine.stream.start();
+    machine.stream.execute(0, [machine.vmm, machine.vmrun]);
+    machine.sample_for(Ok([0x72, 1, 2]), 3);
+    machine.sample_for(Ok([0x7c, 1, 2]), 3);
+    machine.stream.execute(0, [machine.guest]);
+    machine.stream.exit(Ok([u64::MAX, 0, 0]));
+    machine.stream.execute(0, [machine.after, machine.vmm]);
+    machine.stream.stop();
+    let trace = collect(&machine.stream.bytes, vec![expected(2)]).expect("whole");
+    let exit = |segment, code, info1, info2| Exit {
+        segment,
+        code,
+        info1,
+        info2,
+    };
+    let exits = [
+        exit(3, 0x72, 1, 2),
+        exit(7, 0x7c, 1, 2),
+        exit(8, u64::MAX, 0, 0),
+    ];
+    assert_eq!(trace.windows[0].exits.as_deref(), Some(&exits[..]));
+    let segments = &trace.windows[0].segments;
+    assert_eq!(segments[3].path, segments[7].path);
+    // They go with their windows.
+    let merged = merge(vec![trace.clone(), trace]);
+    for window in &merged.windows {
+        assert_eq!(window.exits.as_deref(), Some(&exits[..]));
+    }
+}
+
+#[test]
+fn one_exit_that_cannot_be_read_makes_all_unknown_and_says_why() {
+    let mut machine = Machine::new();
+    machine.stream.start();
+    machine.stream.execute(0, [machine.vmm, machine.vmrun]);
+    machine.sample_for(Ok([0x72, 0, 0]), 3);
+    machine.sample_for(Err(Unread::Register), 3);
+    machine.stream.execute(0, [machine.guest, machine.after]);
+    machine.stream.stop();
+    let mut collector = Collector::new(vec![expected(2)]);
+    collector.push(&machine.stream.bytes).expect("whole");
+    assert_eq!(collector.unread(), Some(Unread::Register.why()));
+    let unknown = collector.finish(&[5]).expect("whole");
+    assert_eq!(unknown.windows[0].exits, None);
+    // So are those of other boots beside it.
+    let mut machine = Machine::new();
+    window(&mut machine);
+    let known = collect(&machine.stream.bytes, vec![expected(3)]).expect("whole");
+    assert!(known.knows_exits());
+    let merged = merge(vec![known, unknown]);
+    assert!(merged.windows.iter().all(|window| window.exits.is_none()));
+}
+
+#[test]
+fn an_exit_outside_a_window_or_unread_for_no_known_reason_is_refused() {
+    let mut stream = Stream::new();
+    stream.exit(Ok([0x72, 0, 0]));
+    let error = collect(&stream.bytes, vec![expected(1)]).expect_err("refused");
+    assert!(error.contains("an exit outside a window"), "{error}");
+    let mut stream = Stream::new();
+    stream.start();
+    stream.bytes.extend([7, 4]);
+    let error = collect(&stream.bytes, vec![expected(1)]).expect_err("refused");
+    assert!(error.contains("an exit unread for reason 4"), "{error}");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use exitpath_recording::{
-    Batch, Block, Bounds, Environment, Instruction, Location, Machine, Manifest, Outcome, Part,
-    Plan, Recording, RowInfo, Run, Sample, Segment, Space, Symbol, Trace, Window,
+    Batch, Block, Bounds, Environment, Exit, Instruction, Location, Machine, Manifest, Outcome,
+    Part, Plan, Recording, RowInfo, Run, Sample, Segment, Space, Symbol, Trace, Window,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -25,7 +25,7 @@ pub(crate) const FILES: [&str; 5] = [
 ];
 
 /// The files of a recording with a trace, the manifest last.
-pub(crate) const TRACED_FILES: [&str; 10] = [
+pub(crate) const TRACED_FILES: [&str; 11] = [
     "runs.parquet",
     "counters.parquet",
     "samples.parquet",
@@ -35,6 +35,7 @@ pub(crate) const TRACED_FILES: [&str; 10] = [
     "windows.parquet",
     "symbols.parquet",
     "locations.parquet",
+    "exits.parquet",
     "manifest.json",
 ];
 
@@ -148,8 +149,15 @@ pub(crate) fn traced() -> Recording {
     let path = |blocks: &[Block]| exitpath_recording::Path {
         blocks: blocks.to_vec(),
     };
-    let window = |run, segments: &[(Part, u32)]| Window {
+    let exit = |segment, code, info1, info2| Exit {
+        segment,
+        code,
+        info1,
+        info2,
+    };
+    let window = |run, segments: &[(Part, u32)], exits: &[Exit]| Window {
         run,
+        exits: Some(exits.to_vec()),
         segments: segments
             .iter()
             .map(|&(part, path)| Segment { part, path })
@@ -196,8 +204,13 @@ pub(crate) fn traced() -> Recording {
                         (Part::Op, 1),
                         (Part::Between, 0),
                     ],
+                    &[
+                        exit(0, 0x7b, 0x0e0_0010, 0x1000),
+                        exit(3, 0x72, 0, 0),
+                        exit(3, u64::MAX, u64::MAX, 0),
+                    ],
                 ),
-                window(0, &[(Part::Between, 1)]),
+                window(0, &[(Part::Between, 1)], &[]),
             ],
             symbols: vec![
                 symbol(Space::Guest, 0x1000, 2, "bracket", "guest"),
@@ -416,6 +429,8 @@ struct Parts {
     paths: Vec<Vec<(u32, Range)>>,
     /// Of each run its segments: part, and which path. None for a run that is not traced.
     windows: Vec<Option<Vec<(Part, usize)>>>,
+    /// Of each run its exits: segment, and what the CPU says; or of none.
+    exits: Option<Vec<Vec<(usize, [u64; 3])>>>,
     backwards: bool,
     /// Space and first address; name, module and the most bytes.
     symbols: BTreeMap<(Space, u64), (String, String, u64)>,
@@ -430,10 +445,12 @@ fn parts() -> impl Strategy<Value = Parts> {
     let part = prop_oneof![Just(Part::Between), Just(Part::Empty), Just(Part::Op)];
     let space = prop_oneof![Just(Space::Guest), Just(Space::User), Just(Space::Kernel)];
     let window = option::of(vec((part, any::<usize>()), 1..20));
+    let exit = (any::<usize>(), [extreme(), extreme(), extreme()]);
+    let exits = option::of(vec(vec(exit, 0..5), 8));
     (
         vec(instruction, 0..20),
         vec(vec(block, 1..20), 0..8),
-        (vec(window, 8), any::<bool>()),
+        (vec(window, 8), any::<bool>(), exits),
         btree_map((space, extreme()), (text(), text(), extreme()), 0..8),
         btree_map(
             (0..20_usize, any::<u32>()),
@@ -442,15 +459,29 @@ fn parts() -> impl Strategy<Value = Parts> {
         ),
     )
         .prop_map(
-            |(instructions, paths, (windows, backwards), symbols, locations)| Parts {
+            |(instructions, paths, (windows, backwards, exits), symbols, locations)| Parts {
                 instructions,
                 paths,
                 windows,
+                exits,
                 backwards,
                 symbols,
                 locations,
             },
         )
+}
+
+/// As many of these exits as make sense in so many segments, in order.
+fn exits(exits: Vec<(usize, [u64; 3])>, segments: usize) -> Vec<Exit> {
+    let exit = |(segment, [code, info1, info2]): (usize, [u64; 3])| Exit {
+        segment: (segment % segments) as u32,
+        code,
+        info1,
+        info2,
+    };
+    let mut exits: Vec<Exit> = exits.into_iter().map(exit).collect();
+    exits.sort_by_key(|exit| exit.segment);
+    exits
 }
 
 /// The trace of these runs that can be made of the parts.
@@ -481,8 +512,14 @@ fn assemble(parts: Parts, runs: &[Run]) -> Trace {
         .map(|(run, segments)| Window {
             run,
             segments: segments.into_iter().map(segment).collect(),
+            exits: None,
         })
         .collect();
+    if let Some(of_runs) = parts.exits {
+        for (window, of_run) in windows.iter_mut().zip(of_runs) {
+            window.exits = Some(exits(of_run, window.segments.len()));
+        }
+    }
     // The order is the trace's, not that of the runs.
     if parts.backwards {
         windows.reverse();

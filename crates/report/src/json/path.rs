@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use exitpath_analysis::path as model;
-use exitpath_recording::{Environment, Machine, Manifest, Space};
+use exitpath_recording::{Environment, Exit, Machine, Manifest, Space};
 use serde::Serialize;
+
+use crate::reasons;
 
 /// The whole object. Figures are instructions of one round, unless they say otherwise; those
 /// called `without_skip_emulation` leave out what KVM does only because the lab's CPU lacks NRIPS.
@@ -42,6 +44,11 @@ pub struct Path<'a> {
     pub total_without_skip_emulation: u64,
     /// VMRUNs in the round.
     pub exits: u64,
+    /// Why the guest exited, in the order of the round; null where that is not known.
+    pub exit_reasons: Option<Vec<ExitReason>>,
+    /// Why that is not known, where the recording says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_reasons_unknown: Option<String>,
     /// By purpose.
     pub phases: Vec<Phase<'a>>,
     /// By whose code it is, in the order of a round; those without any are left out.
@@ -50,7 +57,8 @@ pub struct Path<'a> {
     pub functions: Vec<Function<'a>>,
     /// By class.
     pub classes: Vec<Class<'a>>,
-    /// Groups of rounds that took the same functions in the same order, most frequent first.
+    /// Groups of rounds that took the same functions in the same order and exited for the same reasons,
+    /// most frequent first.
     pub variants: Vec<Variant<'a>>,
     /// What exists only because the CPU is emulated.
     pub emulated_cpu_artefacts: Vec<Artefact<'a>>,
@@ -63,6 +71,29 @@ pub struct Path<'a> {
     /// The recording's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recording: Option<String>,
+}
+
+/// An exit of the guest.
+#[derive(Debug, Serialize)]
+pub struct ExitReason {
+    /// As the kernel's tracepoints name it; the code in hexadecimal where they have no name.
+    pub reason: String,
+    /// SVM's EXITCODE.
+    pub code: u64,
+    /// EXITINFO1.
+    pub info1: u64,
+    /// EXITINFO2.
+    pub info2: u64,
+}
+
+fn exit_reasons(exits: Option<&[Exit]>) -> Option<Vec<ExitReason>> {
+    let told = exits?.iter().map(|exit| ExitReason {
+        reason: reasons::word(exit),
+        code: exit.code,
+        info1: exit.info1,
+        info2: exit.info2,
+    });
+    Some(told.collect())
 }
 
 /// Instructions of one owner.
@@ -150,7 +181,7 @@ pub struct Share<'a> {
     pub count: u64,
 }
 
-/// Rounds that took the same functions in the same order.
+/// Rounds that took the same functions in the same order and exited for the same reasons.
 #[derive(Debug, Serialize)]
 pub struct Variant<'a> {
     /// How many rounds.
@@ -161,6 +192,8 @@ pub struct Variant<'a> {
     pub range: [u64; 2],
     /// What it has and the most frequent variant has not; empty for that one.
     pub differs_by: &'a str,
+    /// Why the guest exited in its most frequent path; null where that is not known.
+    pub exit_reasons: Option<Vec<ExitReason>>,
 }
 
 /// Work that exists only because the CPU is emulated.
@@ -196,6 +229,8 @@ pub fn path<'a>(
         rounds_with_empty_residual: path.rounds_with_empty_residual,
         total_without_skip_emulation: path.total.lean,
         exits: path.exits,
+        exit_reasons: exit_reasons(path.exit_reasons.as_deref()),
+        exit_reasons_unknown: reasons::unread(manifest),
         phases: path.phases.iter().map(Phase::from).collect(),
         parts: parts(path),
         functions: path.functions.iter().map(Function::from).collect(),
@@ -296,6 +331,7 @@ impl<'a> From<&'a model::Variant> for Variant<'a> {
             total: variant.total,
             range: variant.range.into(),
             differs_by: &variant.differs_by,
+            exit_reasons: exit_reasons(variant.exit_reasons.as_deref()),
         }
     }
 }

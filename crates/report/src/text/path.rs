@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use exitpath_analysis::path::{Count, Function, RowPath, Variant};
-use exitpath_recording::Manifest;
+use exitpath_recording::{Exit, Manifest};
 
 use crate::format::{machine, none, of, plain, short, signed, subject, thousands};
 use crate::layout::{Grid, Text, Tone, new_table, push_lines, push_wrapped};
+use crate::reasons;
 
 /// Columns for a function's name.
 const NAME_WIDTH: usize = 42;
@@ -164,6 +165,9 @@ pub(super) fn header(manifest: &Manifest, path: &RowPath) -> Text {
             of(path.exits, "exit", "exits"),
         ),
     );
+    if let Some(exits) = reasons::line(manifest, path.exit_reasons.as_deref()) {
+        push_wrapped(&mut text, &exits);
+    }
     push_wrapped(
         &mut text,
         "lean: without skip-emulation, which KVM needs only because the lab's CPU has no NRIPS",
@@ -310,7 +314,10 @@ fn classes(path: &RowPath) -> Grid {
 
 /// The groups of rounds in one line. The first is A; what the others have beyond it is named.
 fn variants(path: &RowPath) -> String {
-    let mut described: Vec<String> = path.variants.iter().take(VARIANTS).map(variant).collect();
+    let usual = path.variants.first();
+    let usual = usual.and_then(|usual| usual.exit_reasons.as_deref());
+    let described = path.variants.iter().take(VARIANTS);
+    let mut described: Vec<String> = described.map(|it| variant(it, usual)).collect();
     if let Some(rest) = path
         .variants
         .get(VARIANTS..)
@@ -326,7 +333,7 @@ fn variants(path: &RowPath) -> String {
     format!("rounds × variant instructions: {}", described.join("; "))
 }
 
-fn variant(variant: &Variant) -> String {
+fn variant(variant: &Variant, usual: Option<&[Exit]>) -> String {
     let difference = match plain(&variant.differs_by) {
         difference if difference.is_empty() => difference,
         difference if difference.starts_with(['+', '-']) => format!(" {difference} ="),
@@ -340,6 +347,11 @@ fn variant(variant: &Variant) -> String {
     let (least, most) = variant.range;
     if least != most {
         let _ = write!(text, " ({} … {})", thousands(least), thousands(most));
+    }
+    if let (Some(usual), Some(exits)) = (usual, &variant.exit_reasons)
+        && reasons::differ(exits, usual)
+    {
+        let _ = write!(text, " with exits {}", reasons::list(exits, false));
     }
     text
 }

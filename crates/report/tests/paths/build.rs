@@ -127,6 +127,7 @@ fn path(row: &str, nodes: &[Is], steps: &[Went]) -> RowPath {
         rounds_with_residual: 0,
         rounds_with_empty_residual: 0,
         exits: 1,
+        exit_reasons: None,
         phases,
         functions,
         classes: Vec::new(),
@@ -135,6 +136,7 @@ fn path(row: &str, nodes: &[Is], steps: &[Went]) -> RowPath {
             total: total.all,
             range: (total.all, total.all),
             differs_by: String::new(),
+            exit_reasons: None,
         }],
         artefacts: Vec::new(),
         tree,
@@ -263,6 +265,7 @@ pub(crate) fn cpuid() -> RowPath {
         total,
         range,
         differs_by: differs_by.to_owned(),
+        exit_reasons: None,
     };
     path.variants = vec![
         variant(1_987, total, (total, total), ""),

@@ -1,5 +1,6 @@
 use exitpath_analysis::path::{Count, Function, RowPath};
-use exitpath_recording::Trace;
+use exitpath_recording::trace::EXITS_UNREAD;
+use exitpath_recording::{Exit, Trace};
 use exitpath_report::text::Functions;
 use exitpath_report::{Error, flame, json, text};
 
@@ -15,6 +16,102 @@ fn a_path_that_the_kernel_answers() {
 fn a_path_that_user_space_answers_with_a_residual() {
     let manifest = manifest();
     insta::assert_snapshot!(text::path(&manifest, &inl_from_qemu(), Functions::All));
+}
+
+/// An exit of a round.
+fn exit(code: u64, info1: u64, info2: u64) -> Exit {
+    Exit {
+        segment: 3,
+        code,
+        info1,
+        info2,
+    }
+}
+
+/// The path of a row that exits several times, and one of whose rounds was interrupted.
+fn with_reasons() -> RowPath {
+    let mut path = cpuid();
+    let usual = vec![
+        exit(0x7c, 1, 0),
+        exit(0x78, 0, 0),
+        exit(0x64, 0, 0),
+        exit(0x7b, 0xc004_0010, 0x1000),
+        exit(0x400, 6, 0xd000_0204),
+        exit(0x123, 0, 0),
+    ];
+    path.exits = 6;
+    path.exit_reasons = Some(usual.clone());
+    // The same reasons, of another address.
+    let mut elsewhere = usual.clone();
+    elsewhere[4].info2 += 0x1000;
+    let interrupted = vec![exit(0x60, 0, 0); 4];
+    let reasons = [usual, interrupted, elsewhere];
+    for (variant, reasons) in path.variants.iter_mut().zip(reasons) {
+        variant.exit_reasons = Some(reasons);
+    }
+    path
+}
+
+#[test]
+fn reasons_of_exits_are_in_the_header_and_where_variants_differ_in_them() {
+    let text = text::path(&manifest(), &with_reasons(), Functions::default()).to_string();
+    let line = "\nexits: msr (write), hlt, vintr, io (out 0xc004, 1 byte), npf (write of 0xd0000204), \
+                0x123\n";
+    assert!(text.contains(line), "{text}");
+    let text: Vec<&str> = text.split_whitespace().collect();
+    let text = text.join(" ");
+    assert!(
+        text.contains("(9,321 … 9,340) with exits interrupt × 4;"),
+        "{text}"
+    );
+    assert_eq!(text.matches(" with exits").count(), 1, "{text}");
+}
+
+#[test]
+fn reasons_that_are_not_known_are_not_made_up() {
+    let nothing = text::path(&manifest(), &cpuid(), Functions::default()).to_string();
+    assert!(!nothing.contains("\nexits:"), "{nothing}");
+    let json = json::path(&manifest(), &cpuid(), None).render();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json["exit_reasons"].is_null());
+    assert!(json.get("exit_reasons_unknown").is_none());
+
+    let mut manifest = manifest();
+    let facts = &mut manifest.environment.facts;
+    facts.insert(EXITS_UNREAD.to_owned(), "this QEMU is\nmute".into());
+    let why = text::path(&manifest, &cpuid(), Functions::default()).to_string();
+    let line = "\nexits: their reasons are not known: this QEMU is mute\n";
+    assert!(why.contains(line), "{why}");
+    let json = json::path(&manifest, &cpuid(), None).render();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["exit_reasons_unknown"], "this QEMU is mute");
+}
+
+#[test]
+fn many_exits_are_counted() {
+    let mut path = cpuid();
+    path.exit_reasons = Some(
+        (0..400)
+            .flat_map(|_| [exit(0x7b, 0, 0), exit(0x7c, 0, 0)])
+            .collect(),
+    );
+    let text = text::path(&manifest(), &path, Functions::default()).to_string();
+    assert!(text.contains("… and 784 more\n"), "{text}");
+}
+
+#[test]
+fn the_json_has_reasons_of_exits() {
+    let path = with_reasons();
+    let json = json::path(&manifest(), &path, None).render();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let first = serde_json::json!({"reason": "msr", "code": 0x7c, "info1": 1, "info2": 0});
+    assert_eq!(json["exit_reasons"][0], first);
+    assert_eq!(json["exit_reasons"][5]["reason"], "0x123");
+    assert_eq!(json["exit_reasons"].as_array().unwrap().len(), 6);
+    assert_eq!(
+        json["variants"][1]["exit_reasons"][0]["reason"],
+        "interrupt"
+    );
 }
 
 /// Numbers of a line, without separators.
