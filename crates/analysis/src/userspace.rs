@@ -17,7 +17,7 @@ pub mod explain;
 
 use std::collections::BTreeMap;
 
-use exitpath_recording::{Machine, Outcome, Recording, Run, RungInfo, RungRole};
+use exitpath_recording::{Machine, Outcome, Recording, RowInfo, Run, RungInfo, RungRole};
 
 use crate::path::{PathError, PhaseTable};
 use crate::stats::{self, Confidence};
@@ -115,6 +115,8 @@ pub struct Locking {
     pub per_exit: Option<Estimate>,
     /// Exits of all vCPUs in a second by the machine's clock; in the lab a virtual one, of 10⁹ instructions.
     pub exits_per_second: Option<Estimate>,
+    /// Those over one vCPU's under the same lock; on a host the mean of the ratios within blocks.
+    pub to_one: Option<Estimate>,
     /// How far to trust it.
     pub verdict: Verdict,
     /// What a reader should know.
@@ -157,6 +159,12 @@ pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, Path
                 lock: lock.clone(),
                 per_exit: value,
                 exits_per_second: estimate(&rates, own, lab),
+                to_one: one_vcpu(recording, lock).and_then(|one| {
+                    let ratio = |rates: &BTreeMap<String, f64>| {
+                        Some(rates.get(&name)? / rates.get(one)?).filter(|ratio| ratio.is_finite())
+                    };
+                    estimate(&rates, ratio, lab)
+                }),
                 verdict: summary.verdict,
                 notes: notes_on_locking(summary, lab),
             });
@@ -190,6 +198,16 @@ pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, Path
         sum,
         locking,
     })
+}
+
+/// The row of one vCPU under this lock.
+fn one_vcpu<'a>(recording: &'a Recording, lock: &str) -> Option<&'a str> {
+    let is_it = |row: &&RowInfo| {
+        let role = row.rung.as_ref().map(|rung| &rung.role);
+        row.vcpus == 1 && matches!(role, Some(RungRole::Locking(of)) if of == lock)
+    };
+    let row = recording.manifest.rows.iter().find(is_it)?;
+    Some(&row.name)
 }
 
 fn notes_on_locking(summary: RowSummary, lab: bool) -> Vec<String> {

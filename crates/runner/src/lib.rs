@@ -165,6 +165,11 @@ fn batches_of(row: &Row, settings: &Settings) -> (u32, u32) {
         // A batch is what several vCPUs make of it, not so many times an operation.
         return (0, 0);
     }
+    if row.vcpus > 1 && row.halts {
+        // What it costs to wake a vCPU goes by how long it has slept, and in a batch that is another time
+        // than between brackets.
+        return (0, 0);
+    }
     let room = (exitpath_exits::layout::RESULTS_SIZE / 32) as u32;
     if row.consumer.is_some() || row.kick.is_some_and(|kick| !kick.has_batches()) {
         return (0, 0);
@@ -227,8 +232,10 @@ mod tests {
     #[test]
     fn what_cannot_be_batched_is_not() {
         let settings = settings(250, 20);
-        assert_eq!(batches_of(row("cpuid"), &settings), (20, 64));
-        for name in ["locking_global_2", "preempted"] {
+        for name in ["cpuid", "ipi", "hlt_pending"] {
+            assert_eq!(batches_of(row(name), &settings), (20, 64), "{name}");
+        }
+        for name in ["locking_global_2", "preempted", "ipi_halt"] {
             assert_eq!(batches_of(row(name), &settings), (0, 0), "{name}");
         }
         let has_consumer = all().filter(|row| row.consumer.is_some());

@@ -193,3 +193,51 @@ fn consume(eventfd: &EventFd, memory: &Memory, shared: &Shared, most: u64) {
         shared.kicks.store(kicks, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use exitpath_exits::{Image, find};
+
+    use super::*;
+    use crate::notify::eventfd;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_consumer_counts_kicks_says_so_to_the_guest_and_takes_no_more_than_it_may() {
+        let program = find("empty").expect("a row").program(true);
+        let memory = Memory::new(&Image::new(&program)).expect("memory");
+        let kicked = eventfd(0).expect("one more");
+        let taking = another(&kicked).expect("one more");
+        let consumer =
+            Consumer::start(taking, memory.clone(), Seat::default(), 5).expect("a thread");
+        // One kick, then three at once: one wake-up takes them all.
+        kicked.write(1).expect("it counts");
+        assert_eq!(
+            consumer.wait_for(1, PATIENCE),
+            Taken {
+                wakeups: 1,
+                kicks: 1
+            }
+        );
+        let first = memory.word(word::STAMP);
+        assert!(first > 0);
+        kicked.write(3).expect("it counts");
+        assert_eq!(
+            consumer.wait_for(4, PATIENCE),
+            Taken {
+                wakeups: 2,
+                kicks: 4
+            }
+        );
+        assert_eq!(memory.word(word::SEQUENCE), 4);
+        assert!(memory.word(word::STAMP) > first);
+        kicked.write(1).expect("it counts");
+        assert_eq!(consumer.wait_for(5, PATIENCE).kicks, 5);
+        // It takes no sixth one, which stays where it is.
+        kicked.write(1).expect("it counts");
+        assert_eq!(consumer.wait_for(6, Duration::from_millis(20)).kicks, 5);
+        assert_eq!(kicked.read().expect("it is left"), 1);
+        assert!(consumer.stop(PATIENCE).is_ok());
+    }
+}

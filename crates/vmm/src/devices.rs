@@ -1,6 +1,6 @@
 //! The devices in user space: an ACPI PM timer and registers that answer reads and swallow writes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use exitpath_exits::layout::port;
 
@@ -61,7 +61,48 @@ impl Devices {
 
     /// The timer's count: 24 bits, at its frequency, since the VM was made.
     fn pm_timer(&self) -> u32 {
-        let ticks = self.since.elapsed().as_nanos() * PM_TIMER_HZ / 1_000_000_000;
-        (ticks & 0xff_ffff) as u32
+        pm_timer_after(self.since.elapsed())
+    }
+}
+
+fn pm_timer_after(time: Duration) -> u32 {
+    let ticks = time.as_nanos() * PM_TIMER_HZ / 1_000_000_000;
+    (ticks & 0xff_ffff) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pm_timer_counts_to_24_bits_and_begins_anew() {
+        let after = |ns| pm_timer_after(Duration::from_nanos(ns));
+        assert_eq!((after(0), after(279), after(280)), (0, 0, 1));
+        assert_eq!(pm_timer_after(Duration::from_secs(1)), 3_579_545);
+        // 2^24 ticks take 4.69 s.
+        assert_eq!(
+            pm_timer_after(Duration::from_secs(5)),
+            5 * 3_579_545 - (1 << 24)
+        );
+        assert!(pm_timer_after(Duration::MAX) < 1 << 24);
+    }
+
+    #[test]
+    fn registers_keep_what_is_written_and_ports_without_a_device_are_all_ones() {
+        let mut devices = Devices::default();
+        let mut word = [0; 4];
+        devices.pio_read(0x80, &mut word);
+        assert_eq!(word, [0xff; 4]);
+        devices.mmio_write(0, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        devices.mmio_read(8, &mut word);
+        assert_eq!(word, [1, 2, 3, 4]);
+        devices.pio_write(0x80, &[9]);
+        let mut all = [0xaa; 9];
+        devices.mmio_read(0, &mut all);
+        assert_eq!(
+            all,
+            [9, 0, 0, 0, 0, 0, 0, 0, 0xaa],
+            "no more than eight bytes"
+        );
     }
 }

@@ -301,3 +301,66 @@ fn unexpected(reason: u32) -> Error {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shared page, with what KVM puts behind its structure.
+    #[repr(C)]
+    struct Page {
+        run: kvm_run,
+        data: [u8; 4],
+    }
+
+    fn exit(result: isize, reason: u32, direction: u32, size: u8) -> Exit {
+        let mut page = Page {
+            run: kvm_run::default(),
+            data: [0x78, 0x56, 0x34, 0x12],
+        };
+        page.run.exit_reason = reason;
+        let io = kvm_bindings::kvm_run__bindgen_ty_1__bindgen_ty_4 {
+            direction: direction as u8,
+            size,
+            port: 0x510,
+            count: 1,
+            data_offset: std::mem::offset_of!(Page, data) as u64,
+        };
+        page.run.__bindgen_anon_1.io = io;
+        // SAFETY: a page of our own, with its data where it says.
+        unsafe { exit_of(result, (&raw mut page).cast()) }
+    }
+
+    #[test]
+    fn what_kvm_run_came_back_with_is_told_by_its_page() {
+        for (size, expected) in [(1, 0x78), (2, 0x5678), (4, 0x1234_5678)] {
+            let exit = exit(0, KVM_EXIT_IO, KVM_EXIT_IO_OUT, size);
+            let Exit::Write { port, value } = exit else {
+                panic!("a write of {size}");
+            };
+            assert_eq!((port, value), (0x510, expected));
+        }
+        // A read is no write; another reason has no port.
+        assert!(matches!(
+            exit(0, KVM_EXIT_IO, 0, 4),
+            Exit::Other(KVM_EXIT_IO)
+        ));
+        assert!(matches!(exit(0, 6, 1, 4), Exit::Other(6)));
+        assert!(matches!(exit(0, KVM_EXIT_INTR, 1, 4), Exit::Interrupted));
+        // What the page says is not looked at where the call failed.
+        for errno in [libc::EINTR, libc::EAGAIN] {
+            let exit = exit(-(errno as isize), KVM_EXIT_IO, KVM_EXIT_IO_OUT, 4);
+            assert!(matches!(exit, Exit::Interrupted));
+        }
+        let failed = exit(-(libc::EFAULT as isize), KVM_EXIT_IO, KVM_EXIT_IO_OUT, 4);
+        assert!(matches!(failed, Exit::Failed(libc::EFAULT)));
+    }
+
+    #[test]
+    fn a_value_is_as_many_bytes_as_were_written() {
+        assert_eq!(value(&[]), 0);
+        assert_eq!(value(&[0x78]), 0x78);
+        assert_eq!(value(&[0x78, 0x56]), 0x5678);
+        assert_eq!(value(&[0x78, 0x56, 0x34, 0x12]), 0x1234_5678);
+    }
+}

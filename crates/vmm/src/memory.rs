@@ -137,3 +137,51 @@ impl Memory {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use exitpath_exits::find;
+
+    use super::*;
+
+    fn memory() -> Memory {
+        let program = find("empty").expect("a row").program(true);
+        Memory::new(&Image::new(&program)).expect("memory")
+    }
+
+    #[test]
+    fn nothing_outside_a_slot_is_reached() {
+        let memory = memory();
+        let slots = memory.slots().expect("two slots");
+        let places: Vec<(u64, u64)> = slots
+            .iter()
+            .map(|&(start, size, _)| (start, size))
+            .collect();
+        assert_eq!(places, [(0, RAM_SIZE), (SCRATCH, SCRATCH_SIZE)]);
+        for (start, size, host) in slots {
+            let last = start + size - 8;
+            memory.store(last, 0x1234);
+            assert_eq!(memory.load(last), 0x1234);
+            assert_eq!(memory.bytes(last, 2), [0x34, 0x12]);
+            // Where it is in this process, up to the slot's last byte and no further.
+            let at = memory.host(start, size).expect("all of the slot");
+            assert_eq!(at as u64, host);
+            assert_eq!(memory.host(start, size + 1), None);
+            assert_eq!(memory.host(last, u64::MAX), None);
+            assert!(memory.bytes(last, 9).is_empty());
+        }
+        let nowhere = SCRATCH + SCRATCH_SIZE;
+        memory.store(nowhere, 1);
+        assert_eq!(memory.load(nowhere), 0);
+    }
+
+    #[test]
+    fn clones_share_what_is_in_it() {
+        let memory = memory();
+        let clone = memory.clone();
+        memory.set_word(exitpath_exits::layout::word::PROGRESS, 77);
+        assert_eq!(clone.word(exitpath_exits::layout::word::PROGRESS), 77);
+        memory.store(RESULTS + 8, 5);
+        assert_eq!(clone.results(2), [0, 5]);
+    }
+}

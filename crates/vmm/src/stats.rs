@@ -37,6 +37,24 @@ fn refused(source: std::io::Error) -> Option<Error> {
     }
 }
 
+/// Names and offsets of the counters of one value, and the size of all data, by descriptors of `step` bytes
+/// each.
+fn layout(descriptors: &[u8], step: usize) -> Option<(Vec<(String, u64)>, usize)> {
+    let (mut counters, mut data_size) = (Vec::new(), 0);
+    for descriptor in descriptors.chunks_exact(step) {
+        let size = u16::from_le_bytes([*descriptor.get(6)?, *descriptor.get(7)?]);
+        let offset = u32_at(descriptor, 8)?;
+        data_size = data_size.max(offset as usize + 8 * usize::from(size));
+        if size == 1 {
+            let name = descriptor.get(16..)?;
+            let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+            let name = String::from_utf8_lossy(&name[..end]).into_owned();
+            counters.push((name, u64::from(offset)));
+        }
+    }
+    Some((counters, data_size))
+}
+
 impl Stats {
     /// Opens the statistics of a KVM VM or vCPU; `None` where the kernel has none (before 5.14).
     ///
@@ -72,19 +90,7 @@ impl Stats {
         let step = 16 + name_size;
         let mut bytes = vec![0u8; step * count];
         file.read_exact_at(&mut bytes, descriptors).map_err(io)?;
-        let mut counters = Vec::new();
-        let mut data_size = 0;
-        for descriptor in bytes.chunks_exact(step) {
-            let size = u16::from_le_bytes([descriptor[6], descriptor[7]]);
-            let offset = u32_at(descriptor, 8).ok_or_else(malformed)?;
-            data_size = data_size.max(offset as usize + 8 * usize::from(size));
-            if size == 1 {
-                let name = &descriptor[16..];
-                let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
-                let name = String::from_utf8_lossy(&name[..end]).into_owned();
-                counters.push((name, u64::from(offset)));
-            }
-        }
+        let (counters, data_size) = layout(&bytes, step).ok_or_else(malformed)?;
         Ok(Some(Stats {
             file,
             counters,
@@ -136,6 +142,33 @@ mod tests {
                 "{words}"
             );
         }
+    }
+
+    /// A descriptor: flags, exponent, size, offset, bucket, name of eight bytes.
+    fn descriptor(name: &[u8; 8], size: u16, offset: u32) -> Vec<u8> {
+        let mut bytes = vec![0; 6];
+        bytes.extend(size.to_le_bytes());
+        bytes.extend(offset.to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(name);
+        bytes
+    }
+
+    #[test]
+    fn counters_are_found_by_their_descriptors() {
+        let descriptors = [
+            descriptor(b"exits\0\0\0", 1, 16),
+            // A histogram: no counter, but data.
+            descriptor(b"halt\0\0\0\0", 32, 24),
+            descriptor(b"io_exits", 1, 0),
+        ]
+        .concat();
+        let (counters, size) = layout(&descriptors, 24).expect("a layout");
+        let expected = [("exits".to_owned(), 16), ("io_exits".to_owned(), 0)];
+        assert_eq!(counters, expected);
+        assert_eq!(size, 24 + 32 * 8);
+        assert_eq!(layout(&descriptors, 8), None, "no room for a descriptor");
+        assert_eq!(layout(&[], 24), Some((Vec::new(), 0)));
     }
 
     /// Set where this test's program runs as a process that may open no more files.

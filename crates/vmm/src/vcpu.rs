@@ -56,6 +56,19 @@ fn segment(selector: u16, type_: u8, code: bool) -> kvm_segment {
     }
 }
 
+/// The CPUID of one vCPU: its APIC's id is its number (Intel SDM vol. 2, CPUID, leaves 1, 0BH, 1FH).
+fn own_cpuid(cpuid: &CpuId, index: u8) -> CpuId {
+    let mut cpuid = cpuid.clone();
+    for leaf in cpuid.as_mut_slice() {
+        match leaf.function {
+            1 => leaf.ebx = (leaf.ebx & 0x00ff_ffff) | u32::from(index) << 24,
+            0xb | 0x1f => leaf.edx = u32::from(index),
+            _ => {}
+        }
+    }
+    cpuid
+}
+
 impl Vcpu {
     pub(crate) fn new(
         vm: &VmFd,
@@ -69,15 +82,7 @@ impl Vcpu {
             .create_vcpu(u64::from(index))
             .map_err(Error::kvm("KVM_CREATE_VCPU"))?;
 
-        let mut cpuid = cpuid.clone();
-        for leaf in cpuid.as_mut_slice() {
-            match leaf.function {
-                1 => leaf.ebx = (leaf.ebx & 0x00ff_ffff) | u32::from(index) << 24,
-                0xb | 0x1f => leaf.edx = u32::from(index),
-                _ => {}
-            }
-        }
-        fd.set_cpuid2(&cpuid)
+        fd.set_cpuid2(&own_cpuid(cpuid, index))
             .map_err(Error::kvm("KVM_SET_CPUID2"))?;
 
         // Secondary vCPUs of a VM with an in-kernel APIC wait for INIT/SIPI; ours begin at once.
@@ -227,5 +232,52 @@ impl Vcpu {
     /// Where the kernel has statistics but they cannot be read.
     pub fn open_stats(&self) -> Result<Option<Stats>, Error> {
         Stats::open(&self.fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvm_bindings::kvm_cpuid_entry2;
+
+    use super::*;
+
+    #[test]
+    fn each_vcpu_has_its_own_apic_and_all_else_in_common() {
+        let leaf = |function| kvm_cpuid_entry2 {
+            function,
+            eax: 0x1111_1111,
+            ebx: 0x2233_4455,
+            edx: 0x6666_6666,
+            ..Default::default()
+        };
+        let common = [0, 1, 0xb, 0x1f, 0x8000_0008].map(leaf);
+        let common = CpuId::from_entries(&common).expect("five leaves");
+        let own = own_cpuid(&common, 3);
+        for (own, common) in std::iter::zip(own.as_slice(), common.as_slice()) {
+            let expected = match own.function {
+                1 => (0x0333_4455, common.edx),
+                0xb | 0x1f => (common.ebx, 3),
+                _ => (common.ebx, common.edx),
+            };
+            assert_eq!((own.ebx, own.edx), expected, "{:#x}", own.function);
+            assert_eq!(own.eax, common.eax);
+        }
+    }
+
+    #[test]
+    fn code_is_64_bit_and_data_is_flat() {
+        let (code, data) = (
+            segment(CODE_SELECTOR, 11, true),
+            segment(DATA_SELECTOR, 3, false),
+        );
+        // L and D may not both be set (AMD APM vol. 2, 4.8.1).
+        assert_eq!((code.l, code.db), (1, 0));
+        assert_eq!((data.l, data.db), (0, 1));
+        for segment in [code, data] {
+            assert_eq!(
+                (segment.base, segment.limit, segment.present),
+                (0, u32::MAX, 1)
+            );
+        }
     }
 }

@@ -245,6 +245,25 @@ pub(crate) fn register_at(
     length: u32,
     datamatch: Option<u64>,
 ) -> Result<(), Error> {
+    let ioeventfd = ioeventfd(eventfd, at, length, datamatch);
+    // SAFETY: the structure is a valid `struct kvm_ioeventfd` that outlives the call.
+    let result = unsafe { ioctl_with_ref(fd, KVM_IOEVENTFD(), &ioeventfd) };
+    if result < 0 {
+        return Err(Error::Kvm {
+            operation: "KVM_IOEVENTFD",
+            source: std::io::Error::last_os_error(),
+        });
+    }
+    Ok(())
+}
+
+/// What KVM is told of it (Documentation/virt/kvm/api.rst, 4.59).
+fn ioeventfd(
+    fd: RawFd,
+    at: Address,
+    length: u32,
+    datamatch: Option<u64>,
+) -> kvm_bindings::kvm_ioeventfd {
     let (addr, bus) = match at {
         Address::Pio(port) => (
             u64::from(port),
@@ -256,23 +275,14 @@ pub(crate) fn register_at(
         Some(_) => 1 << kvm_bindings::kvm_ioeventfd_flag_nr_datamatch,
         None => 0,
     };
-    let ioeventfd = kvm_bindings::kvm_ioeventfd {
+    kvm_bindings::kvm_ioeventfd {
         datamatch: datamatch.unwrap_or(0),
         addr,
         len: length,
-        fd: eventfd,
+        fd,
         flags: bus | matching,
         ..Default::default()
-    };
-    // SAFETY: the structure is a valid `struct kvm_ioeventfd` that outlives the call.
-    let result = unsafe { ioctl_with_ref(fd, KVM_IOEVENTFD(), &ioeventfd) };
-    if result < 0 {
-        return Err(Error::Kvm {
-            operation: "KVM_IOEVENTFD",
-            source: std::io::Error::last_os_error(),
-        });
     }
-    Ok(())
 }
 
 vmm_sys_util::ioctl_iow_nr!(
@@ -285,6 +295,26 @@ vmm_sys_util::ioctl_iow_nr!(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ioeventfd_matches_by_bus_length_and_value() {
+        let of = |at, length, datamatch| {
+            let told = ioeventfd(7, at, length, datamatch);
+            assert_eq!(told.fd, 7);
+            (told.addr, told.len, told.datamatch, told.flags)
+        };
+        // linux/kvm.h: datamatch is bit 0, PIO bit 1.
+        assert_eq!(of(Address::Pio(0x510), 1, None), (0x510, 1, 0, 2));
+        assert_eq!(of(Address::Pio(0x510), 2, Some(0)), (0x510, 2, 0, 3));
+        assert_eq!(
+            of(Address::Mmio(0xfe00_0000), 0, None),
+            (0xfe00_0000, 0, 0, 0)
+        );
+        assert_eq!(
+            of(Address::Mmio(0xfe00_0000), 4, Some(9)),
+            (0xfe00_0000, 4, 9, 1)
+        );
+    }
 
     #[test]
     fn routes_that_cannot_be_made_are_no_matter_of_memory() {

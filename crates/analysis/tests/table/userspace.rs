@@ -255,6 +255,18 @@ fn throughput_is_of_all_vcpus_and_by_the_clock() {
         .collect();
     assert_eq!(rates, [(1, Some(400_000.0)), (2, Some(750_000.0))]);
     assert!(ladder.locking.iter().all(|row| row.lock == "global"));
+    // Against one vCPU, within blocks: 1.75 and 2 times.
+    let ratios: Vec<Option<f64>> = ladder
+        .locking
+        .iter()
+        .map(|row| row.to_one.map(|ratio| ratio.value))
+        .collect();
+    assert_eq!(ratios, [Some(1.0), Some(1.875)]);
+    let (lo, hi) = ladder.locking[1]
+        .to_one
+        .and_then(|ratio| ratio.ci95)
+        .expect("two blocks");
+    assert!(lo < 1.0 && hi > 2.0, "two blocks tell little: {lo} {hi}");
 }
 
 #[test]

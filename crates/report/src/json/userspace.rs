@@ -136,6 +136,10 @@ pub struct LockingObject<'a> {
     pub exits_per_unit: Option<f64>,
     /// Its 95 % interval; null in the lab.
     pub exits_per_unit_ci95: Option<[f64; 2]>,
+    /// Those over one vCPU's under the same lock.
+    pub to_one_vcpu: Option<f64>,
+    /// Its 95 % interval over blocks; null in the lab.
+    pub to_one_vcpu_ci95: Option<[f64; 2]>,
     /// Runs, or seeds.
     pub n: usize,
     /// `clean`, `usable`, `void` or `skipped`.
@@ -227,6 +231,11 @@ pub fn userspace<'a>(
                     .exits_per_second
                     .and_then(|rate| rate.ci95)
                     .map(|(lo, hi)| [lo, hi]),
+                to_one_vcpu: row.to_one.map(|ratio| ratio.value),
+                to_one_vcpu_ci95: row
+                    .to_one
+                    .and_then(|ratio| ratio.ci95)
+                    .map(<[f64; 2]>::from),
                 n: row.per_exit.map_or(0, |value| value.n),
                 verdict: verdict(row.verdict),
                 notes: &row.notes,

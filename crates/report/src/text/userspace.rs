@@ -244,18 +244,18 @@ fn locking(unit: &Unit, rows: &[Locking]) -> Text {
     let leaving = ["n", "to one vCPU", "95 % interval"];
     let mut table = new_table(&header, &[1, 7]).leaving(&leaving);
     for row in rows {
-        let alone = rows
-            .iter()
-            .find(|other| other.vcpus == 1 && other.lock == row.lock);
-        let rate = |row: &Locking| row.exits_per_second.map(|rate| rate.value);
-        let ratio = rate(row).zip(alone.and_then(rate));
+        let rate = row.exits_per_second.map(|rate| rate.value);
+        let ratio = row.to_one.map(|ratio| match ratio.ci95 {
+            Some((lo, hi)) => format!("{:.2} × [{lo:.2} … {hi:.2}]", ratio.value),
+            None => format!("{:.2} ×", ratio.value),
+        });
         let cells = [
             row.vcpus.to_string(),
             plain(&row.lock),
             unit.estimate(row.per_exit),
             unit.range(row.per_exit),
-            rate(row).map_or_else(none, count),
-            ratio.map_or_else(none, |(all, one)| format!("{:.2} ×", all / one)),
+            rate.map_or_else(none, count),
+            ratio.unwrap_or_else(none),
             row.per_exit.map_or(0, |value| value.n).to_string(),
             json::verdict(row.verdict).to_owned(),
         ];
