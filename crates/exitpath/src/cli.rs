@@ -260,7 +260,7 @@ pub(crate) struct LabOptions {
 /// What the lab's kernels run on.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Emulator {
-    /// QEMU to use [default: the newest of PATH and `make qemu10`'s]
+    /// QEMU to use [default: the newest of PATH and the one that `exitpath lab qemu --fetch` got]
     #[arg(long, value_name = "PATH", help_heading = "Lab")]
     pub(crate) qemu: Option<PathBuf>,
     /// QEMU's CPU model; it needs svm and npt [default: EPYC-Milan]

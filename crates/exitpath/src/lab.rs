@@ -186,7 +186,7 @@ fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Fai
     let mut lab = prepared.lab(seed, options.cpus);
     if options.cpus > 1 && !lab.qemu.boots_two_cpus() {
         return Err(Failure::Cannot(format!(
-            "QEMU {} does not boot {} CPUs under counted time: use QEMU 10 (`make qemu10`, or \
+            "QEMU {} does not boot {} CPUs under counted time: use QEMU 10 (`exitpath lab qemu --fetch`, or \
              --qemu PATH)",
             lab.qemu.version, options.cpus
         )));

@@ -14,7 +14,7 @@ use crate::finding::{Examination, Finding, Level, unknown_value};
 use crate::machine::Machine;
 use crate::parse::and_list;
 use crate::permission::to_open_kvm;
-use crate::root::Unknown;
+use crate::root::{Root, Unknown};
 
 /// Parameters that are written down as unknown if a module that should have them has them not.
 const EXPECTED: &[(&str, &[&str])] = &[
@@ -312,10 +312,15 @@ fn device(machine: &Machine<'_>, out: &mut Examination) {
     }
 }
 
+/// One line on what to do where there is no `/dev/kvm`: by what this machine's CPU has.
+pub fn to_have_kvm(root: &Root) -> String {
+    why_absent(&Machine::read(root, None)).to_owned()
+}
+
 /// What to do when there is no `/dev/kvm`.
 fn why_absent(machine: &Machine<'_>) -> &'static str {
     let Ok(cpu) = &machine.cpu else {
-        return "sudo modprobe kvm_intel or kvm_amd, or use --on lab";
+        return "sudo modprobe kvm_intel or kvm_amd";
     };
     match (cpu.has("vmx"), cpu.has("svm"), machine.seems_virtual()) {
         (true, _, _) => {
@@ -325,11 +330,9 @@ fn why_absent(machine: &Machine<'_>) -> &'static str {
             "sudo modprobe kvm_amd; in a container: give it the device (--device /dev/kvm)"
         }
         (_, _, true) => {
-            "the hypervisor below offers neither VMX nor SVM; ask it for nested virtualization, or use --on lab"
+            "the hypervisor below offers neither VMX nor SVM; ask it for nested virtualization"
         }
-        _ => {
-            "the CPU shows neither VMX nor SVM; switch virtualization on in the firmware's setup, or use --on lab"
-        }
+        _ => "the CPU shows neither VMX nor SVM; switch virtualization on in the firmware's setup",
     }
 }
 
@@ -350,7 +353,11 @@ fn modules(machine: &Machine<'_>, names: &[String], out: &mut Examination) {
 
     let finding = |level, says: &str| Finding::new("kvm-module", "kvm", level, says);
     out.find(match in_use.as_slice() {
-        [] if present.is_empty() => finding(Level::Bad, "no KVM module is loaded").advice(why_absent(machine)),
+        // Where the device is absent, too, that finding says what to do.
+        [] if present.is_empty() => match out.facts.get("kvm.device") {
+            Some(device) if device == "absent" => finding(Level::Bad, "no KVM module is loaded"),
+            _ => finding(Level::Bad, "no KVM module is loaded").advice(why_absent(machine)),
+        },
         [] => finding(Level::Warning, "kvm is loaded, but no module for this CPU (kvm_intel, kvm_amd)")
             .advice(why_absent(machine)),
         [one @ ("kvm_intel" | "kvm_amd")] => finding(Level::Good, &format!("{one} is in use")),
@@ -485,6 +492,36 @@ mod tests {
         );
         let out = vm_guest().folder("/sys/module/ext4").topic(examine);
         assert_eq!(out.get("kvm-module", "kvm").level, Level::Bad);
+    }
+
+    /// One reason has one advice, whatever follows from it.
+    #[test]
+    fn no_advice_is_given_twice() {
+        use crate::guest::{GuestCheck, GuestOutcome};
+        let machines = [
+            vm_guest(),
+            vm_guest().folder("/sys/module/ext4"),
+            sandbox(),
+            amd_server(),
+            intel_laptop_on_battery(),
+        ];
+        for machine in machines {
+            for outcome in [GuestOutcome::NoDevice, GuestOutcome::NoPermission] {
+                let check = GuestCheck { outcome };
+                let examination = crate::examine(&machine.root(), Some(&check));
+                let mut given: Vec<&str> = Vec::new();
+                for finding in &examination.findings {
+                    if let Some(advice) = finding.advice.as_deref().filter(|_| {
+                        finding.id.starts_with("kvm-d")
+                            || finding.id == "kvm-module"
+                            || finding.id == "guest-execution"
+                    }) {
+                        assert!(!given.contains(&advice), "{advice}");
+                        given.push(advice);
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -58,6 +58,7 @@ mod watchdog;
 pub use catalogue::FINDINGS;
 pub use finding::{Examination, Finding, Level, unknown_reason};
 pub use guest::{GuestCheck, GuestOutcome};
+pub use kvm::to_have_kvm;
 pub use noise::{NoiseSnapshot, noise_difference, noise_snapshot, noise_snapshot_on};
 pub use permission::to_open_kvm;
 pub use placement::choose_cpus;

@@ -257,15 +257,18 @@ impl Grid {
         let mut left_out = Vec::new();
         let broken = self.width(&kept, false) > limit;
         if broken && self.width(&kept, true) > limit {
-            // What is the same in all rows need not be in each.
-            for &column in &self.leaving {
+            // What is the same in all rows need not be in each, and nothing at all need not be said.
+            let uniform = self.leaving.iter().filter_map(|&column| {
                 let mut cells = self.cells(column);
-                let first = cells.next().unwrap_or_default().to_owned();
-                if self.rows.len() > 1 && cells.all(|cell| cell == first) {
+                let first = cells.next()?;
+                (self.rows.len() > 1 && cells.all(|cell| cell == first)).then_some((column, first))
+            });
+            let (empty, uniform): (Vec<_>, Vec<_>) = uniform.partition(|(_, cell)| cell.is_empty());
+            kept.retain(|column| !empty.iter().any(|(other, _)| other == column));
+            for (column, cell) in uniform {
+                if self.width(&kept, true) > limit {
                     kept.retain(|&other| other != column);
-                    if !first.is_empty() {
-                        same.push(format!("{} {first}", self.columns[column].title));
-                    }
+                    same.push(format!("{} {cell}", self.columns[column].title));
                 }
             }
             for &column in &self.leaving {

@@ -124,6 +124,10 @@ pub(crate) fn choose_machine(place: &Place) -> Result<(On, GuestOutcome, Option<
             "{why}: {}; or use --on lab",
             exitpath_host::to_open_kvm(&exitpath_host::Root::default())
         ))),
+        (Some(On::Host), GuestOutcome::NoDevice) => Err(Failure::Cannot(format!(
+            "{why}: {}; or use --on lab",
+            exitpath_host::to_have_kvm(&exitpath_host::Root::default())
+        ))),
         // Opening it again says what to do.
         (Some(On::Host), _) => match exitpath_vmm::Kvm::open() {
             Err(error) => Err(error.into()),
