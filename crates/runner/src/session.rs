@@ -11,12 +11,12 @@ use exitpath_exits::{Image, Program, Row, Scratch, ladder};
 use exitpath_host::{Root, noise_difference, noise_snapshot, noise_snapshot_on};
 use exitpath_recording::{Batch, Outcome, Run, Sample};
 use exitpath_vmm::kick::{self, Kickable};
-use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Model, Stop, Vcpu, Vm};
+use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Model, Stop, THREAD_CHANGES, Vcpu, Vm};
 
 use crate::counters::Counters;
 use crate::exception::Exception;
 use crate::kicked::{self, Served};
-use crate::{Settings, batches_of, samples_of};
+use crate::{Settings, batches_of, samples_of, warm_up_of};
 use crate::{contention, marker};
 
 /// Among the counters: the guest's TSC frequency in kHz, as KVM reports it.
@@ -345,7 +345,7 @@ impl Protocol {
         let warm_up = if uses_scratch {
             samples
         } else {
-            kicked::warm_up(self.row, &self.settings)
+            warm_up_of(self.row, &self.settings)
         };
         if warm_up > 0 {
             self.go(command::PAIRS, warm_up, 0)?;
@@ -398,8 +398,11 @@ impl Protocol {
             }
         }
         // Each control write loads the host's state once as well, and the baseline has one.
-        if let (1, Some(value)) = (self.row.vcpus, counters.get_mut(STATE_RELOADS)) {
-            *value -= baseline.get(STATE_RELOADS).copied().unwrap_or(0);
+        // So it is with the thread that calls KVM_RUN for it.
+        for name in [STATE_RELOADS, THREAD_CHANGES] {
+            if let (1, Some(value)) = (self.row.vcpus, counters.get_mut(name)) {
+                *value -= baseline.get(name).copied().unwrap_or(0);
+            }
         }
         counters.retain(|name, value| *value != 0 || KEPT_AT_ZERO.contains(&name.as_str()));
         if let Some(khz) = self.vcpu.tsc_khz() {
@@ -517,6 +520,12 @@ impl Protocol {
 }
 
 /// Counters that are recorded even where nothing happened: their zero is a finding.
-const KEPT_AT_ZERO: [&str; 4] = ["exits", "io_exits", "mmio_exits", STATE_RELOADS];
+const KEPT_AT_ZERO: [&str; 5] = [
+    "exits",
+    "io_exits",
+    "mmio_exits",
+    STATE_RELOADS,
+    THREAD_CHANGES,
+];
 /// KVM's counter of returns from a guest's state to the host's.
 const STATE_RELOADS: &str = "host_state_reload";
