@@ -27,7 +27,7 @@ pub use explain::{Explained, Share};
 /// Counter of all vCPUs' port writes while samples were taken, and how long that took in ns.
 const PHASE: [&str; 2] = ["phase.port_writes", "phase.ns"];
 /// Counters that show what a rung does, per operation.
-const WITNESSES: [&str; 7] = [
+const WITNESSES: [&str; 10] = [
     "exits",
     "io_exits",
     "host_state_reload",
@@ -35,7 +35,12 @@ const WITNESSES: [&str; 7] = [
     "preemption_other",
     "vmm.voluntary_switches",
     "vmm.involuntary_switches",
+    "vmm.calls_by_thread_1",
+    "vmm.calls_by_thread_2",
+    THREAD_CHANGES,
 ];
+/// How often `KVM_RUN` was called by another thread than the time before.
+const THREAD_CHANGES: &str = "vmm.thread_changes";
 /// How often the reader of a kick's eventfd was woken, and how many kicks it took.
 const WAKEUPS: &str = "kick.wakeups";
 const TAKEN: &str = "kick.taken";
@@ -145,7 +150,7 @@ pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, Path
             .map(|summary| summary.verdict)
     };
     let (mut rungs, mut locking) = (Vec::new(), Vec::new());
-    for summary in summaries.iter().cloned() {
+    for mut summary in summaries.iter().cloned() {
         let Some(info) = summary.row.rung.clone() else {
             continue;
         };
@@ -177,6 +182,14 @@ pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, Path
             Some(values.get(&name)? - values.get(reference)?)
         };
         let delta = estimate(&values, difference, lab);
+        let explained = paths.explain(&name, reference, delta.map(|delta| delta.value));
+        if let Some(explained) = explained.as_ref().filter(|explained| explained.idle > 0) {
+            let Explained { halts, idle, .. } = *explained;
+            summary.notes.push(format!(
+                "{idle} of it are no work: the lab's CPU had nothing to run and halted ({halts} times), and its \
+                 clock went on"
+            ));
+        }
         rungs.push(Rung {
             value,
             delta,
@@ -187,7 +200,7 @@ pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, Path
                 Vec::new()
             },
             witness: witness(&runs),
-            explained: paths.explain(&name, reference, delta.map(|delta| delta.value)),
+            explained,
             summary,
             info,
         });
@@ -328,7 +341,7 @@ fn witness(runs: &[&Run]) -> BTreeMap<String, f64> {
         };
         let per_op = counted / ops as f64;
         // That it did not happen is the point of some rungs.
-        if per_op.abs() >= NEGLIGIBLE || name == "host_state_reload" {
+        if per_op.abs() >= NEGLIGIBLE || ["host_state_reload", THREAD_CHANGES].contains(&name) {
             witness.insert(name.to_owned(), per_op);
         }
     }

@@ -407,7 +407,7 @@ pub const ROWS: &[Row] = &[
 ];
 
 /// All tables of rows, each with the number of its first place in the guest's memory for programs.
-const TABLES: [(u64, &[Row]); 4] = [(0, ROWS), (64, SCALING), (104, RUNGS), (152, KICKS)];
+const TABLES: [(u64, &[Row]); 4] = [(0, ROWS), (64, SCALING), (104, RUNGS), (153, KICKS)];
 
 // Each table ends before the next one begins, and the last one where the results begin.
 const _: () = {

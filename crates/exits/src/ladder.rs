@@ -123,7 +123,15 @@ pub enum Thread {
     /// The eventfd that KVM signals wakes a thread of higher priority on the same CPU, while KVM
     /// handles the exit.
     Preempted,
+    /// It handles exits only: other threads on its CPU call `KVM_RUN` for it, each in its turn.
+    HandedOver {
+        /// How many such threads.
+        callers: usize,
+    },
 }
+
+/// Most samples of a rung each exit of which waits for RCU, some milliseconds.
+pub const WAITING_SAMPLES: u32 = 20;
 
 /// What the VMM does on each exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,6 +262,8 @@ impl Layers {
             Thread::Told => Some("affinity-same"),
             Thread::Moved => Some("affinity-other"),
             Thread::Preempted => Some("preempted"),
+            Thread::HandedOver { callers: 1 } => Some("caller-thread"),
+            Thread::HandedOver { .. } => Some("caller-threads-in-turn"),
         };
         [
             call, extra, signal, registers, mirror, dispatch, lock, thread,
@@ -358,6 +368,9 @@ pub const RUNGS: &[Row] = &[
     Row { cpus: 2, rung: Some(Rung { layers: Layers { thread: Thread::Told, ..BARE }, reference: None }),
         ..user("affinity_of_two", "the same on a machine of two CPUs or more", BARE, BARE_RUNG) },
     Row { cpus: 2, ..user("moved", "its thread moved to another CPU", Layers { thread: Thread::Moved, ..BARE }, "affinity_of_two") },
+    user("handed_over", "KVM_RUN called by another thread than exits are handled by, always the same one", Layers { thread: Thread::HandedOver { callers: 1 }, ..BARE }, BARE_RUNG),
+    Row { max_samples: WAITING_SAMPLES,
+        ..user("other_thread", "KVM_RUN called by another thread than last time: by two such threads in turn", Layers { thread: Thread::HandedOver { callers: 2 }, ..BARE }, "handed_over") },
     Row { rung: Some(Rung { layers: BARE, reference: None }), ..KICKED },
     Row { name: "preempted", operation: "port write to an ioeventfd whose reader takes the CPU over", exits: (1.0, 3.0),
         consumer: Some(Consumer::at(Placement::SameCpu)),

@@ -27,15 +27,22 @@ unsafe extern "C" {
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
 }
 
+type ReadOrWrite = unsafe extern "C" fn(u64, *mut c_void, u64, bool);
+type ReadRegister = unsafe extern "C" fn(*mut Cpu, *mut ByteArray, c_int) -> c_int;
+type GetCpu = unsafe extern "C" fn(c_int) -> *mut Cpu;
+type NewArray = unsafe extern "C" fn() -> *mut ByteArray;
+type FreeArray = unsafe extern "C" fn(*mut ByteArray, c_int) -> *mut u8;
+type Symbol = *mut c_void;
+
 /// QEMU's functions; names and types are those of `include/exec/cpu-common.h`,
 /// `include/hw/core/cpu.h`, `target/i386/cpu.h` and GLib's `garray.h`.
 #[derive(Clone, Copy)]
 pub(crate) struct Machine {
-    read_or_write: unsafe extern "C" fn(u64, *mut c_void, u64, bool),
-    register: unsafe extern "C" fn(*mut Cpu, *mut ByteArray, c_int) -> c_int,
-    cpu: unsafe extern "C" fn(c_int) -> *mut Cpu,
-    new_array: unsafe extern "C" fn() -> *mut ByteArray,
-    free_array: unsafe extern "C" fn(*mut ByteArray, c_int) -> *mut u8,
+    read_or_write: ReadOrWrite,
+    register: ReadRegister,
+    cpu: GetCpu,
+    new_array: NewArray,
+    free_array: FreeArray,
 }
 
 /// RAX among gdb's registers of x86-64.
@@ -58,11 +65,11 @@ impl Machine {
         // SAFETY: QEMU's and GLib's functions of these names have these types, from QEMU 6 on.
         unsafe {
             Some(Machine {
-                read_or_write: transmute::<*mut c_void, _>(symbol(c"cpu_physical_memory_rw")?),
-                register: transmute::<*mut c_void, _>(symbol(c"x86_cpu_gdb_read_register")?),
-                cpu: transmute::<*mut c_void, _>(symbol(c"qemu_get_cpu")?),
-                new_array: transmute::<*mut c_void, _>(symbol(c"g_byte_array_new")?),
-                free_array: transmute::<*mut c_void, _>(symbol(c"g_byte_array_free")?),
+                read_or_write: transmute::<Symbol, ReadOrWrite>(symbol(c"cpu_physical_memory_rw")?),
+                register: transmute::<Symbol, ReadRegister>(symbol(c"x86_cpu_gdb_read_register")?),
+                cpu: transmute::<Symbol, GetCpu>(symbol(c"qemu_get_cpu")?),
+                new_array: transmute::<Symbol, NewArray>(symbol(c"g_byte_array_new")?),
+                free_array: transmute::<Symbol, FreeArray>(symbol(c"g_byte_array_free")?),
             })
         }
     }

@@ -159,6 +159,24 @@ pub fn samples_of(row: &Row, settings: &Settings) -> u32 {
     wanted.min(row.max_samples).min(room as u32)
 }
 
+/// Repetitions of batches of a rung that waits.
+const WAITING_BATCHES: u32 = 2;
+
+/// Whether each exit of a rung waits so long that few of them make a run.
+fn waits(row: &Row) -> bool {
+    row.rung.is_some() && row.max_samples < u32::MAX
+}
+
+/// Iterations before the first sample that counts, for this row.
+pub(crate) fn warm_up_of(row: &Row, settings: &Settings) -> u32 {
+    let most = if waits(row) {
+        row.max_samples
+    } else {
+        u32::MAX
+    };
+    kicked::warm_up(row, settings).min(most)
+}
+
 /// Repetitions and length of this row's batches, limited by the pages a row uses up.
 fn batches_of(row: &Row, settings: &Settings) -> (u32, u32) {
     if is_locking(row) {
@@ -175,6 +193,10 @@ fn batches_of(row: &Row, settings: &Settings) -> (u32, u32) {
         return (0, 0);
     }
     match row.scratch {
+        Scratch::Unused if waits(row) => (
+            settings.batches.min(WAITING_BATCHES),
+            settings.batch_length.min(row.max_samples / 3),
+        ),
         Scratch::Unused => (settings.batches.min(room), settings.batch_length),
         // One repetition per phase, so that every operation has a page of its own.
         Scratch::Unmap | Scratch::Clean => (1, settings.batch_length.min(row.max_samples / 3)),

@@ -17,7 +17,7 @@ use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Model, Stop, Vcpu, Vm};
 use crate::counters::Counters;
 use crate::exception::Exception;
 use crate::kicked::{self, Served};
-use crate::{Settings, batches_of, samples_of};
+use crate::{Settings, batches_of, samples_of, warm_up_of};
 use crate::{contention, marker};
 use counts::BASELINES_COUNTED;
 use watch::{Ended, PATIENCE, Worker, watch};
@@ -284,7 +284,7 @@ impl Protocol {
         let warm_up = if uses_scratch {
             samples
         } else {
-            kicked::warm_up(self.row, &self.settings)
+            warm_up_of(self.row, &self.settings)
         };
         if warm_up > 0 {
             self.go(command::PAIRS, warm_up, 0)?;

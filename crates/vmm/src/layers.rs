@@ -6,6 +6,7 @@
 //! a VMM that was written with it.
 
 mod call;
+mod callers;
 mod model;
 mod registers;
 mod signal;
@@ -22,8 +23,13 @@ use kvm_ioctls::VcpuExit;
 
 use crate::vcpu::{Stop, Vcpu};
 use crate::{Error, kick};
+use callers::Callers;
 pub use model::Model;
 use registers::Registers;
+
+/// Counter of the calls of `KVM_RUN` by another thread than the one before, where threads call it for
+/// the one that handles exits.
+pub const THREAD_CHANGES: &str = "vmm.thread_changes";
 
 /// What a rung's loop keeps between exits.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub(crate) struct Layered {
     cpus: Vec<usize>,
     /// Number of moves.
     moves: usize,
+    /// Threads that call `KVM_RUN` in place of this one.
+    callers: Option<Callers>,
 }
 
 type Loop = fn(&mut Vcpu, &mut Layered) -> Result<Stop, Error>;
@@ -56,7 +64,7 @@ macro_rules! loops {
 /// The loops, in the order of the rungs. (One too few or too many does not compile.)
 static LOOPS: [Loop; RUNGS.len()] = loops!(
     0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24
-    25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46
+    25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48
 );
 
 impl Layered {
@@ -84,16 +92,27 @@ impl Layered {
                 });
             }
         }
+        let cpus = if cpus.is_empty() {
+            kick::allowed_cpus()?
+        } else {
+            cpus.to_vec()
+        };
+        let callers = match layers.thread {
+            Thread::HandedOver { callers } => {
+                // All on one CPU: a thread that wakes another one there does not move the vCPU.
+                kick::pin(cpus[0])?;
+                // SAFETY: the descriptor is the vCPU's, which owns `layered` and drops it first.
+                Some(unsafe { Callers::start(vcpu.fd.as_raw_fd(), callers)? })
+            }
+            _ => None,
+        };
         let layered = Layered {
             run: LOOPS[position],
             model: model.clone(),
             registers: Registers::new(&vcpu.fd, run, layers.registers)?,
-            cpus: if cpus.is_empty() {
-                kick::allowed_cpus()?
-            } else {
-                cpus.to_vec()
-            },
+            cpus,
             moves: 0,
+            callers,
         };
         match layers.signal {
             Signal::None => {}
@@ -107,6 +126,11 @@ impl Layered {
     /// Runs the guest until it writes to the control port or the vCPU is asked to stop.
     pub(crate) fn run(&mut self, vcpu: &mut Vcpu) -> Result<Stop, Error> {
         (self.run)(vcpu, self)
+    }
+
+    /// Counters of what its threads have done, by name.
+    pub(crate) fn counters(&self) -> impl Iterator<Item = (String, i64)> {
+        self.callers.iter().flat_map(Callers::counters)
     }
 }
 
@@ -151,6 +175,14 @@ fn run<const RUNG: usize>(vcpu: &mut Vcpu, state: &mut Layered) -> Result<Stop, 
             drop(held.take());
         }
         let exit = match layers.call {
+            Call::Syscall if matches!(layers.thread, Thread::HandedOver { .. }) => {
+                let Some(callers) = &mut state.callers else {
+                    unreachable!("a rung with such threads has them");
+                };
+                let result = callers.run(&stop);
+                // SAFETY: `run` is this vCPU's shared page, and the call is over.
+                unsafe { exit_of(result, run) }
+            }
             // SAFETY: the descriptor is this vCPU's and `run` its shared page.
             Call::Syscall => unsafe { exit_of(call::run(fd), run) },
             // SAFETY: as above.
@@ -205,7 +237,7 @@ fn run<const RUNG: usize>(vcpu: &mut Vcpu, state: &mut Layered) -> Result<Stop, 
             },
         }
         match layers.thread {
-            Thread::Still | Thread::Preempted => {}
+            Thread::Still | Thread::Preempted | Thread::HandedOver { .. } => {}
             Thread::Told => kick::pin(state.cpus[0])?,
             Thread::Moved => {
                 state.moves += 1;

@@ -215,11 +215,13 @@ impl Vcpu {
         self.userspace_exits
     }
 
-    /// KVM's counters of this vCPU, added to `into`; false where the kernel has none.
+    /// KVM's counters of this vCPU and those of its rung's threads, added to `into`; false where the
+    /// kernel has none of KVM's.
     ///
     /// # Errors
     /// Where the kernel refuses the read.
     pub fn add_counters(&self, into: &mut BTreeMap<String, i64>) -> Result<bool, Error> {
+        into.extend(self.layered.iter().flat_map(Layered::counters));
         match &self.stats {
             Some(stats) => stats.add_to(into).map(|()| true),
             None => Ok(false),

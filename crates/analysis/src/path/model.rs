@@ -69,6 +69,28 @@ pub struct RowPath {
     pub instructions: Vec<Executed>,
 }
 
+impl RowPath {
+    /// Times the kernel halted the lab's CPU in the round, because it had nothing to run. Until the
+    /// interrupt that ends that, the guest's clock goes on and no instruction runs.
+    pub fn halts(&self) -> u64 {
+        let executed = self.instructions.iter();
+        let halts = executed.filter(|it| it.space == Space::Kernel && it.text == HALT);
+        halts.map(|it| it.times.all).sum()
+    }
+
+    /// By how much the guest's clock went on while the lab's CPU was halted: what its instructions
+    /// do not explain of a round in which it was. 0 in other rounds.
+    pub fn idle(&self) -> u64 {
+        match self.halts() {
+            0 => 0,
+            _ => self.residual.min(0).unsigned_abs(),
+        }
+    }
+}
+
+/// HLT.
+const HALT: &str = "hlt";
+
 /// Instructions of one purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Phase {

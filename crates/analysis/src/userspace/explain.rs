@@ -48,6 +48,10 @@ pub struct Explained {
     pub functions: Vec<(String, i64)>,
     /// What of the difference the functions do not explain.
     pub unexplained: i64,
+    /// Times the lab's CPU was halted in the round; the guest's clock went on meanwhile, by `idle`.
+    pub halts: u64,
+    /// Most of `unexplained`, if there were halts: no instruction ran.
+    pub idle: u64,
 }
 
 /// The paths of a recording's rungs, at the first seed that has one.
@@ -84,6 +88,8 @@ impl Paths {
                 share,
                 functions: Vec::new(),
                 unexplained: 0,
+                halts: path.halts(),
+                idle: path.idle(),
             });
         };
         let mut own = Own::new();
@@ -94,6 +100,8 @@ impl Paths {
             share,
             functions: ordered(own),
             unexplained: delta as i64 - told,
+            halts: path.halts(),
+            idle: path.idle(),
         })
     }
 

@@ -227,3 +227,21 @@ fn guest_and_user_space_may_share_addresses() {
         .collect();
     assert_eq!(shared, [Space::Guest, Space::Guest, Space::User]);
 }
+
+#[test]
+fn the_clock_goes_on_while_the_cpu_is_halted() {
+    const HLT: &[u8] = &[0xf4];
+    let idle = |instruction: &[u8], more: u64| {
+        let mut made = Made::new();
+        let f = made.kernel("native_safe_halt");
+        let body = vec![op(f, instruction), ret(f + 1)];
+        made.round(made.calling(f, body), 1);
+        made.clock(0, |sample| sample.op += more);
+        let row = made.row();
+        (row.residual, row.halts(), row.idle())
+    };
+    assert_eq!(idle(HLT, 4_000_000), (-4_000_000, 1, 4_000_000));
+    assert_eq!(idle(HLT, 0), (0, 1, 0));
+    // What is not explained of a round without a halt stays so.
+    assert_eq!(idle(STI, 4_000_000), (-4_000_000, 0, 0));
+}

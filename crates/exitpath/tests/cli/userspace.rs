@@ -150,6 +150,69 @@ fn each_layer_is_explained_to_the_function_and_the_leanest_vmm_is_lean() {
 
 /// Counts and words only: what the figures and verdicts are depends on what else the machine does.
 #[test]
+fn another_thread_that_calls_kvm_run_makes_the_exit_wait_for_rcu() {
+    let Some(qemu) = installed_qemu() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("ladder");
+    let mut command = exitpath(&["userspace", "other_thread", "--json", "--kernel", "6.1"]);
+    command.args(["--on", "lab", "--seed", "1", "--samples", "30", "--qemu"]);
+    let said = Said::of(command.arg(&qemu).arg("--out").arg(&out));
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    let ladder = said.json();
+    let (same, other) = (rung(&ladder, "handed_over"), rung(&ladder, "other_thread"));
+    assert_eq!(
+        (&same["reference"], &other["reference"]),
+        (&"bare".into(), &"handed_over".into())
+    );
+
+    // Who called: always the same thread, or one and the other in turn.
+    let witness = |rung: &Value, name: &str| number(&rung["witness"], name);
+    assert_eq!(witness(same, "vmm.thread_changes"), 0.0, "{same}");
+    assert_eq!(witness(other, "vmm.thread_changes"), 1.0, "{other}");
+    assert!(same["witness"]["vmm.calls_by_thread_2"].is_null(), "{same}");
+    for thread in ["vmm.calls_by_thread_1", "vmm.calls_by_thread_2"] {
+        let calls = witness(other, thread);
+        assert!((0.5..=0.55).contains(&calls), "{thread}: {other}");
+    }
+
+    // The wait is no work, and is not called any.
+    let idle = number(other, "idle");
+    assert!(idle > 1e6 && idle > 0.9 * number(other, "value"), "{other}");
+    assert_eq!(number(same, "idle"), 0.0, "{same}");
+    let notes = other["notes"].to_string();
+    assert!(notes.contains("had nothing to run and halted"), "{notes}");
+
+    let trace = |rung: &str, args: &[&str]| {
+        let mut show = exitpath(&["trace", rung, "--recording"]);
+        Said::of(show.arg(&out).args(args))
+    };
+    let said = trace("other_thread", &[]);
+    assert!(
+        said.stdout.contains("the residual is no work"),
+        "{}",
+        said.stdout
+    );
+    let functions = |rung: &str| {
+        let path = trace(rung, &["--json"]).json();
+        let functions = path["functions"].as_array().expect("functions");
+        let names = functions.iter().map(|function| &function["name"]);
+        names
+            .map(|name| name.as_str().expect("a name").to_owned())
+            .collect::<Vec<_>>()
+    };
+    for name in ["synchronize_rcu", "put_pid", "native_safe_halt"] {
+        assert!(
+            functions("other_thread").iter().any(|it| it == name),
+            "{name}"
+        );
+        assert!(
+            !functions("handed_over").iter().any(|it| it == name),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn several_vcpus_are_measured_on_the_machines_own_kvm() {
     if !kvm_opens() {
         return;

@@ -421,6 +421,9 @@ fn run() -> impl Strategy<Value = (usize, Run)> {
 /// A range of positions in something that may have fewer: both are to be taken modulo what is left.
 type Range = [usize; 2];
 
+/// Exits of a window: which segment, and what the CPU says.
+type Exits = Vec<(usize, [u64; 3])>;
+
 /// What a trace is made of, before references are made to refer to something.
 #[derive(Debug, Clone)]
 struct Parts {
@@ -430,7 +433,7 @@ struct Parts {
     /// Of each run its segments: part, and which path. None for a run that is not traced.
     windows: Vec<Option<Vec<(Part, usize)>>>,
     /// Of each run its exits: segment, and what the CPU says; or of none.
-    exits: Option<Vec<Vec<(usize, [u64; 3])>>>,
+    exits: Option<Vec<Exits>>,
     backwards: bool,
     /// Space and first address; name, module and the most bytes.
     symbols: BTreeMap<(Space, u64), (String, String, u64)>,
@@ -472,7 +475,7 @@ fn parts() -> impl Strategy<Value = Parts> {
 }
 
 /// As many of these exits as make sense in so many segments, in order.
-fn exits(exits: Vec<(usize, [u64; 3])>, segments: usize) -> Vec<Exit> {
+fn exits(exits: Exits, segments: usize) -> Vec<Exit> {
     let exit = |(segment, [code, info1, info2]): (usize, [u64; 3])| Exit {
         segment: (segment % segments) as u32,
         code,

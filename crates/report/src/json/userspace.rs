@@ -80,6 +80,9 @@ pub struct RungObject<'a> {
     pub functions: Vec<Change<'a>>,
     /// In the lab, what of the difference the functions do not explain.
     pub unexplained: Option<i64>,
+    /// In the lab, by how much the guest's clock went on while the lab's CPU was halted, in which no
+    /// instruction ran; of `value`, and most of `unexplained`.
+    pub idle: Option<u64>,
     /// CPUs of the machine it was measured on.
     pub cpus: u32,
     /// `clean`, `usable`, `void` or `skipped`.
@@ -204,6 +207,7 @@ pub fn userspace<'a>(
                     .explained
                     .as_ref()
                     .map(|explained| explained.unexplained),
+                idle: rung.explained.as_ref().map(|explained| explained.idle),
                 cpus: rung.summary.cpus,
                 verdict: verdict(rung.summary.verdict),
                 delta_verdict: verdict(rung.delta_verdict),

@@ -53,7 +53,16 @@ pub fn path(manifest: &Manifest, path: &RowPath, functions: Functions) -> Text {
     text.push('\n');
     text.table(phases(path));
     let rounds = thousands(path.rounds as u64);
-    if path.rounds_with_residual > 0 {
+    if path.idle() > 0 {
+        push_wrapped(
+            &mut text,
+            &format!(
+                "the residual is no work: the lab's CPU had nothing to run and halted {} in the round; \
+                 its clock went on, and no instruction ran",
+                of(path.halts(), "time", "times"),
+            ),
+        );
+    } else if path.rounds_with_residual > 0 {
         let with = thousands(path.rounds_with_residual as u64);
         push_wrapped(
             &mut text,

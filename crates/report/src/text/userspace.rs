@@ -206,7 +206,11 @@ fn explained(text: &mut Text, rung: &Rung) {
         changes(&explained.functions)
     );
     if explained.unexplained != 0 {
-        let _ = write!(line, "; not explained {}", change(explained.unexplained));
+        let why = match explained.halts {
+            0 => "not explained",
+            _ => "while the lab's CPU was halted",
+        };
+        let _ = write!(line, "; {why} {}", change(explained.unexplained));
     }
     push_wrapped(text, &line);
 }

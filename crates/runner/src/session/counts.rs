@@ -6,11 +6,18 @@
 use std::collections::BTreeMap;
 
 use exitpath_recording::{Batch, Sample};
+use exitpath_vmm::THREAD_CHANGES;
 
 /// Baselines run to learn what they add to the counters.
 pub(super) const BASELINES_COUNTED: u64 = 64;
 /// Counters that are recorded even where nothing happened: their zero is a finding.
-pub(super) const KEPT_AT_ZERO: [&str; 4] = ["exits", "io_exits", "mmio_exits", STATE_RELOADS];
+pub(super) const KEPT_AT_ZERO: [&str; 5] = [
+    "exits",
+    "io_exits",
+    "mmio_exits",
+    STATE_RELOADS,
+    THREAD_CHANGES,
+];
 /// KVM's counter of returns from a guest's state to the host's.
 const STATE_RELOADS: &str = "host_state_reload";
 /// KVM's counter of exits that external interrupts forced.
@@ -52,9 +59,12 @@ impl Own {
                 *value -= self.exits(base, external);
             }
         }
-        // Each control write loads the host's state once as well, and the baseline has one.
-        if let (1, Some(value)) = (self.vcpus, counters.get_mut(STATE_RELOADS)) {
-            *value -= self.baseline.get(STATE_RELOADS).copied().unwrap_or(0);
+        // Each control write loads the host's state once as well, and the baseline has one. So it is with
+        // the thread that calls KVM_RUN for it.
+        for name in [STATE_RELOADS, THREAD_CHANGES] {
+            if let (1, Some(value)) = (self.vcpus, counters.get_mut(name)) {
+                *value -= self.baseline.get(name).copied().unwrap_or(0);
+            }
         }
     }
 

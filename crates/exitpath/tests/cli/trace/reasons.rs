@@ -58,7 +58,11 @@ fn every_row_exits_for_the_reasons_that_the_catalogue_gives() {
             let measured = words(&path["exit_reasons"]);
             assert_eq!(path["exits"], measured.len(), "QEMU {major}: {path}");
             let measured: BTreeSet<&str> = measured.into_iter().collect();
-            let given: BTreeSet<&str> = row.reasons.svm.iter().copied().collect();
+            let given: BTreeSet<&str> = match (name, major) {
+                // Of QEMU's own making: it tells the hypervisor of WBINVD.
+                ("invd", ..=7) => ["wbinvd"].into(),
+                _ => row.reasons.svm.iter().copied().collect(),
+            };
             assert_eq!(measured, given, "QEMU {major}: {name}");
             told += 1;
         }
