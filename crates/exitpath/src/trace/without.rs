@@ -2,7 +2,7 @@
 //! against the one with them.
 //!
 //! What patching a function out should save is what its calls took, less what is left of them: a
-//! return (and `endbr64` before it, `xor eax, eax` where it returns 0).
+//! return (and what stands for `endbr64` before it, `xor eax, eax` where it returns 0).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,8 +20,14 @@ use crate::output;
 /// What the compiler leaves at the beginning of a traceable function, and ftrace makes of it: a
 /// NOP of five bytes.
 const FTRACE_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
-/// Before it where the kernel has indirect branch tracking.
-const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+/// Before it where the kernel has indirect branch tracking: `endbr64`, or a NOP in its place where nothing
+/// calls the function by its address (`gen_endbr_poison` in arch/x86/include/asm/ibt.h: `nopw (%rax)`,
+/// and `nopl -42(%rax)` from Linux 6.15 on).
+const LANDING_PADS: [[u8; 4]; 3] = [
+    [0xf3, 0x0f, 0x1e, 0xfa],
+    [0x66, 0x0f, 0x1f, 0x00],
+    [0x0f, 0x1f, 0x40, 0xd6],
+];
 /// `ret`.
 const RETURN: [u8; 5] = [0xc3, 0xcc, 0xcc, 0xcc, 0xcc];
 /// `xor eax, eax; ret`.
@@ -165,11 +171,10 @@ fn stub(trace: &Instructions, wanted: &str) -> Result<Stub, Failure> {
             .map(|instruction| instruction.bytes.as_slice())
     };
     let first = bytes_at(symbol.address);
-    let (offset, before) = if first == Some(&ENDBR64) {
-        (ENDBR64.len() as u64, 1)
-    } else {
-        (0, 0)
-    };
+    let pad = LANDING_PADS
+        .iter()
+        .find(|pad| first == Some(pad.as_slice()));
+    let (offset, before) = pad.map_or((0, 0), |pad| (pad.len() as u64, 1));
     if bytes_at(symbol.address + offset) != Some(&FTRACE_NOP) {
         return Err(Failure::Usage(format!(
             "{name} does not begin with ftrace's nop, so it cannot be patched out (noinstr, or \
@@ -187,4 +192,47 @@ fn stub(trace: &Instructions, wanted: &str) -> Result<Stub, Failure> {
         },
         instructions,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exitpath_recording::Instruction;
+
+    /// A function that begins with these instructions.
+    fn beginning(instructions: &[&[u8]]) -> Instructions {
+        let mut trace = Instructions::default();
+        let mut address = 0xffff_ffff_c000_0000;
+        trace.symbols.push(Symbol {
+            address,
+            size: 64,
+            name: "f".to_owned(),
+            module: "kvm".to_owned(),
+            space: Space::Kernel,
+        });
+        for bytes in instructions {
+            trace.instructions.push(Instruction {
+                address,
+                bytes: bytes.to_vec(),
+            });
+            address += bytes.len() as u64;
+        }
+        trace
+    }
+
+    #[test]
+    fn the_nop_is_found_behind_whatever_stands_for_endbr64() {
+        for pad in LANDING_PADS {
+            let stub =
+                stub(&beginning(&[&pad, &FTRACE_NOP]), "f").unwrap_or_else(|_| panic!("{pad:x?}"));
+            assert_eq!(
+                (stub.patch.address & 0xff, stub.instructions),
+                (4, 2),
+                "{pad:x?}"
+            );
+        }
+        let plain = stub(&beginning(&[&FTRACE_NOP]), "f=0").unwrap_or_else(|_| panic!("refused"));
+        assert_eq!((plain.patch.address & 0xff, plain.instructions), (0, 2));
+        assert!(stub(&beginning(&[&[0x55], &FTRACE_NOP]), "f").is_err());
+    }
 }
