@@ -2,11 +2,13 @@
 
 mod bad_input;
 mod common;
+mod dead_labs;
 mod host;
 mod host_vmm;
 mod image;
 mod kick;
 mod lab;
+mod shared_root;
 mod trace;
 mod userspace;
 mod vmm;
