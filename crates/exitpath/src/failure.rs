@@ -9,6 +9,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// This machine cannot do it. Status 3.
     Cannot(String),
+    /// The lab's kernel could not be patched, and ran as it is. Status 3.
+    Unpatched(String),
     /// The user interrupted. Status 130.
     Interrupted,
     /// What was to be checked is not so, and has been printed. Status 1.
@@ -23,9 +25,10 @@ impl Failure {
     /// What it says, without saying it.
     pub(crate) fn message(&self) -> String {
         match self {
-            Failure::Usage(message) | Failure::Cannot(message) | Failure::Unjudged(message) => {
-                message.clone()
-            }
+            Failure::Usage(message)
+            | Failure::Cannot(message)
+            | Failure::Unpatched(message)
+            | Failure::Unjudged(message) => message.clone(),
             Failure::Interrupted => "interrupted".to_owned(),
             Failure::Check => "the check failed".to_owned(),
             Failure::Status(status) => format!("status {status}"),
@@ -36,7 +39,7 @@ impl Failure {
     pub(crate) fn report(self) -> ExitCode {
         let (message, status) = match self {
             Failure::Usage(message) => (message, 2),
-            Failure::Cannot(message) => (message, 3),
+            Failure::Cannot(message) | Failure::Unpatched(message) => (message, 3),
             Failure::Interrupted => ("interrupted: nothing was kept".to_owned(), 130),
             Failure::Check => return ExitCode::from(1),
             Failure::Unjudged(message) => (format!("this kernel cannot be judged: {message}"), 125),
@@ -54,9 +57,11 @@ impl From<exitpath_lab::Error> for Failure {
         use exitpath_lab::Error as Lab;
         match error {
             Lab::Interrupted => Failure::Interrupted,
-            Lab::UnknownKernel { .. } | Lab::NotAKernel { .. } | Lab::Damaged { .. } => {
-                Failure::Usage(error.to_string())
-            }
+            Lab::UnknownKernel { .. }
+            | Lab::NotAKernel { .. }
+            | Lab::Damaged { .. }
+            | Lab::NotInTheLab { .. } => Failure::Usage(error.to_string()),
+            Lab::Patch { .. } => Failure::Unpatched(error.to_string()),
             error => Failure::Cannot(error.to_string()),
         }
     }

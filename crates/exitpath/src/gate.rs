@@ -89,8 +89,7 @@ fn judge(args: &Gate) -> Result<bool, Failure> {
     let diff = diff_paths(&base, &kernel, &PhaseTable::default())
         .map_err(|error| Failure::Cannot(error.to_string()))?;
     if let Some(dir) = &args.out {
-        exitpath_recording::write(dir, &kernel)
-            .map_err(|error| Failure::Cannot(error.to_string()))?;
+        output::keep(dir, &kernel)?;
     }
     output::print(&text::commit(&diff))?;
     Ok(!grew(&diff, args.max_growth))

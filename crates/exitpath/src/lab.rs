@@ -1,18 +1,20 @@
 //! `exitpath lab`: kernels, a shell, any command; and the lab that `measure` boots.
 
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use exitpath_lab::Error as LabError;
-use exitpath_lab::boot::{Lab, Sink};
+use exitpath_lab::boot::{Kept, Lab, Sink};
 use exitpath_lab::cache::Cache;
 use exitpath_lab::initramfs::Initramfs;
-use exitpath_lab::job::Job;
+use exitpath_lab::job::{Job, PROGRAMS, RECORDINGS};
 use exitpath_lab::kernels::{Kernel, Kernels};
 use exitpath_lab::qemu::Qemu;
+use exitpath_lab::vmm_files;
 
 use crate::cli::{LabCommand, LabOptions, LabRun};
 use crate::failure::Failure;
@@ -20,6 +22,8 @@ use crate::{interrupt, output};
 
 /// Status of a program that SIGPIPE ended, as shells give it.
 const BROKEN_PIPE: u8 = 141;
+/// Status of a command whose recording did not come out, as of one that this machine cannot do.
+const CANNOT: u8 = 3;
 /// Memory of a lab that measures, in MiB.
 pub(crate) const MEMORY_MIB: u32 = 1024;
 
@@ -130,6 +134,7 @@ impl Prepared {
             plugin: None,
             patches: None,
             limit: options.emulator.timeout.map(Duration::from_secs),
+            silence: None,
             interrupted: interrupted.clone(),
         };
         Ok(Prepared { lab, kernel })
@@ -178,8 +183,69 @@ impl Sink for PassOn {
     }
 }
 
+/// Writes the recordings that were made inside to where they were there. The lab is not trusted: what
+/// comes out has to be a recording, and takes nothing's place.
+fn bring_out(kept: Vec<Kept>) -> Result<(), Failure> {
+    let names: Vec<&str> = exitpath_recording::file_names().collect();
+    let mut folders: BTreeMap<PathBuf, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
+    for file in kept {
+        if names.contains(&file.name.as_str()) {
+            let files = folders.entry(file.folder).or_default();
+            files.insert(file.name, file.bytes);
+        }
+    }
+    let mut failed = Ok(());
+    for (folder, files) in folders {
+        let written = exitpath_recording::from_files(&folder, &files)
+            .and_then(|recording| exitpath_recording::write(&folder, &recording));
+        if let Err(error) = written {
+            let what = format!(
+                "the recording {} was made in the lab and is gone with it: {error}",
+                folder.display()
+            );
+            output::remark(&what);
+            failed = Err(Failure::Status(CANNOT));
+        }
+    }
+    failed
+}
+
+/// Where this runs inside a lab, has it bring this recording out. Elsewhere nothing happens.
+pub(crate) fn keep(dir: &Path) {
+    let list = std::fs::OpenOptions::new().append(true).open(RECORDINGS);
+    if let (Ok(mut list), Ok(dir)) = (list, dir.canonicalize()) {
+        let _ = list.write_all(format!("{}\n", dir.display()).as_bytes());
+    }
+}
+
+/// Refuses what the command names and the lab cannot have.
+fn check_places(cwd: &Path, argv: &[String]) -> Result<(), Failure> {
+    let Some((program, arguments)) = argv.split_first() else {
+        return Ok(());
+    };
+    vmm_files::check_folder(cwd)?;
+    if program.contains('/') {
+        vmm_files::check_program(&cwd.join(program))?;
+    }
+    for argument in arguments {
+        for part in argument.split(['=', ',']) {
+            if Path::new(part).is_absolute() {
+                vmm_files::check_file(Path::new(part))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Runs a command in the host's root file system inside the lab.
 fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Failure> {
+    let cwd = std::env::current_dir().map_err(|error| {
+        Failure::Usage(format!(
+            "the current folder, in which the command would begin, is gone ({error}): change to \
+             another"
+        ))
+    })?;
+    check_places(&cwd, &argv)?;
     let interrupted = interrupt::flag();
     let prepared = Prepared::new(&options.lab, &interrupted)?;
     let seed = options.lab.emulator.seeds(&[1])[0];
@@ -194,16 +260,15 @@ fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Fai
     lab.memory_mib = options.memory;
     let mut env = vec![(
         "PATH".to_owned(),
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        format!("{PROGRAMS}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     )];
-    for name in ["TERM", "HOME", "LANG"] {
+    for name in ["TERM", "HOME", "LANG", "XDG_DATA_HOME"] {
         env.extend(std::env::var(name).map(|value| (name.to_owned(), value)));
     }
     let job = Job {
         argv,
         env,
-        cwd: std::env::current_dir()
-            .map_or_else(|_| "/".to_owned(), |dir| dir.display().to_string()),
+        cwd: cwd.display().to_string(),
         modules: Vec::new(),
         output: None,
         share_root: true,
@@ -218,8 +283,11 @@ fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Fai
     if sink.unread {
         return Err(Failure::Status(BROKEN_PIPE));
     }
-    match u8::try_from(outcome?.status) {
-        Ok(0) => Ok(()),
+    // A recording that was named is there, whatever else the command did.
+    let outcome = outcome?;
+    let brought = bring_out(outcome.kept);
+    match u8::try_from(outcome.status) {
+        Ok(0) => brought,
         Ok(status) => Err(Failure::Status(status)),
         Err(_) => Err(Failure::Status(u8::MAX)),
     }

@@ -5,11 +5,12 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use exitpath_recording::Recording;
 use exitpath_report::Style;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::Failure;
-use crate::provenance;
+use crate::{lab, provenance};
 
 /// Prints text and a line break. A reader that has gone away is no error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
@@ -78,6 +79,14 @@ pub(crate) fn folder(given: Option<&Path>, command: &str) -> Result<PathBuf, Fai
     Ok(dir)
 }
 
+/// Writes a recording; one made inside a lab comes out of it.
+pub(crate) fn keep(dir: &Path, recording: &Recording) -> Result<(), Failure> {
+    exitpath_recording::write(dir, recording)
+        .map_err(|error| Failure::Cannot(error.to_string()))?;
+    lab::keep(dir);
+    Ok(())
+}
+
 /// A new folder in the user's data folder for a command's recording, named by the time.
 fn default_folder(command: &str) -> Result<PathBuf, Failure> {
     let base = std::env::var_os("XDG_DATA_HOME")
@@ -92,7 +101,12 @@ fn default_folder(command: &str) -> Result<PathBuf, Failure> {
         provenance::unix_seconds(),
         std::process::id()
     );
-    Ok(base.join("exitpath").join(name))
+    let base = base.join("exitpath");
+    // In a lab, times and process numbers are the same each time.
+    let names = (2..).map(|nth| format!("{name}-{nth}"));
+    let mut free = std::iter::once(name.clone()).chain(names);
+    let free = free.find(|name| base.join(name).symlink_metadata().is_err());
+    Ok(base.join(free.unwrap_or(name)))
 }
 
 #[cfg(test)]

@@ -62,8 +62,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         return vmm::run(args, vmm, &job, &dir, &phases, &prepared, &interrupted);
     }
     let recording = job.record("trace", &args.lab, &prepared, &interrupted)?;
-    exitpath_recording::write(&dir, &recording)
-        .map_err(|error| Failure::Cannot(error.to_string()))?;
+    output::keep(&dir, &recording)?;
     if recording.trace.is_none() {
         return output::print(&format!("recording: {}", dir.display()));
     }

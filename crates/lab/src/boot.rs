@@ -5,13 +5,14 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::complaint::{self, Complaint};
 use crate::console::{Console, Terminal};
 use crate::descriptors::{enlarge, pipe, readable, sealed_file};
 use crate::error::{Error, Result};
@@ -23,7 +24,8 @@ use crate::kernels::BootFile;
 use crate::modules::Modules;
 use crate::plugin::{self, Plugin};
 use crate::qemu::Qemu;
-use crate::wire::{Decoder, Exit, Failure, Frame, Hello, Kind};
+use crate::silence::Silence;
+use crate::wire::{Decoder, Exit, Failure, FileName, Frame, Hello, Kind};
 
 /// Named CPU model of the lab unless another is chosen: SVM and nested paging, a family the
 /// kernel knows.
@@ -33,6 +35,13 @@ pub const DEFAULT_CPU: &str = "EPYC-Milan";
 const CMDLINE: &str = "console=ttyS0 nokaslr panic=-1 quiet";
 /// How long a kernel may take to reach init, in real time. It takes 10 s on a slow machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// Seconds of a lab's own clock after which one that has said nothing does nothing any more: a boot
+/// takes 4, a row some. An idle lab takes seconds of real time for them.
+pub const SILENCE: u64 = 300;
+/// Bytes of files that are taken out of a lab.
+const MOST_KEPT: usize = 1 << 30;
+/// How long the rest of a complaint may take to come out.
+const REST: Duration = Duration::from_secs(2);
 
 /// Everything that decides what a lab does.
 #[derive(Debug, Clone)]
@@ -59,6 +68,9 @@ pub struct Lab {
     pub patches: Option<Patches>,
     /// Limit on the whole boot in real time; `None` for a shell.
     pub limit: Option<Duration>,
+    /// Seconds of the lab's own clock without a word after which it is taken for dead, and
+    /// whether its kernel's complaints end it. `None` where a command of the user's runs, which may sleep.
+    pub silence: Option<u64>,
     /// Set from outside when the user wants to stop.
     pub interrupted: Arc<AtomicBool>,
 }
@@ -74,6 +86,19 @@ pub struct Outcome {
     pub output: Vec<u8>,
     /// The last of what the command wrote to standard error, for messages.
     pub stderr: String,
+    /// Files of recordings that commands made inside.
+    pub kept: Vec<Kept>,
+}
+
+/// A file that came out of the lab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The folder it was in, the same as outside.
+    pub folder: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
 }
 
 /// Where a lab's output goes while it runs.
@@ -128,9 +153,18 @@ impl Lab {
             None => None,
         };
         let (stub, qemu_stub) = stub.unzip();
+        let (monitor, qemu_monitor) =
+            UnixStream::pair().map_err(Error::io("create", "a socket"))?;
+        let silence = Silence::new(monitor).map_err(Error::io("create", "a socket"))?;
         let terminal = job.terminal.then(Terminal::save).flatten();
         let mut child = Guard {
-            child: self.spawn(&job, &image, out_write, console_write, plugin, qemu_stub)?,
+            child: self.spawn(
+                &job,
+                &image,
+                [out_write, console_write],
+                plugin,
+                [qemu_stub, Some(qemu_monitor)],
+            )?,
             _terminal: terminal,
         };
         let mut wait = Wait {
@@ -141,7 +175,10 @@ impl Lab {
             hello: None,
             output: Vec::new(),
             stderr: Vec::new(),
+            kept: Vec::new(),
             sink,
+            silence,
+            complained: None,
             patcher: self.patches.clone().zip(stub).map(|(patches, stub)| {
                 thread::spawn(move || patches.apply(stub, Instant::now() + BOOT_LIMIT))
             }),
@@ -168,6 +205,7 @@ impl Lab {
             status: exit.status,
             output: wait.output,
             stderr: String::from_utf8_lossy(&wait.stderr).into_owned(),
+            kept: wait.kept,
         })
     }
 
@@ -182,6 +220,10 @@ impl Lab {
                 files.file(format!("{MODULES_DIR}/{name}"), 0o644, module.bytes)?;
                 job.modules.push(name);
             }
+        }
+        // A symlink may have led there.
+        if let Some((path, own)) = files.hidden() {
+            return Err(Error::NotInTheLab { path, own });
         }
         let json = serde_json::to_vec(&job).expect("plain data always serialises");
         files.file(JOB_FILE, 0o644, json)?;
@@ -199,10 +241,9 @@ impl Lab {
         &self,
         job: &Job,
         initramfs: &File,
-        out: OwnedFd,
-        console: OwnedFd,
+        [out, console]: [OwnedFd; 2],
         plugin: Option<(Plugin, File, OwnedFd)>,
-        stub: Option<UnixStream>,
+        [stub, monitor]: [Option<UnixStream>; 2],
     ) -> Result<Child> {
         let mut command = self.qemu.command();
         let mut given = vec![out.as_raw_fd(), console.as_raw_fd(), initramfs.as_raw_fd()];
@@ -224,6 +265,13 @@ impl Lab {
             // Stopped at first, until the breakpoint is set.
             command.args(["-chardev", &format!("socket,id=gdb,fd={stub}")]);
             command.args(["-gdb", "chardev:gdb", "-S"]);
+        }
+        // A terminal's lab goes by real time, so that its clock tells nothing.
+        if let Some(monitor) = monitor.as_ref().filter(|_| !job.terminal) {
+            let monitor = monitor.as_raw_fd();
+            given.push(monitor);
+            command.args(["-chardev", &format!("socket,id=monitor,fd={monitor}")]);
+            command.args(["-mon", "chardev=monitor,mode=control"]);
         }
         let cmdline = format!("{CMDLINE} {}", self.cmdline);
         // Under counted time, idle time is skipped; a person at a shell wants it to pass.
@@ -348,7 +396,11 @@ struct Wait<'a> {
     hello: Option<Hello>,
     output: Vec<u8>,
     stderr: Vec<u8>,
+    kept: Vec<Kept>,
     sink: &'a mut dyn Sink,
+    silence: Silence,
+    /// When its kernel's complaint was first seen.
+    complained: Option<Instant>,
     /// Patches the kernel; gone once it has.
     patcher: Option<JoinHandle<std::result::Result<(), String>>>,
 }
@@ -370,6 +422,7 @@ impl Wait<'_> {
             }
             self.check_time()?;
             self.check_patcher()?;
+            self.check_complaint()?;
             let fd = |file: Option<&File>| libc::pollfd {
                 fd: file.map_or(-1, AsRawFd::as_raw_fd),
                 events: libc::POLLIN,
@@ -393,7 +446,10 @@ impl Wait<'_> {
             }
             if fds[0].revents != 0 {
                 match out.read(&mut buffer) {
-                    Ok(length) if length > 0 => self.decoder.push(&buffer[..length]),
+                    Ok(length) if length > 0 => {
+                        self.silence.broken();
+                        self.decoder.push(&buffer[..length]);
+                    }
                     _ => {
                         // What QEMU said last may still be in the pipe.
                         while console_open && readable(&console, 1000) {
@@ -459,8 +515,46 @@ impl Wait<'_> {
         }
     }
 
-    fn check_time(&self) -> Result<()> {
+    /// Whether the kernel has complained that it cannot go on, and did not end by itself.
+    fn check_complaint(&mut self) -> Result<()> {
+        let fatal = |complaint: &Complaint| {
+            // What a user's command does to its kernel is the user's; init has it end at an oops.
+            complaint.kind == complaint::Kind::Halted || self.lab.silence.is_some()
+        };
+        if !self.console.has_news() && self.complained.is_none() {
+            return Ok(());
+        }
+        let Some(complaint) = self.console.complaint().filter(fatal) else {
+            return Ok(());
+        };
+        let since = self.complained.get_or_insert_with(Instant::now).elapsed();
+        if complaint.whole || since > REST {
+            return Err(self.console.died_of(complaint));
+        }
+        Ok(())
+    }
+
+    fn check_time(&mut self) -> Result<()> {
         let passed = self.began.elapsed();
+        let booted = self.hello.is_some();
+        let limit = if booted {
+            self.lab.silence
+        } else {
+            Some(SILENCE)
+        };
+        if let Some(limit) = limit {
+            let silent = self.silence.seconds(booted);
+            if u64::try_from(silent).is_ok_and(|silent| silent > limit) {
+                let before = if booted {
+                    ""
+                } else {
+                    " before its kernel reached init"
+                };
+                return Err(self.console.died(&format!(
+                    "does nothing any more: {silent} s passed by its own clock without a word{before}"
+                )));
+            }
+        }
         if self.hello.is_none() && passed > BOOT_LIMIT {
             return Err(self.console.died(&format!(
                 "has not booted its kernel within {} s (a busy machine: give one --seed)",
@@ -499,6 +593,24 @@ impl Wait<'_> {
                     self.stderr.drain(..excess);
                 }
                 Kind::Output => self.output.extend_from_slice(&payload),
+                Kind::File => {
+                    let FileName { folder, name } = self.json(&payload)?;
+                    self.kept.push(Kept {
+                        folder: folder.into(),
+                        name,
+                        bytes: Vec::new(),
+                    });
+                }
+                Kind::FileBytes => {
+                    let kept: usize = self.kept.iter().map(|file| file.bytes.len()).sum();
+                    match self.kept.last_mut() {
+                        Some(file) if kept + payload.len() <= MOST_KEPT => {
+                            file.bytes.extend_from_slice(&payload);
+                        }
+                        Some(_) => return Err(self.console.died("sent more than a gigabyte")),
+                        None => return Err(self.console.died("sent bytes of no file")),
+                    }
+                }
                 Kind::Exit => return self.json(&payload).map(Some),
                 Kind::Failure => {
                     let Failure { stage, reason } = self.json(&payload)?;

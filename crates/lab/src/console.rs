@@ -1,5 +1,6 @@
 //! What a lab says besides its results: its console, and the terminal it may use.
 
+use crate::complaint::{self, Complaint, Kind};
 use crate::error::Error;
 
 /// How much of the console an error shows.
@@ -9,6 +10,8 @@ const CONSOLE_TAIL_LINES: usize = 6;
 #[derive(Default)]
 pub(crate) struct Console {
     text: Vec<u8>,
+    /// Whether something came since this was last asked.
+    news: bool,
 }
 
 impl Console {
@@ -16,14 +19,28 @@ impl Console {
     pub(crate) const KEPT: usize = 1 << 16;
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.news = true;
         self.text.extend_from_slice(bytes);
         if self.text.len() > 2 * Self::KEPT {
             self.text.drain(..self.text.len() - Self::KEPT);
         }
     }
 
-    /// The last lines that say something, or the panic if there is one.
+    /// Whether something came since this was last asked.
+    pub(crate) fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// What its kernel complained of first, if it cannot go on.
+    pub(crate) fn complaint(&self) -> Option<Complaint> {
+        complaint::first(&String::from_utf8_lossy(&self.text))
+    }
+
+    /// The last lines that say something, or the oops or the panic if there is one.
     pub(crate) fn tail(&self) -> String {
+        if let Some(oops) = self.complaint().filter(|found| found.kind == Kind::Oops) {
+            return oops.said;
+        }
         let text = String::from_utf8_lossy(&self.text);
         let lines: Vec<&str> = text
             .lines()
@@ -41,7 +58,19 @@ impl Console {
         String::from_utf8_lossy(&self.text).contains("plugin")
     }
 
+    /// The lab ended because of this.
+    pub(crate) fn died_of(&self, complaint: Complaint) -> Error {
+        Error::LabDied {
+            what: complaint.kind.words().to_owned(),
+            console: complaint.said,
+        }
+    }
+
+    /// The lab did this; where its kernel oopsed, it did that.
     pub(crate) fn died(&self, what: &str) -> Error {
+        if let Some(oops) = self.complaint().filter(|found| found.kind == Kind::Oops) {
+            return self.died_of(oops);
+        }
         Error::LabDied {
             what: what.to_owned(),
             console: self.tail(),

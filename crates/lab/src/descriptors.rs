@@ -17,8 +17,15 @@ pub(crate) fn readable(file: &File, milliseconds: i32) -> bool {
     unsafe { libc::poll(&raw mut fd, 1, milliseconds) > 0 }
 }
 
-/// A file in memory, without a name that could be left behind.
-pub(crate) fn sealed_file(name: &str, bytes: &[u8]) -> Result<File> {
+/// A file in memory, without a name that could be left behind. Other processes can open it as long as
+/// this one has it open (`/proc/PID/fd/N`).
+///
+/// # Errors
+/// [`Error::Io`] if the kernel has none to give.
+///
+/// # Panics
+/// If the name has a NUL.
+pub fn sealed_file(name: &str, bytes: &[u8]) -> Result<File> {
     let name = std::ffi::CString::new(name).expect("names have no NUL");
     // SAFETY: a NUL-terminated name; the descriptor is new and owned by nobody else.
     let mut file = unsafe {

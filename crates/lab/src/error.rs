@@ -190,6 +190,18 @@ pub enum Error {
         why: String,
     },
 
+    /// The lab has something else in that place.
+    #[error(
+        "{} cannot be had in the lab, which has {own} of its own: copy it to another folder",
+        path.display()
+    )]
+    NotInTheLab {
+        /// What was named.
+        path: PathBuf,
+        /// The lab's own.
+        own: &'static str,
+    },
+
     /// A shared library is in none of the folders the dynamic linker looks in.
     #[error("{library}, which {} needs, is in none of {}; install the package that has it",
         needed_by.display(), join_paths(searched))]

@@ -7,12 +7,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::job::{JOB_FILE, Job, MODULES_DIR, ROOT_TAG};
-use crate::wire::{Exit, Failure, Hello, Kind, MAX_PAYLOAD, encode};
+use crate::job::{JOB_FILE, Job, MODULES_DIR, PROGRAMS, RECORDINGS, ROOT_TAG};
+use crate::wire::{Exit, Failure, FileName, Hello, Kind, MAX_PAYLOAD, encode};
 
 /// The debug console's port.
 pub(crate) const CONSOLE_PORT: u16 = 0xe9;
@@ -61,6 +62,10 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
     }
     for at in ["/tmp", "/run", "/dev/shm", "/dev/pts"] {
         fs::create_dir_all(at).step(format!("creating {at}"))?;
+        // What the initramfs brings there is not to be hidden; it can be written to as it is.
+        if fs::read_dir(at).is_ok_and(|mut entries| entries.next().is_some()) {
+            continue;
+        }
         let kind = if at == "/dev/pts" { "devpts" } else { "tmpfs" };
         mount("tmp", at, kind, 0, "").step(format!("mounting {at}"))?;
     }
@@ -95,6 +100,8 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
     );
     if job.share_root {
         share_root()?;
+        // Relative paths would mean something else in another one.
+        fs::read_dir(format!("{SHARED}{}", job.cwd)).step(format!("entering {}", job.cwd))?;
     }
 
     let mut command = command(&job);
@@ -121,6 +128,9 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
         for piece in bytes.chunks(MAX_PAYLOAD) {
             wire.send(Kind::Output, piece);
         }
+    }
+    if job.share_root {
+        send_recordings(wire);
     }
     wire.send_json(
         Kind::Exit,
@@ -162,8 +172,7 @@ fn command(job: &Job) -> Command {
             if share_root {
                 std::os::unix::fs::chroot(SHARED)?;
             }
-            // A folder that exists on no shared root (a tmpfs of the host's) becomes the root.
-            std::env::set_current_dir(&cwd).or_else(|_| std::env::set_current_dir("/"))?;
+            std::env::set_current_dir(&cwd)?;
             if terminal {
                 libc::setsid();
                 let console = File::options().read(true).write(true).open("/dev/ttyS0")?;
@@ -191,17 +200,52 @@ fn share_root() -> Result<(), Failed> {
     }
     let options = "lowerdir=/host,upperdir=/changes/upper,workdir=/changes/work";
     mount("root", SHARED, "overlay", 0, options).step("mounting the overlay")?;
-    for dir in ["proc", "sys", "dev", "tmp", "run"] {
+    for dir in ["proc", "sys", "dev", "run"] {
         let at = format!("{SHARED}/{dir}");
         fs::create_dir_all(&at).step(format!("creating {at}"))?;
         let flags = libc::MS_BIND | libc::MS_REC;
         mount(&format!("/{dir}"), &at, "", flags, "").step(format!("mounting {at}"))?;
     }
+    let at = format!("{SHARED}/tmp");
+    // It may be a symlink to anywhere, which is the host's business.
+    if fs::symlink_metadata(&at).is_err() {
+        fs::create_dir(&at).step(format!("creating {at}"))?;
+        fs::set_permissions(&at, fs::Permissions::from_mode(0o1777)).step("opening /tmp")?;
+    }
     // This very program, so that `exitpath` in the lab is the exitpath outside.
-    let at = format!("{SHARED}/usr/local/bin");
-    fs::create_dir_all(&at).step(format!("creating {at}"))?;
-    fs::copy("/init", format!("{at}/exitpath")).step("copying exitpath")?;
+    fs::create_dir_all(PROGRAMS).step(format!("creating {PROGRAMS}"))?;
+    fs::copy("/init", format!("{PROGRAMS}/exitpath")).step("copying exitpath")?;
+    fs::write(RECORDINGS, "").step(format!("creating {RECORDINGS}"))?;
+    fs::set_permissions(RECORDINGS, fs::Permissions::from_mode(0o666)).step("opening the list")?;
+    // What the command line says of these counts no longer: a kernel that oopsed may hang
+    // at any time, and one that stays in its panic would be waited for.
+    for (setting, value) in [("panic_on_oops", "1"), ("panic", "-1")] {
+        let at = format!("/proc/sys/kernel/{setting}");
+        if Path::new(&at).exists() {
+            fs::write(&at, value).step(format!("setting {at}"))?;
+        }
+    }
     Ok(())
+}
+
+/// Sends the files of the recordings that were made inside. What cannot be read is not there any more,
+/// and no result of the command.
+fn send_recordings(wire: &mut Wire) {
+    let folders = fs::read_to_string(RECORDINGS).unwrap_or_default();
+    for folder in folders.lines() {
+        let inside = format!("{SHARED}{folder}");
+        for entry in fs::read_dir(inside).into_iter().flatten().flatten() {
+            let (Ok(bytes), Ok(name)) = (fs::read(entry.path()), entry.file_name().into_string())
+            else {
+                continue;
+            };
+            let folder = folder.to_owned();
+            wire.send_json(Kind::File, &FileName { folder, name });
+            for piece in bytes.chunks(MAX_PAYLOAD) {
+                wire.send(Kind::FileBytes, piece);
+            }
+        }
+    }
 }
 
 /// Sends what the command prints, as it prints it, until both pipes are closed.

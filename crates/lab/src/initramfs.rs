@@ -221,6 +221,18 @@ impl Initramfs {
         self.nodes.keys().map(String::as_str)
     }
 
+    /// The first thing where the lab's kernel mounts file systems of its own, which hide it; and
+    /// where that is.
+    pub(crate) fn hidden(&self) -> Option<(PathBuf, &'static str)> {
+        self.nodes.iter().find_map(|(path, node)| {
+            let own = ["/proc", "/sys", "/dev"];
+            let path = Path::new("/").join(path);
+            let own = own.into_iter().find(|own| path.starts_with(own))?;
+            let there = matches!(node, Node::File { .. } | Node::Symlink { .. });
+            there.then_some((path, own))
+        })
+    }
+
     /// Writes the archive.
     ///
     /// # Errors

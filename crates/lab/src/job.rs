@@ -9,6 +9,13 @@ pub const MODULES_DIR: &str = "/lab/modules";
 /// Tag of the host's root file system, shared by 9p.
 pub const ROOT_TAG: &str = "exitpath-root";
 
+/// Where a shared-root lab has this program, before all others in `PATH`: in its own `/run`, as the
+/// host's folders may have a symlink to anywhere in that place.
+pub const PROGRAMS: &str = "/run/exitpath/bin";
+/// Where a command in a shared-root lab writes the folders of its recordings, one a line, so that they
+/// come out when the job is done.
+pub const RECORDINGS: &str = "/run/exitpath/recordings";
+
 /// A command for the lab.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {

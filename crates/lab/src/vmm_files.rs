@@ -26,8 +26,12 @@ const FIRMWARE: [&str; 10] = [
 ];
 /// Where an installed QEMU has its firmware, Debian's being in two packages.
 const INSTALLED_DATA: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
-/// Folders that the lab's kernel fills, or that exist there with another meaning.
-const THE_LABS_OWN: [&str; 6] = ["/proc", "/sys", "/dev", "/tmp", "/run", "/lab"];
+/// Folders that the lab's kernel fills: what is there outside is not there inside.
+const THE_KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// What a lab's initramfs has besides: the job, its init, and the plan of what is measured.
+const THE_LABS_OWN: [&str; 3] = ["/lab", "/init", "/plan.json"];
+/// Folders that a lab with the host's root does not share with it.
+const NOT_SHARED: [&str; 3] = ["/proc", "/dev", "/run"];
 
 /// A VMM as it is started in the lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +88,8 @@ pub fn add_qemu(files: &mut Initramfs, qemu: &Qemu) -> Result<Vmm> {
 /// in the lab. What is behind an `=` or a comma counts as a path, too: `--kernel=/boot/vmlinuz`.
 ///
 /// # Errors
-/// [`Error::NotAProgram`] if there is no such program; what [`Initramfs::add_program`] says.
+/// [`Error::NotAProgram`] if there is no such program; [`Error::NotInTheLab`] for files in places that
+/// are the lab's own; what [`Initramfs::add_program`] says.
 pub fn add_command(files: &mut Initramfs, command: &[String]) -> Result<Vec<String>> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(Error::NotAProgram {
@@ -93,12 +98,20 @@ pub fn add_command(files: &mut Initramfs, command: &[String]) -> Result<Vec<Stri
         });
     };
     let program = find_program(program)?;
+    check_place(&program, &THE_KERNELS)?;
+    check_place(&program, &THE_LABS_OWN)?;
     files.add_program(&program)?;
     for argument in arguments {
         for part in argument.split(['=', ',']) {
             let path = Path::new(part);
-            let own = THE_LABS_OWN.iter().any(|own| path.starts_with(own));
-            if path.is_absolute() && !own && path.exists() {
+            if !path.is_absolute() || !path.exists() {
+                continue;
+            }
+            check_place(path, &THE_LABS_OWN)?;
+            // A device or a setting is the lab's; a file in /dev/shm would only be missed.
+            if THE_KERNELS.iter().any(|own| path.starts_with(own)) {
+                check_file(path)?;
+            } else {
                 // The program of a wrapper needs its libraries, too.
                 let added = path.is_file().then(|| files.add_program(path));
                 match added {
@@ -113,6 +126,51 @@ pub fn add_command(files: &mut Initramfs, command: &[String]) -> Result<Vec<Stri
     let mut there = vec![program.display().to_string()];
     there.extend(arguments.iter().cloned());
     Ok(there)
+}
+
+/// Refuses a place that is one of these or below it.
+fn check_place(path: &Path, owned: &[&'static str]) -> Result<()> {
+    match owned.iter().find(|own| path.starts_with(own)) {
+        Some(own) => Err(Error::NotInTheLab {
+            path: path.to_owned(),
+            own,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what the program of a command in the host's root cannot be: a file in a folder that is not
+/// shared.
+///
+/// # Errors
+/// [`Error::NotInTheLab`].
+pub fn check_program(path: &Path) -> Result<()> {
+    check_place(path, &NOT_SHARED)?;
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    check_place(&real, &NOT_SHARED)
+}
+
+/// Refuses a file that exists outside in a folder that is not shared, so that a command in the
+/// host's root would miss it. Devices, sockets, and what `/proc` and `/sys` hold, are the lab's own.
+///
+/// # Errors
+/// [`Error::NotInTheLab`].
+pub fn check_file(path: &Path) -> Result<()> {
+    match path.canonicalize() {
+        Ok(real) if real.is_file() => check_place(&real, &NOT_SHARED[1..]),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a folder below one that is not shared, as that in which a command begins.
+///
+/// # Errors
+/// [`Error::NotInTheLab`].
+pub fn check_folder(path: &Path) -> Result<()> {
+    if NOT_SHARED.iter().any(|own| path == Path::new(own)) {
+        return Ok(());
+    }
+    check_place(path, &NOT_SHARED)
 }
 
 /// The program that a shell would start for this name.
@@ -151,28 +209,70 @@ mod tests {
 
     #[test]
     fn files_that_a_command_names_come_along() {
-        // Not in /tmp, which the lab has itself.
-        let this = std::env::current_exe().expect("the test's path");
-        let dir = tempfile::tempdir_in(this.parent().expect("a folder")).expect("a folder");
+        // In /tmp, which the lab has too.
+        let dir = tempfile::tempdir_in("/tmp").expect("a folder");
         let at = |name: &str| dir.path().join(name).display().to_string();
         for name in ["config", "disk"] {
             std::fs::write(at(name), name).expect("a file");
         }
+        std::fs::write(at("vmm"), "#!/bin/sh\n").expect("a script");
         let command = format!(
-            "sh --config={} -drive file={},if=none /proc/self/exe /nonexistent -k {{image}}",
+            "{} --config={} -drive file={},if=none /proc/self/exe /dev/null /nonexistent -k {{image}}",
+            at("vmm"),
             at("config"),
             at("disk")
         );
         let mut files = Initramfs::new();
         let there = add_command(&mut files, &words(&command)).expect("a shell");
+        assert_eq!(there, words(&command));
+        assert!(files.contains(at("vmm")) && files.contains("/bin/sh"));
+        assert!(files.contains(at("config")) && files.contains(at("disk")));
+        for absent in ["/proc/self/exe", "/dev/null", "/nonexistent"] {
+            assert!(!files.contains(absent), "{absent}");
+        }
+        let there = add_command(&mut files, &words("sh -c true")).expect("a shell");
         assert!(
             there[0].starts_with('/') && there[0].ends_with("/sh"),
             "{there:?}"
         );
-        assert_eq!(there[1..], words(&command)[1..]);
-        assert!(files.contains(&there[0]));
-        assert!(files.contains(at("config")) && files.contains(at("disk")));
-        assert!(!files.contains("/proc/self/exe") && !files.contains("/nonexistent"));
+    }
+
+    #[test]
+    fn what_the_lab_would_miss_is_refused_by_name() {
+        let shared = tempfile::NamedTempFile::new_in("/dev/shm").expect("a file");
+        let path = shared.path();
+        let refused = |what: Result<()>| {
+            let error = what.expect_err("refused").to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+            assert!(error.contains("/dev of its own"), "{error}");
+        };
+        let mut files = Initramfs::new();
+        for command in [
+            format!("sh --config={}", path.display()),
+            path.display().to_string(),
+        ] {
+            refused(add_command(&mut files, &words(&command)).map(drop));
+        }
+        refused(check_file(path));
+        refused(check_program(path));
+        refused(check_folder(path));
+        // By another name, too.
+        let dir = tempfile::tempdir().expect("a folder");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(path, &link).expect("a symlink");
+        refused(check_file(&link));
+        for own in [
+            "/dev/null",
+            "/proc/cpuinfo",
+            "/run/nonexistent",
+            "/etc/passwd",
+        ] {
+            assert!(check_file(Path::new(own)).is_ok(), "{own}");
+        }
+        assert!(check_program(Path::new("/proc/self/fd/0")).is_err());
+        assert!(check_folder(Path::new("/run")).is_ok());
+        let error = add_command(&mut files, &words("/proc/self/exe")).expect_err("refused");
+        assert!(error.to_string().contains("/proc of its own"), "{error}");
     }
 
     #[test]

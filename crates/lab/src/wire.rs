@@ -27,16 +27,22 @@ pub enum Kind {
     Exit,
     /// A [`Failure`] as JSON: init could not do its part. Also a last frame.
     Failure,
+    /// A [`FileName`] as JSON: a file of a recording that a command made inside.
+    File,
+    /// Bytes of the file named last.
+    FileBytes,
 }
 
 impl Kind {
-    const ALL: [(Kind, u8); 6] = [
+    const ALL: [(Kind, u8); 8] = [
         (Kind::Hello, 1),
         (Kind::Stdout, 2),
         (Kind::Stderr, 3),
         (Kind::Output, 4),
         (Kind::Exit, 5),
         (Kind::Failure, 6),
+        (Kind::File, 7),
+        (Kind::FileBytes, 8),
     ];
 
     fn code(self) -> u8 {
@@ -78,6 +84,15 @@ pub struct Exit {
     pub status: i32,
     /// Bytes of the result file, so that one cut short is noticed.
     pub output_bytes: u64,
+}
+
+/// Which file comes out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileName {
+    /// The folder it is in, as the command saw it.
+    pub folder: String,
+    /// Its name there.
+    pub name: String,
 }
 
 /// Why init gave up.

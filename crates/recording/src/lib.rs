@@ -182,7 +182,7 @@ mod trace_tables;
 pub use error::Error;
 pub use manifest_file::{FORMAT, VERSION};
 pub use model::*;
-pub use store::{check_writable, read, write};
+pub use store::{check_writable, file_names, from_files, read, write};
 pub use trace::{
     Block, Exit, Instruction, Location, Part, Path, Segment, Space, Symbol, Trace, Window,
 };

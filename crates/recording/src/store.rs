@@ -1,5 +1,6 @@
 //! Recordings on disk: [`write()`] and [`read()`].
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -254,12 +255,35 @@ pub fn read(dir: &Path) -> Result<Recording, Error> {
         }
         Err(cause) => return Err(Error::read(dir)(cause)),
     }
+    read_through(dir, &|name| read_file(&dir.join(name)))
+}
+
+/// Reads a recording from its files' bytes, by their names; they may have come from another machine.
+/// `dir` is the folder they are from, for messages.
+///
+/// # Errors
+///
+/// As [`read()`], but for those about the folder itself.
+pub fn from_files(dir: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<Recording, Error> {
+    read_through(dir, &|name| Ok(files.get(name).cloned()))
+}
+
+/// The names that a recording's files can have.
+pub fn file_names() -> impl Iterator<Item = &'static str> {
+    let tables = TABLES.into_iter().chain(TRACE_TABLES).chain([&EXITS]);
+    tables.map(|table| table.name).chain([MANIFEST])
+}
+
+/// The bytes of the file with this name, if there is one.
+type ReadFile<'a> = &'a dyn Fn(&str) -> Result<Option<Vec<u8>>, Error>;
+
+fn read_through(dir: &Path, file: ReadFile<'_>) -> Result<Recording, Error> {
     let path = dir.join(MANIFEST);
     let not_ours = |why: String| Error::NotARecording {
         path: dir.into(),
         why,
     };
-    let bytes = read_file(&path)?.ok_or_else(|| not_ours(format!("it has no {MANIFEST}")))?;
+    let bytes = file(MANIFEST)?.ok_or_else(|| not_ours(format!("it has no {MANIFEST}")))?;
     let ManifestFile {
         manifest,
         tables,
@@ -283,11 +307,13 @@ pub fn read(dir: &Path) -> Result<Recording, Error> {
     })?;
 
     // All of them before any is decoded, so that damage is called damage.
-    let tables = read_tables(dir, &tables)?;
+    let tables = read_tables(dir, &tables, file)?;
     let trace = trace
-        .map(|entries| read_tables(dir, &entries))
+        .map(|entries| read_tables(dir, &entries, file))
         .transpose()?;
-    let exits = exits.map(|entry| read_table(dir, &entry)).transpose()?;
+    let exits = exits
+        .map(|entry| read_table(dir, &entry, file))
+        .transpose()?;
     let inconsistent = |(table, why)| Error::Inconsistent {
         path: dir.join(table),
         why,
@@ -319,22 +345,23 @@ pub fn read(dir: &Path) -> Result<Recording, Error> {
 fn read_tables<const N: usize>(
     dir: &Path,
     entries: &[TableEntry; N],
+    read: ReadFile<'_>,
 ) -> Result<[Encoded; N], Error> {
     let mut files = std::array::from_fn(|_| Encoded::default());
     for (file, entry) in files.iter_mut().zip(entries) {
-        *file = read_table(dir, entry)?;
+        *file = read_table(dir, entry, read)?;
     }
     Ok(files)
 }
 
 /// Reads a table's file and sees whether its bytes are those the manifest promises.
-fn read_table(dir: &Path, entry: &TableEntry) -> Result<Encoded, Error> {
+fn read_table(dir: &Path, entry: &TableEntry, read: ReadFile<'_>) -> Result<Encoded, Error> {
     let path = dir.join(&entry.name);
     let altered = |why| Error::Altered {
         path: path.clone(),
         why,
     };
-    let bytes = read_file(&path)?.ok_or_else(|| altered("it is missing".into()))?;
+    let bytes = read(&entry.name)?.ok_or_else(|| altered("it is missing".into()))?;
     if bytes.len() as u64 != entry.bytes {
         return Err(altered(format!(
             "{} bytes instead of {}",

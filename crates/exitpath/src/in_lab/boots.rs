@@ -8,7 +8,7 @@ use std::thread;
 use exitpath_exits::Row;
 use exitpath_exits::ladder::is_locking;
 use exitpath_lab::Error as LabError;
-use exitpath_lab::boot::{Lab, Sink};
+use exitpath_lab::boot::{Lab, SILENCE, Sink};
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::job::Job;
 use exitpath_lab::plugin::Plugin;
@@ -221,6 +221,7 @@ pub(super) fn run_command(
     };
     lab.limit
         .get_or_insert(std::time::Duration::from_secs(BOOT_SECONDS));
+    lab.silence.get_or_insert(SILENCE);
     let job = Job {
         argv: vec!["/init".to_owned(), command.to_owned()],
         cwd: "/".to_owned(),
@@ -276,6 +277,7 @@ fn boot_one(
     let mut lab = prepared.lab(boot.seed, boot.cpus);
     lab.plugin = boot.plugin;
     lab.patches = plan.patches.clone();
+    lab.silence = Some(silence(&boot.settings));
     let expected = (boot.plugin == Some(Plugin::Records)).then(|| expected(&order, &boot.settings));
     let Ended {
         outcome,
@@ -306,7 +308,13 @@ fn boot_one(
                 return Err(not_done(run));
             }
             let trace = broken.map_or_else(|| collector.finish(&done), Err);
-            Some(trace.map_err(|what| LabError::Stream { what })?)
+            Some(trace.map_err(|what| match plan.patches {
+                // What is missing is what a patched kernel did not do.
+                Some(_) => {
+                    Failure::Cannot(format!("the guest did not do what it was told: {what}"))
+                }
+                None => LabError::Stream { what }.into(),
+            })?)
         }
     };
     Ok(Booted {
@@ -315,6 +323,12 @@ fn boot_one(
         trace,
         exits_unread,
     })
+}
+
+/// Seconds of the lab's clock that may pass while one row is measured, none of which takes as long: what
+/// is common to all, what waits for its watchdog, and samples, of which the slowest sleep.
+fn silence(settings: &Settings) -> u64 {
+    SILENCE + 10 * settings.watchdog.as_secs() + u64::from(settings.samples) / 20
 }
 
 /// The windows that a boot should send: one for each row, in their order.

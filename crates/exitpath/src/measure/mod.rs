@@ -73,7 +73,7 @@ pub(crate) fn keep(
         output::remark(&why);
         recording.manifest.warnings.insert(0, why);
     }
-    exitpath_recording::write(dir, recording).map_err(|error| Failure::Cannot(error.to_string()))
+    output::keep(dir, recording)
 }
 
 /// A measurement in which every named row failed is an error, not a table.

@@ -64,8 +64,7 @@ pub(super) fn run(
         }
     };
     for (dir, recording) in [(dir, &recording), (&*own_dir, &own)] {
-        exitpath_recording::write(dir, recording)
-            .map_err(|error| Failure::Cannot(error.to_string()))?;
+        output::keep(dir, recording)?;
     }
     if recording.trace.is_none() {
         return output::print(&format!("recording: {}", dir.display()));

@@ -66,7 +66,8 @@ pub(super) fn run(
         seeds: job.seeds.clone(),
         ..*job
     };
-    let after = patched.record("trace", &args.lab, prepared, interrupted)?;
+    let after = patched.record("trace", &args.lab, prepared, interrupted);
+    let after = after.map_err(|failure| required(&stubs, failure))?;
     let analyse = |recording| {
         trace_rows(recording, phases).map_err(|error| Failure::Cannot(error.to_string()))
     };
@@ -75,6 +76,21 @@ pub(super) fn run(
         output::print(&compare(&stubs, before, after))?;
     }
     Ok(())
+}
+
+/// Why there is no trace without the functions. The one with them was just made, in the same lab.
+fn required(stubs: &[Stub], failure: Failure) -> Failure {
+    let names: Vec<&str> = stubs.iter().map(|stub| stub.name.as_str()).collect();
+    let says = match names.as_slice() {
+        [name] => format!("{name} is required: with it the same was traced"),
+        _ => "one of them is required: try each alone".to_owned(),
+    };
+    match failure {
+        Failure::Usage(what) | Failure::Cannot(what) => {
+            Failure::Cannot(format!("without {}: {what}: {says}", names.join(", ")))
+        }
+        other => other,
+    }
 }
 
 /// What was to be expected of a row, and what came of it.

@@ -102,7 +102,7 @@ fn flags_that_make_no_sense_are_usage_errors() {
 }
 
 /// Runs a command in a mount namespace prepared by a script; `None` where that is not allowed.
-fn in_namespace(prepare: &str, args: &[&str]) -> Option<Said> {
+pub(crate) fn in_namespace(prepare: &str, args: &[&str]) -> Option<Said> {
     let works = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "true"])
         .stderr(Stdio::null())

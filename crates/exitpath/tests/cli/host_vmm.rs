@@ -1,7 +1,11 @@
 //! Real VMMs on this machine: a QEMU that counts time, so that figures are exact; commands that are
 //! no VMM.
 
-use crate::common::{Said, exitpath, qemu_in_path, row};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::common::{Said, descendants, exitpath, qemu_in_path, row};
 use crate::host::kvm_opens;
 
 const COUNTED: &str = "-accel tcg -icount shift=0 -nodefaults -display none -serial stdio";
@@ -90,4 +94,55 @@ fn commands_that_are_no_vmm_end_in_words() {
     fails("yes {image}", 3, &["it printed more than"]);
     fails("sh -c 'kill -9 $$' {image}", 3, &["signal 9"]);
     fails("echo 'xp1 0 boot' {image}", 3, &["garbled"]);
+}
+
+/// Starts to measure under a VMM, kills exitpath once this program runs, and waits for that one's end.
+fn kill_in_the_midst(command: &mut Command, program: &str) {
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = quiet.spawn().expect("exitpath can be started");
+    let began = Instant::now();
+    let mut running = Vec::new();
+    while running.is_empty() && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(20));
+        running = descendants(child.id(), program);
+    }
+    child.kill().expect("it is running");
+    child.wait().expect("its status");
+    assert!(!running.is_empty(), "no {program} was started");
+    for process in running {
+        while Path::new(&format!("/proc/{process}/exe")).exists() {
+            assert!(began.elapsed() < Duration::from_secs(120), "{program} runs");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_killed_exitpath_leaves_no_image_behind() {
+    if !kvm_opens() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let temporary = dir.path().join("tmp");
+    std::fs::create_dir(&temporary).expect("a folder");
+    let left = || std::fs::read_dir(&temporary).expect("a folder").count();
+    let measure = |vmm: &str| {
+        let args = [
+            "measure", "nop", "--on", "host", "--runs", "1", "--vmm", vmm,
+        ];
+        let mut command = exitpath(&args);
+        command.env("TMPDIR", &temporary);
+        command.arg("--out").arg(dir.path().join("out"));
+        command
+    };
+    if let Some(qemu) = qemu_in_path() {
+        kill_in_the_midst(&mut measure("qemu"), "qemu-system-x86_64");
+        assert_eq!(left(), 0, "{}", qemu.display());
+    }
+    // Any other VMM gets a real file, which the next one removes.
+    kill_in_the_midst(&mut measure("tail -f /dev/null {image}"), "tail");
+    assert_eq!(left(), 1);
+    let said = Said::of(&mut measure("true {image}"));
+    said.fails(3, &["printed nothing"]);
+    assert_eq!(left(), 0);
 }

@@ -2,12 +2,14 @@
 
 mod bad_input;
 mod common;
+mod dead_labs;
 mod host;
 mod host_vmm;
 mod image;
 mod kick;
 mod lab;
 mod options;
+mod shared_root;
 mod trace;
 mod userspace;
 mod vmm;

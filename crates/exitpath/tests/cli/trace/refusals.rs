@@ -119,3 +119,32 @@ fn a_trace_that_was_cut_short_is_refused() {
     }
     assert_eq!(view().status, Some(0));
 }
+
+/// What a kernel does without them: it oopses, waits for what never comes, or its guest does not do
+/// as it is told.
+#[test]
+fn functions_that_the_kernel_needs_are_named() {
+    let Some(lab) = lab() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let without = |function: &str, pieces: &[&str]| {
+        let out = dir.path().join(function);
+        let args = ["cpuid", "--timeout", "500", "--without", function];
+        Said::of(&mut trace(&lab.qemu, &args, &out)).fails(3, pieces);
+    };
+    let required = "__srcu_read_lock is required";
+    without(
+        "__srcu_read_lock",
+        &["its kernel oopsed", "in __srcu_read_unlock", required],
+    );
+    without(
+        "__srcu_read_lock=0",
+        &["does nothing any more", "blocked for more than", required],
+    );
+    without(
+        "kvm_emulate_cpuid",
+        &[
+            "without kvm_emulate_cpuid: ",
+            "kvm_emulate_cpuid is required",
+        ],
+    );
+}
