@@ -2,14 +2,15 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use common::{FILES, TRACED_FILES, names, recordings, small, traced};
 use exitpath_recording::{
-    Batch, Block, Error, Part, Recording, Sample, Segment, Symbol, Trace, check_writable, read,
-    write,
+    Batch, Block, Error, Part, Recording, Sample, Segment, Symbol, Trace, check_writable,
+    file_names, from_files, read, write,
 };
 use proptest::prelude::*;
 use tempfile::tempdir;
@@ -24,6 +25,24 @@ proptest! {
         write(&dir, &recording).unwrap();
         prop_assert_eq!(read(&dir).unwrap(), recording);
         prop_assert_eq!(names(folder.path()), ["recording"]);
+    }
+}
+
+/// Whoever carries files from one place to another knows their names by this list alone.
+#[test]
+fn a_recording_is_whole_by_the_files_that_are_named() {
+    let folder = tempdir().unwrap();
+    for recording in [small(), traced()] {
+        let dir = folder.path().join(recording.runs.len().to_string());
+        let dir = dir.with_extension(recording.trace.is_some().to_string());
+        write(&dir, &recording).unwrap();
+        let files = file_names().filter_map(|name| {
+            let bytes = fs::read(dir.join(name)).ok()?;
+            Some((name.to_owned(), bytes))
+        });
+        let files: BTreeMap<String, Vec<u8>> = files.collect();
+        assert_eq!(files.len(), names(&dir).len());
+        assert_eq!(from_files(&dir, &files).unwrap(), recording);
     }
 }
 
