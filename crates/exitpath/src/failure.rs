@@ -54,9 +54,12 @@ impl From<exitpath_lab::Error> for Failure {
         use exitpath_lab::Error as Lab;
         match error {
             Lab::Interrupted => Failure::Interrupted,
-            Lab::UnknownKernel { .. } | Lab::NotAKernel { .. } | Lab::Damaged { .. } => {
-                Failure::Usage(error.to_string())
-            }
+            Lab::UnknownKernel { .. }
+            | Lab::NotAKernel { .. }
+            | Lab::Damaged { .. }
+            | Lab::UnknownParameter { .. }
+            | Lab::UnknownModule { .. }
+            | Lab::ParametersRefused { .. } => Failure::Usage(error.to_string()),
             error => Failure::Cannot(error.to_string()),
         }
     }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use exitpath_host::KernelSays;
 use exitpath_lab::Error as LabError;
 use exitpath_lab::boot::{Lab, Sink};
 use exitpath_lab::cache::Cache;
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::job::Job;
 use exitpath_lab::kernels::{Kernel, Kernels};
+use exitpath_lab::parameters::Known;
 use exitpath_lab::qemu::Qemu;
 
 use crate::cli::{LabCommand, LabOptions, LabRun};
@@ -77,6 +79,8 @@ fn kernels(version: Option<&str>, debug: bool) -> Result<(), Failure> {
 pub(crate) struct Prepared {
     lab: Lab,
     pub(crate) kernel: Kernel,
+    /// What tells which parameters there are.
+    known: Known,
 }
 
 impl Prepared {
@@ -121,7 +125,10 @@ impl Prepared {
             limit: options.emulator.timeout.map(Duration::from_secs),
             interrupted: interrupted.clone(),
         };
-        Ok(Prepared { lab, kernel })
+        // A name that nobody knows would change nothing, and nothing would say so.
+        let known = Known::read(&lab.cmdline, &lab.kernel, lab.modules.as_deref())?;
+        known.check(&lab.cmdline)?;
+        Ok(Prepared { lab, kernel, known })
     }
 
     pub(crate) fn qemu(&self) -> &Qemu {
@@ -131,6 +138,11 @@ impl Prepared {
     /// Whether the kernel is entered as a vmlinux rather than through its own decompressor.
     pub(crate) fn enters_vmlinux(&self) -> bool {
         self.lab.kernel.is_vmlinux
+    }
+
+    /// What of the user's command line did not come about, by what the kernel says: a line for each.
+    pub(crate) fn without_effect(&self, says: &KernelSays) -> Vec<String> {
+        says.without_effect(&self.lab.cmdline, |word| self.known.may_know(word))
     }
 
     /// A lab with this seed and this many CPUs.
@@ -144,12 +156,19 @@ impl Prepared {
 }
 
 /// Passes on what the command prints. When nobody reads any more, the lab is not needed.
-struct PassOn {
+struct PassOn<'a> {
+    prepared: &'a Prepared,
     interrupted: Arc<AtomicBool>,
     unread: bool,
 }
 
-impl Sink for PassOn {
+impl Sink for PassOn<'_> {
+    fn says(&mut self, says: &KernelSays) {
+        for warning in self.prepared.without_effect(says) {
+            output::remark(&format!("warning: {warning}"));
+        }
+    }
+
     fn stdout(&mut self, bytes: &[u8]) {
         let mut stdout = std::io::stdout().lock();
         if stdout
@@ -200,6 +219,7 @@ fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Fai
         terminal,
     };
     let mut sink = PassOn {
+        prepared: &prepared,
         interrupted,
         unread: false,
     };

@@ -10,7 +10,7 @@ use crate::finding::{Examination, Finding, Level, unknown_value};
 use crate::machine::Machine;
 use crate::parse::{and_list, count};
 
-const FOLDER: &str = "/sys/devices/system/cpu/vulnerabilities";
+pub(crate) const FOLDER: &str = "/sys/devices/system/cpu/vulnerabilities";
 
 /// Boot parameters that change what mitigations do on entries and exits.
 const PARAMETERS: &[&str] = &[
@@ -193,7 +193,7 @@ fn summary(machine: &Machine<'_>, out: &mut Examination, counts: &Counts) {
 
 /// Whether something is done about it: a mitigation, or the half of one that the kernel calls
 /// vulnerable all the same (`Vulnerable: Safe RET, no microcode`).
-fn works(state: &str) -> bool {
+pub(crate) fn works(state: &str) -> bool {
     const HALVES: &[&str] = &[
         "Safe RET",
         "Clear CPU buffers",

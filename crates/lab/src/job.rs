@@ -9,6 +9,15 @@ pub const MODULES_DIR: &str = "/lab/modules";
 /// Tag of the host's root file system, shared by 9p.
 pub const ROOT_TAG: &str = "exitpath-root";
 
+/// A module for init to load.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleToLoad {
+    /// Its name; its file is `NAME.ko` in [`MODULES_DIR`].
+    pub name: String,
+    /// Its parameters as the kernel reads them: `enable_pmu=0 halt_poll_ns=0`.
+    pub parameters: String,
+}
+
 /// A command for the lab.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -18,8 +27,8 @@ pub struct Job {
     pub env: Vec<(String, String)>,
     /// The working directory.
     pub cwd: String,
-    /// Files in [`MODULES_DIR`] to load, in order.
-    pub modules: Vec<String>,
+    /// Modules to load, in order.
+    pub modules: Vec<ModuleToLoad>,
     /// A file to bring out when the command has succeeded.
     pub output: Option<String>,
     /// Whether to run the command in the host's root file system, under a tmpfs overlay.

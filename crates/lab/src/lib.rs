@@ -18,6 +18,7 @@ mod kernel_files;
 pub mod kernels;
 mod libraries;
 pub mod modules;
+pub mod parameters;
 pub mod plugin;
 pub mod qemu;
 mod sources;

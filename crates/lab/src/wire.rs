@@ -27,16 +27,20 @@ pub enum Kind {
     Exit,
     /// A [`Failure`] as JSON: init could not do its part. Also a last frame.
     Failure,
+    /// A [`KernelSays`](exitpath_host::KernelSays) as JSON: what the kernel says of itself. One before
+    /// the last frame; before the command where it runs in the host's root file system.
+    Says,
 }
 
 impl Kind {
-    const ALL: [(Kind, u8); 6] = [
+    const ALL: [(Kind, u8); 7] = [
         (Kind::Hello, 1),
         (Kind::Stdout, 2),
         (Kind::Stderr, 3),
         (Kind::Output, 4),
         (Kind::Exit, 5),
         (Kind::Failure, 6),
+        (Kind::Says, 7),
     ];
 
     fn code(self) -> u8 {
@@ -67,6 +71,8 @@ pub struct Hello {
     pub modules: Vec<String>,
     /// Modules the kernel did not take, with its reasons.
     pub refused: Vec<String>,
+    /// Of these, the first that it did not take because of its parameters: the module and they.
+    pub bad_parameters: Option<(String, String)>,
     /// Whether `/dev/kvm` can be opened.
     pub kvm: bool,
 }

@@ -26,6 +26,13 @@ pub(crate) fn short(text: &str, width: usize) -> String {
     head.chain(std::iter::once(&'…')).chain(tail).collect()
 }
 
+/// A line for each warning.
+pub(crate) fn push_warnings(text: &mut String, warnings: &[String]) {
+    for warning in warnings {
+        push_wrapped(text, &format!("warning: {}", plain(warning)));
+    }
+}
+
 /// Breaks a line where it is too long, and indents what follows.
 pub(crate) fn push_wrapped(text: &mut String, line: &str) {
     let mut column = 0;

@@ -24,7 +24,9 @@ pub use tree::tree;
 pub use userspace::userspace;
 pub use vmexit::vmexit;
 
-use crate::format::{count, machine, new_table, none, plain, push_wrapped, subject, trimmed};
+use crate::format::{
+    count, machine, new_table, none, plain, push_warnings, push_wrapped, subject, trimmed,
+};
 use crate::json;
 
 /// Columns for other values than the row's own; those that do not fit are counted.
@@ -42,9 +44,7 @@ pub fn table(manifest: &Manifest, rows: &[RowSummary]) -> String {
     notes(&mut text, rows);
     cpus(&mut text, rows);
     let _ = writeln!(text, "{}", environment(manifest));
-    for warning in &manifest.warnings {
-        push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
-    }
+    push_warnings(&mut text, &manifest.warnings);
     text
 }
 

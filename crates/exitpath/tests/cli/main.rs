@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod common;
+mod conditions;
 mod host;
 mod host_vmm;
 mod image;

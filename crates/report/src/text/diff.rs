@@ -2,12 +2,14 @@
 
 use std::fmt::Write;
 
+use exitpath_analysis::path::conditions::warnings;
 use exitpath_analysis::path::diff::{Change, FunctionDiff, PathDiff, RowDiff, Verdict};
 use exitpath_recording::Manifest;
 
 use super::Functions;
 use crate::format::{
-    change, machine, new_table, plain, push_wrapped, short, subject, thousands, trimmed,
+    change, machine, new_table, plain, push_warnings, push_wrapped, short, subject, thousands,
+    trimmed,
 };
 
 /// Columns for a function's name.
@@ -25,6 +27,7 @@ pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -
     for note in notes(a, b, diff) {
         push_wrapped(&mut text, &note);
     }
+    push_warnings(&mut text, &warnings(a, b, diff));
     text.push_str(
         "figures: instructions, not time; a row's by the guest's clock, of the most frequent path\n\n",
     );

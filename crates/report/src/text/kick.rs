@@ -7,7 +7,9 @@ use exitpath_analysis::table::Verdict;
 use exitpath_recording::Manifest;
 
 use super::environment;
-use crate::format::{Unit, count, new_table, none, of, plain, push_wrapped, trimmed};
+use crate::format::{
+    Unit, count, new_table, none, of, plain, push_warnings, push_wrapped, trimmed,
+};
 use crate::json;
 
 /// The tables, each with what it says, the notes, and what it all holds for.
@@ -27,9 +29,7 @@ pub fn kick(manifest: &Manifest, kicks: &Kicks) -> String {
         text.push_str("void: the value does not mean what the row's name says\n");
     }
     let _ = writeln!(text, "{}", environment(manifest));
-    for warning in &manifest.warnings {
-        push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
-    }
+    push_warnings(&mut text, &manifest.warnings);
     text
 }
 

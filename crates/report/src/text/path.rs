@@ -7,7 +7,8 @@ use exitpath_analysis::path::{Count, Function, RowPath, Variant};
 use exitpath_recording::Manifest;
 
 use crate::format::{
-    machine, new_table, none, of, plain, push_wrapped, short, signed, subject, thousands, trimmed,
+    machine, new_table, none, of, plain, push_warnings, push_wrapped, short, signed, subject,
+    thousands, trimmed,
 };
 
 /// Columns for a function's name.
@@ -148,6 +149,7 @@ pub(super) fn header(manifest: &Manifest, path: &RowPath) -> String {
     let seeds: Vec<u64> = path.seed.into_iter().collect();
     let _ = writeln!(text, "{}", machine(manifest, path.cpus, &seeds));
     let _ = writeln!(text, "{}", subject(manifest));
+    push_warnings(&mut text, &manifest.warnings);
     push_wrapped(
         &mut text,
         &format!(

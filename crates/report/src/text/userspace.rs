@@ -8,7 +8,8 @@ use exitpath_recording::Manifest;
 
 use super::environment;
 use crate::format::{
-    Unit, change, count, new_table, none, of, plain, push_wrapped, thousands, trimmed,
+    Unit, change, count, new_table, none, of, plain, push_warnings, push_wrapped, thousands,
+    trimmed,
 };
 use crate::json;
 
@@ -40,9 +41,7 @@ pub fn userspace(manifest: &Manifest, ladder: &Ladder) -> String {
     text.push('\n');
     notes(&mut text, ladder);
     let _ = writeln!(text, "{}", environment(manifest));
-    for warning in &manifest.warnings {
-        push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
-    }
+    push_warnings(&mut text, &manifest.warnings);
     text
 }
 

@@ -4,7 +4,7 @@ use exitpath_analysis::vmexit::Comparison;
 use exitpath_recording::Manifest;
 
 use super::environment;
-use crate::format::{new_table, push_wrapped, signed, thousands, trimmed};
+use crate::format::{new_table, push_warnings, push_wrapped, signed, thousands, trimmed};
 
 /// A line for each row with both figures and what their difference is made of, then what the columns
 /// mean and what it was measured on.
@@ -56,5 +56,6 @@ pub fn vmexit(manifest: &Manifest, rows: &[Comparison]) -> String {
     );
     text.push_str(&environment(manifest));
     text.push('\n');
+    push_warnings(&mut text, &manifest.warnings);
     text
 }
