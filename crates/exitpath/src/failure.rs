@@ -59,7 +59,9 @@ impl From<exitpath_lab::Error> for Failure {
             | Lab::Damaged { .. }
             | Lab::UnknownParameter { .. }
             | Lab::UnknownModule { .. }
-            | Lab::ParametersRefused { .. } => Failure::Usage(error.to_string()),
+            | Lab::ParametersRefused { .. }
+            | Lab::OtherModules { .. }
+            | Lab::PartsMissing { .. } => Failure::Usage(error.to_string()),
             error => Failure::Cannot(error.to_string()),
         }
     }

@@ -93,7 +93,7 @@ fn judge(args: &Gate) -> Result<bool, Failure> {
         exitpath_recording::write(dir, &kernel)
             .map_err(|error| Failure::Cannot(error.to_string()))?;
     }
-    for warning in warnings(&base.manifest, &kernel.manifest, &diff) {
+    for warning in warnings(&base.manifest, &kernel.manifest) {
         output::remark(&format!("warning: {warning}"));
     }
     output::print(&text::commit(&diff))?;

@@ -1,7 +1,7 @@
 //! `exitpath lab`: kernels, a shell, any command; and the lab that `measure` boots.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -75,6 +75,88 @@ fn kernels(version: Option<&str>, debug: bool) -> Result<(), Failure> {
     output::print(&lines.join("\n"))
 }
 
+/// Finds a kernel, fetching it if need be.
+fn resolve(cache: &Cache, spec: Option<&str>, modules: Option<&Path>) -> Result<Kernel, Failure> {
+    let kernel = Kernels::new(cache.clone()).resolve(spec, modules);
+    kernel.map_err(|error| of_the_user(error, &[spec.map(Path::new), modules]))
+}
+
+/// What the user named and cannot be opened is not this machine's fault.
+fn of_the_user(error: LabError, given: &[Option<&Path>]) -> Failure {
+    match error {
+        LabError::Io { ref path, .. } if given.contains(&Some(path)) => {
+            Failure::Usage(error.to_string())
+        }
+        error => error.into(),
+    }
+}
+
+/// Which of these folders of modules each of these kernels gets: the one whose release it has, and
+/// where several fit, the one in its position.
+pub(crate) fn assign_modules(
+    kernels: &[String],
+    folders: &[PathBuf],
+) -> Result<Vec<Option<PathBuf>>, Failure> {
+    if folders.is_empty() {
+        return Ok(vec![None; kernels.len()]);
+    }
+    let cache = cache()?;
+    let mut releases = Vec::new();
+    for kernel in kernels {
+        releases.push(resolve(&cache, Some(kernel), None)?.release);
+    }
+    let mut fits = Vec::new();
+    for folder in folders {
+        let mut of_folder = Vec::new();
+        let mut refused = None;
+        for (at, release) in releases.iter().enumerate() {
+            match Kernels::modules_for(folder, release.as_deref()) {
+                Ok(_) => of_folder.push(at),
+                Err(LabError::OtherModules { dir, of, .. }) => refused = Some((dir, of)),
+                Err(error) => return Err(of_the_user(error, &[Some(folder)])),
+            }
+        }
+        if let (Some((dir, of)), true) = (refused, of_folder.is_empty()) {
+            let known: Vec<&str> = releases.iter().flatten().map(String::as_str).collect();
+            return Err(LabError::OtherModules {
+                dir,
+                of,
+                release: known.join(" or "),
+            }
+            .into());
+        }
+        fits.push(of_folder);
+    }
+    let assigned = assign(&fits, kernels.len()).map_err(|at| {
+        Failure::Usage(format!(
+            "--modules {}: the kernel of this release has a folder of modules already; give one for \
+             each kernel",
+            folders[at].display()
+        ))
+    })?;
+    let folder = |at: Option<usize>| at.map(|at| folders[at].clone());
+    Ok(assigned.into_iter().map(folder).collect())
+}
+
+/// Which of the folders each of so many kernels gets, of the kernels that each folder fits: its own
+/// position's where there is a choice. The error is a folder that is left over.
+fn assign(fits: &[Vec<usize>], kernels: usize) -> Result<Vec<Option<usize>>, usize> {
+    let mut assigned = vec![None; kernels];
+    // Those that have no choice first.
+    let mut order: Vec<usize> = (0..fits.len()).collect();
+    order.sort_by_key(|&at| fits[at].len());
+    for at in order {
+        let free = |kernel: &&usize| assigned[**kernel].is_none();
+        let own = fits[at]
+            .iter()
+            .find(|kernel| **kernel == at && free(kernel));
+        let other = || fits[at].iter().find(free);
+        let &kernel = own.or_else(other).ok_or(at)?;
+        assigned[kernel] = Some(at);
+    }
+    Ok(assigned)
+}
+
 /// A lab's parts that are the same for all of its boots.
 pub(crate) struct Prepared {
     lab: Lab,
@@ -100,17 +182,11 @@ impl Prepared {
     fn find(options: &LabOptions, interrupted: &Arc<AtomicBool>) -> Result<Prepared, Failure> {
         let cache = cache()?;
         let qemu = Qemu::find(options.emulator.qemu.as_deref(), &cache)?;
-        let spec = options.kernel.as_deref();
-        let given = [spec.map(Path::new), options.modules.as_deref()];
-        let kernel = Kernels::new(cache.clone())
-            .resolve(spec, options.modules.as_deref())
-            .map_err(|error| match error {
-                // What the user named and cannot be opened is not this machine's fault.
-                LabError::Io { ref path, .. } if given.contains(&Some(path)) => {
-                    Failure::Usage(error.to_string())
-                }
-                error => error.into(),
-            })?;
+        let kernel = resolve(
+            &cache,
+            options.kernel.as_deref(),
+            options.modules.as_deref(),
+        )?;
         let lab = Lab {
             qemu,
             kernel: kernel.boot_file(&cache)?,
@@ -231,5 +307,30 @@ fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Fai
         Ok(0) => Ok(()),
         Ok(status) => Err(Failure::Status(status)),
         Err(_) => Err(Failure::Status(u8::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::assign;
+
+    #[test]
+    fn folders_of_modules_go_to_the_kernels_they_fit() {
+        // In the other order than the kernels.
+        assert_eq!(assign(&[vec![1], vec![0]], 2), Ok(vec![Some(1), Some(0)]));
+        // One folder for one of two kernels, whichever it is.
+        assert_eq!(assign(&[vec![1]], 2), Ok(vec![None, Some(0)]));
+        // Two builds of one release: in their order.
+        let both = vec![0, 1];
+        assert_eq!(
+            assign(&[both.clone(), both.clone()], 2),
+            Ok(vec![Some(0), Some(1)])
+        );
+        assert_eq!(
+            assign(&[both.clone(), vec![0]], 2),
+            Ok(vec![Some(1), Some(0)])
+        );
+        // Two folders of one kernel's.
+        assert_eq!(assign(&[vec![0], vec![0]], 2), Err(1));
     }
 }

@@ -45,9 +45,8 @@ impl KernelSays {
         let mut names: Vec<String> = asked.map(|(module, _)| module).collect();
         names.extend(modules.iter().map(|name| normal(name)));
         let present = root.list("/sys/module").unwrap_or_default();
-        let of_kvm = |name: &String| name == "kvm" || name.starts_with("kvm_");
         for name in present {
-            if of_kvm(&name) || names.contains(&name) {
+            if is_kvm(&name) || names.contains(&name) {
                 let parameters = texts(root, &format!("/sys/module/{name}/parameters"));
                 says.modules.insert(name, parameters);
             }
@@ -89,7 +88,14 @@ impl KernelSays {
         }
         if let Some((module, parameter)) = word.of_module() {
             return match self.modules.get(&module) {
-                Some(parameters) => differs(word, &module, parameters.get(&parameter)?),
+                Some(parameters) => match parameters.get(&parameter) {
+                    Some(said) => differs(word, &module, said),
+                    // All of theirs are shown; those of others need not be.
+                    None if is_kvm(&module) && !parameters.is_empty() => {
+                        Some(format!("{word}: module {module} shows no such parameter"))
+                    }
+                    None => None,
+                },
                 None if knows(word) => None,
                 None => said(format!("no module {module} is loaded or built in")),
             };
@@ -127,13 +133,22 @@ impl KernelSays {
     }
 }
 
+fn is_kvm(module: &str) -> bool {
+    module == "kvm" || module.starts_with("kvm_")
+}
+
 /// What is on this machine's command line and did not come about. Its log may not be read by everybody,
 /// and is left out.
 pub(crate) fn examine(machine: &Machine<'_>, out: &mut Examination) {
+    // Which other modules there could be is not known here.
+    let other = |word: &Word| {
+        let named = word.of_module();
+        !named.is_some_and(|(module, _)| is_kvm(&module))
+    };
     let found = machine
         .cmdline
         .as_ref()
-        .map(|cmdline| KernelSays::read(machine.root, cmdline, &[]).judged(cmdline, |_| true));
+        .map(|cmdline| KernelSays::read(machine.root, cmdline, &[]).judged(cmdline, other));
     let lines = found.clone().map(|found| {
         let lines = found.into_iter().map(|(_, line)| line);
         lines.collect::<Vec<_>>()
@@ -360,6 +375,17 @@ const SETTERS: &[Setter] = &[
 /// Options without a value that switch a mitigation off, as an option with one does.
 const SWITCHES: &[(&str, &str)] = &[("nopti", "pti"), ("nospectre_v2", "spectre_v2")];
 
+/// The same of a parameter as it is written.
+pub(crate) fn of_mitigation(
+    parameter: &str,
+    vulnerabilities: &BTreeMap<String, String>,
+) -> Option<String> {
+    let words = words(parameter);
+    words
+        .first()
+        .and_then(|word| mitigation(word, vulnerabilities))
+}
+
 /// A mitigation that is not as an option asks for, by what the vulnerability's file says.
 fn mitigation(word: &Word, vulnerabilities: &BTreeMap<String, String>) -> Option<String> {
     let name = normal(&word.name);
@@ -444,6 +470,7 @@ mod tests {
             ("kvm", "halt_poll_ns", "200000"),
             ("kvm_amd", "avic", "N"),
             ("kvm_amd", "npt", "Y"),
+            ("irqbypass", "one", "Y"),
         ];
         says(&vulnerabilities, &parameters)
     }
@@ -522,6 +549,7 @@ mod tests {
             "kvm_intel.nested=1",
             &["no effect", "no module kvm_intel"],
         );
+        told(&lab, "kvm.enable_pmuu=1", &["kvm shows no such parameter"]);
         for fine in [
             "kvm.enable_pmu=0",
             "kvm.enable-pmu=off",
@@ -529,7 +557,7 @@ mod tests {
             "kvm_amd.npt kvm_amd.avic=0",
             "kvm.halt_poll_ns=0x30d40",
             // It may be there and show nothing.
-            "kvm.other=1",
+            "irqbypass.other=1",
         ] {
             silent(&lab, fine);
         }
@@ -572,7 +600,7 @@ mod tests {
         let tree = crate::testing::amd_server()
             .file(
                 "/proc/cmdline",
-                "root=/dev/sda1 vmscape=force kvm_amd.avic=1 foo.bar=1 quiet\n",
+                "root=/dev/sda1 vmscape=force kvm_amd.avic=1 foo.bar=1 kvm_intel.nested=1 quiet\n",
             )
             .file(
                 "/sys/devices/system/cpu/vulnerabilities/vmscape",
@@ -588,9 +616,9 @@ mod tests {
             "{}",
             finding.says
         );
-        assert_eq!(out.findings.len(), 2);
+        assert_eq!(out.findings.len(), 3);
         let lines = out.facts["kernel.without_effect"].as_array();
-        assert_eq!(lines.map(Vec::len), Some(2));
+        assert_eq!(lines.map(Vec::len), Some(3));
     }
 
     #[test]

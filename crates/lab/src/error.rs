@@ -228,7 +228,7 @@ pub enum Error {
 
     /// A package that is empty and stands for others, which are not to be had.
     #[error(
-        "{} is only a part of a kernel: {} are not beside it, and {why}; put them into its folder",
+        "{} is only a part of a kernel: put {} into its folder (apt has them not: {why})",
         path.display(), missing.join(", ")
     )]
     PartsMissing {

@@ -41,15 +41,18 @@ const NOT_UNPACKED: [&str; 26] = [
     "sound",
 ];
 
+/// A package by its name, and the version that is wanted, if it has to be one.
+pub(crate) type Part = (String, Option<String>);
+
 /// The packages that a kernel's package stands for, as it says itself, each with the version that it
 /// wants. From 6.19 on Debian's `linux-image-RELEASE` is empty and depends on
 /// `linux-binary-RELEASE` (the image), `linux-modules-RELEASE`, and `linux-base-RELEASE` (the
 /// configuration and `modules.builtin`; the images of some earlier kernels lack these, too).
-pub(crate) fn parts(control: &deb::Control) -> Vec<(String, Option<String>)> {
+pub(crate) fn parts(control: &deb::Control) -> Vec<Part> {
     let Some(release) = release_of(&control.package) else {
         return Vec::new();
     };
-    let mut parts: Vec<(String, Option<String>)> = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
     for dependency in control.depends.split(',') {
         let (name, version) = match dependency.split_once('(') {
             Some((name, version)) => (name.trim(), version.trim().strip_prefix('=')),
@@ -73,6 +76,12 @@ pub(crate) fn parts(control: &deb::Control) -> Vec<(String, Option<String>)> {
         parts.push(modules);
     }
     parts
+}
+
+/// Whether a kernel boots without this one of its [`parts`]: its image and its modules are elsewhere. An
+/// archive keeps some images longer than it.
+pub(crate) fn is_optional(part: &str) -> bool {
+    part.starts_with("linux-base-")
 }
 
 /// The release in the name of a package with a kernel, or with a kernel's image.

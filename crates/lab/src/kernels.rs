@@ -14,7 +14,7 @@ use crate::cache::{self, Cache};
 use crate::deb;
 use crate::error::{Error, Result};
 use crate::kernel_files::{
-    beside, check_unpacked, deb_beside, modules_folder, parts, unpack, unpacked,
+    Part, beside, check_unpacked, deb_beside, is_optional, modules_folder, parts, unpack, unpacked,
 };
 use crate::versions::{self, Spec, image_package};
 
@@ -161,6 +161,15 @@ impl Kernels {
         Ok(kernel)
     }
 
+    /// The folder of modules in `dir` that a kernel of this release takes, as for
+    /// [`Kernels::resolve`].
+    ///
+    /// # Errors
+    /// [`Error::OtherModules`] if they are another kernel's, [`Error::Io`].
+    pub fn modules_for(dir: &Path, release: Option<&str>) -> Result<PathBuf> {
+        modules_folder(dir, release)
+    }
+
     fn newest(&self) -> Result<Kernel> {
         let mut cached = self.cached_with_about()?;
         cached.sort_by(|a, b| newest_first(&a.0, &b.0));
@@ -288,24 +297,31 @@ impl Kernels {
         unpacked(&dir, origin, path)
     }
 
-    /// Parts of the package at `path` that do not lie beside it, from the archive.
-    fn fetch_missing(
-        &self,
-        path: &Path,
-        missing: &[(String, Option<String>)],
-        dir: &Path,
-    ) -> Result<Vec<PathBuf>> {
+    /// Parts of the package at `path` that do not lie beside it, from the archive; those it boots
+    /// without as far as they are there.
+    fn fetch_missing(&self, path: &Path, missing: &[Part], dir: &Path) -> Result<Vec<PathBuf>> {
         if missing.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<String> = missing.iter().map(with_version).collect();
-        self.apt()
-            .and_then(|(apt, _)| apt.download(&names, dir))
-            .map_err(|error| Error::PartsMissing {
+        let fetched = self.apt().and_then(|(apt, _)| {
+            let wanted = obtainable(&apt, missing)?;
+            apt.download(&wanted, dir)
+        });
+        fetched.or_else(|error| {
+            let needed = missing.iter().filter(|(name, _)| !is_optional(name));
+            let needed: Vec<String> = needed.map(with_version).collect();
+            if needed.is_empty() {
+                return Ok(Vec::new());
+            }
+            Err(Error::PartsMissing {
                 path: path.into(),
-                missing: names,
-                why: error.to_string(),
+                missing: needed,
+                why: match error {
+                    Error::Apt { command, said } => format!("{command}: {said}"),
+                    error => error.to_string(),
+                },
             })
+        })
     }
 
     /// A kernel of the archive, from the cache or downloaded into it.
@@ -327,7 +343,7 @@ impl Kernels {
                 });
             };
             let control = deb::control(given)?;
-            let parts: Vec<String> = parts(&control).iter().map(with_version).collect();
+            let parts = obtainable(apt, &parts(&control))?;
             let parts = apt.download(&parts, work.path())?;
             for deb in [given].into_iter().chain(&parts) {
                 unpack(&self.cache, deb, &deb::control(deb)?, dir)?;
@@ -473,7 +489,11 @@ fn incomplete(apt: &Apt, offers: &[Available]) -> Result<BTreeSet<(String, Strin
     let needs: Vec<_> = apt
         .dependencies(&names)?
         .into_iter()
-        .map(|control| (parts(&control), control))
+        .map(|control| {
+            let mut parts = parts(&control);
+            parts.retain(|(name, _)| !is_optional(name));
+            (parts, control)
+        })
         .filter(|(parts, _)| !parts.is_empty())
         .collect();
     let wanted: BTreeSet<&str> = needs
@@ -481,14 +501,7 @@ fn incomplete(apt: &Apt, offers: &[Available]) -> Result<BTreeSet<(String, Strin
         .flat_map(|(parts, _)| parts.iter().map(|(name, _)| &**name))
         .collect();
     let have = apt.versions(&wanted.into_iter().collect::<Vec<_>>())?;
-    let has = |(name, version): &(String, Option<String>)| {
-        have.iter().any(|offer| {
-            offer.package == *name
-                && version
-                    .as_ref()
-                    .is_none_or(|version| offer.version == *version)
-        })
-    };
+    let has = |part: &Part| offers_part(&have, part);
     let lacking = needs
         .into_iter()
         .filter(|(parts, _)| !parts.iter().all(has));
@@ -515,8 +528,28 @@ fn newest_first(a: &KnownKernel, b: &KnownKernel) -> std::cmp::Ordering {
         .then_with(|| b.cached.cmp(&a.cached))
 }
 
+/// Whether the package is among these, in its version.
+fn offers_part(offers: &[Available], (name, version): &Part) -> bool {
+    let is_it = |offer: &Available| {
+        let of_version = version.as_ref().is_none_or(|v| offer.version == *v);
+        offer.package == *name && of_version
+    };
+    offers.iter().any(is_it)
+}
+
+/// Of these parts all but those that a kernel boots without and the archive does not have, as apt
+/// takes them.
+fn obtainable(apt: &Apt, parts: &[Part]) -> Result<Vec<String>> {
+    let names: Vec<&str> = parts.iter().map(|(name, _)| &**name).collect();
+    let have = apt.versions(&names)?;
+    let wanted = parts
+        .iter()
+        .filter(|part| !is_optional(&part.0) || offers_part(&have, part));
+    Ok(wanted.map(with_version).collect())
+}
+
 /// A package as apt takes it.
-fn with_version((name, version): &(String, Option<String>)) -> String {
+fn with_version((name, version): &Part) -> String {
     match version {
         Some(version) => format!("{name}={version}"),
         None => name.clone(),

@@ -60,7 +60,7 @@ pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -
     for note in notes(a, b, diff) {
         let _ = writeln!(text, "- {}", code(&note));
     }
-    for warning in warnings(a, b, diff) {
+    for warning in warnings(a, b) {
         let _ = writeln!(text, "- warning: {}", code(&warning));
     }
     text

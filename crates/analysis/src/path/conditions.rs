@@ -2,8 +2,6 @@
 
 use exitpath_recording::Manifest;
 
-use super::diff::{PathDiff, Verdict};
-
 /// What a kernel says of itself that a command line can change, among a recording's facts, with its
 /// name for a reader.
 const TOLD: [(&str, &str); 4] = [
@@ -15,7 +13,7 @@ const TOLD: [(&str, &str); 4] = [
 
 /// What a reader of a comparison has to know of its two sides: what either was warned of, and that
 /// two command lines came to the same as far as the kernel tells.
-pub fn warnings(a: &Manifest, b: &Manifest, diff: &PathDiff) -> Vec<String> {
+pub fn warnings(a: &Manifest, b: &Manifest) -> Vec<String> {
     let mut warnings: Vec<String> = Vec::new();
     for warning in &a.warnings {
         let both = b.warnings.contains(warning);
@@ -25,7 +23,7 @@ pub fn warnings(a: &Manifest, b: &Manifest, diff: &PathDiff) -> Vec<String> {
     let of_b = b.warnings.iter();
     let of_b = of_b.filter(|warning| !a.warnings.contains(warning));
     warnings.extend(of_b.map(|warning| format!("b: {warning}")));
-    warnings.extend(one_condition(a, b).filter(|_| diff.verdict == Verdict::Same));
+    warnings.extend(one_condition(a, b));
     warnings
 }
 
@@ -42,8 +40,8 @@ fn one_condition(a: &Manifest, b: &Manifest) -> Option<String> {
         .all(|(fact, _)| a.facts.get(*fact) == b.facts.get(*fact));
     (same && !told.is_empty()).then(|| {
         format!(
-            "nothing shows that the two command lines make two conditions: the paths are the same, and \
-             the kernel says the same of {}",
+            "nothing that the kernel says of itself shows that the two command lines make two \
+             conditions: it says the same of {}",
             told.join(", ")
         )
     })

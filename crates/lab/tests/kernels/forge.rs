@@ -179,12 +179,17 @@ pub(crate) fn deb(
 
 /// The package of a kernel with a module or two. Needs dpkg-deb.
 pub(crate) fn kernel_deb(dir: &Path, release: &str, version: &str) -> PathBuf {
+    image_deb(dir, release, version, "kmod")
+}
+
+/// The same with other dependencies.
+pub(crate) fn image_deb(dir: &Path, release: &str, version: &str, depends: &str) -> PathBuf {
     let image = bzimage(release, &vmlinux(release, true), Packing::Gzip);
     let modules = format!("lib/modules/{release}");
     let at = |path: &str| format!("{modules}/{path}");
     deb(
         dir,
-        (&format!("linux-image-{release}"), version, "kmod"),
+        (&format!("linux-image-{release}"), version, depends),
         &[
             (&format!("boot/vmlinuz-{release}"), &image),
             (&format!("boot/config-{release}"), b"CONFIG_KVM=m\n"),

@@ -139,7 +139,7 @@ fn a_package_that_stands_for_others_takes_them_from_beside_it() {
     let kernels = Kernels::new(Cache::at(lab.path("cache2")).unwrap()).with_sources_of(etc);
     let error = kernels.resolve(debs[0].to_str(), None).unwrap_err();
     assert!(matches!(error, Error::PartsMissing { .. }), "{error}");
-    let missing = format!("linux-modules-{RELEASE}=6.9.1-1 are not beside it");
+    let missing = format!("put linux-modules-{RELEASE}=6.9.1-1 into its folder");
     assert!(error.to_string().contains(&missing), "{error}");
     assert!(!error.to_string().contains("linux-binary"), "{error}");
 }

@@ -107,7 +107,7 @@ pub fn diff<'a>(a: &'a Manifest, b: &'a Manifest, diff: &'a model::PathDiff) -> 
             "same"
         }),
         notes: &diff.notes,
-        warnings: warnings(a, b, diff),
+        warnings: warnings(a, b),
         rows: diff.rows.iter().map(RowDiff::from).collect(),
         ..nothing(a, b)
     }

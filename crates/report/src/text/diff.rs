@@ -27,7 +27,7 @@ pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -
     for note in notes(a, b, diff) {
         push_wrapped(&mut text, &note);
     }
-    push_warnings(&mut text, &warnings(a, b, diff));
+    push_warnings(&mut text, &warnings(a, b));
     text.push_str(
         "figures: instructions, not time; a row's by the guest's clock, of the most frequent path\n\n",
     );
