@@ -83,9 +83,12 @@ fn recordings(args: &Diff) -> Result<[Recording; 2], Failure> {
         args.trace
             .lab(kernel, modules, cmdline.cloned().unwrap_or_default())
     };
+    let (a, b) = (side(0), side(1));
+    // What is wrong with the second is found out before the first is traced.
+    Prepared::new(&b, &interrupt::flag())?;
     Ok([
-        record("diff", &rows, &side(0), &args.trace)?,
-        record("diff", &rows, &side(1), &args.trace)?,
+        record("diff", &rows, &a, &args.trace)?,
+        record("diff", &rows, &b, &args.trace)?,
     ])
 }
 

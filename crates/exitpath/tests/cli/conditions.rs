@@ -47,7 +47,9 @@ fn parameters_that_no_module_has_are_refused_before_a_boot() {
             &["kick", "--on", "lab"],
             &["diff", "cpuid", "--cmdline", ""],
         ] {
-            let said = Said::of(exitpath(command).args(["--seed", "1", "--cmdline", cmdline]));
+            // No boot ends that soon, and one that is begun would end otherwise.
+            let args = ["--seed", "1", "--timeout", "1", "--cmdline", cmdline];
+            let said = Said::of(exitpath(command).args(args));
             said.fails(2, &pieces);
         }
         let said = Said::of(exitpath(&["lab", "run", "--cmdline", cmdline]).args(["--", "true"]));
@@ -184,7 +186,7 @@ fn modules_of_another_kernel_are_refused_before_a_boot() {
     let other = dir.path().join("lib/modules/4.4.0-other/kernel");
     std::fs::create_dir_all(other).expect("a folder");
     let modules = dir.path().to_str().expect("a plain path");
-    let given = ["--kernel", release, "--modules", modules];
+    let given = ["--kernel", release, "--modules", modules, "--timeout", "1"];
     let pieces = ["4.4.0-other", release];
     for command in [
         &["measure", "cpuid", "--on", "lab"][..],
