@@ -379,7 +379,7 @@ pub(crate) struct Diff {
     /// once: for both command lines
     #[arg(long, value_name = "VERSION|FILE", help_heading = "Lab")]
     pub(crate) kernel: Vec<String>,
-    /// Folder of the modules of a kernel given as an image, in the order of the kernels
+    /// Folder of the modules of a kernel given as an image; it goes to the kernel of its release
     #[arg(long, value_name = "DIR", help_heading = "Lab", requires = "kernel")]
     pub(crate) modules: Vec<PathBuf>,
     /// Appended to the kernel's command line, given twice: one each; given once: for both kernels

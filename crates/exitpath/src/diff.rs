@@ -1,6 +1,6 @@
 //! `exitpath diff`: what two traces differ in.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use exitpath_analysis::path::diff::{PathDiff, diff_paths};
 use exitpath_exits::Row;
@@ -12,7 +12,7 @@ use crate::cli::{Diff, LabOptions, TraceOptions};
 use crate::failure::Failure;
 use crate::lab::Prepared;
 use crate::trace::{self, Job};
-use crate::{interrupt, output, rows};
+use crate::{interrupt, lab, output, rows};
 
 /// Seconds a traced guest may go without progress.
 const WATCHDOG: u64 = 20;
@@ -75,20 +75,20 @@ fn recordings(args: &Diff) -> Result<[Recording; 2], Failure> {
     }
     let rows = rows::choose(&args.names)?;
     trace::traceable(&rows)?;
+    let modules = lab::assign_modules(&args.kernel, &args.modules)?;
     let side = |at: usize| {
         let kernel = args.kernel.get(at).or(args.kernel.first()).cloned();
-        let modules: Option<PathBuf> = if kernels == 1 {
-            args.modules.first().cloned()
-        } else {
-            args.modules.get(at).cloned()
-        };
+        let modules = modules.get(at).or(modules.first()).cloned().flatten();
         let cmdline = args.cmdline.get(at).or(args.cmdline.first());
         args.trace
             .lab(kernel, modules, cmdline.cloned().unwrap_or_default())
     };
+    let (a, b) = (side(0), side(1));
+    // What is wrong with the second is found out before the first is traced.
+    Prepared::new(&b, &interrupt::flag())?;
     Ok([
-        record("diff", &rows, &side(0), &args.trace)?,
-        record("diff", &rows, &side(1), &args.trace)?,
+        record("diff", &rows, &a, &args.trace)?,
+        record("diff", &rows, &b, &args.trace)?,
     ])
 }
 

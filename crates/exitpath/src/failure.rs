@@ -60,7 +60,12 @@ impl From<exitpath_lab::Error> for Failure {
             Lab::UnknownKernel { .. }
             | Lab::NotAKernel { .. }
             | Lab::Damaged { .. }
-            | Lab::NotInTheLab { .. } => Failure::Usage(error.to_string()),
+            | Lab::NotInTheLab { .. }
+            | Lab::UnknownParameter { .. }
+            | Lab::UnknownModule { .. }
+            | Lab::ParametersRefused { .. }
+            | Lab::OtherModules { .. }
+            | Lab::PartsMissing { .. } => Failure::Usage(error.to_string()),
             Lab::Patch { .. } => Failure::Unpatched(error.to_string()),
             error => Failure::Cannot(error.to_string()),
         }

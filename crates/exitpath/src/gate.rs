@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use exitpath_analysis::path::PhaseTable;
+use exitpath_analysis::path::conditions::warnings;
 use exitpath_analysis::path::diff::diff_paths;
 use exitpath_recording::Recording;
 use exitpath_report::text;
@@ -90,6 +91,9 @@ fn judge(args: &Gate) -> Result<bool, Failure> {
         .map_err(|error| Failure::Cannot(error.to_string()))?;
     if let Some(dir) = &args.out {
         output::keep(dir, &kernel)?;
+    }
+    for warning in warnings(&base.manifest, &kernel.manifest) {
+        output::remark(&format!("warning: {warning}"));
     }
     output::print(&text::commit(&diff))?;
     Ok(!grew(&diff, args.max_growth))

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use exitpath_host::KernelSays;
 use exitpath_lab::Error as LabError;
 use exitpath_lab::boot::{Kept, Lab, Sink};
 use exitpath_lab::cache::Cache;
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::job::{Job, PROGRAMS, RECORDINGS};
 use exitpath_lab::kernels::{Kernel, Kernels};
+use exitpath_lab::parameters::Known;
 use exitpath_lab::qemu::Qemu;
 use exitpath_lab::vmm_files;
 
@@ -88,10 +90,94 @@ fn kernels(version: Option<&str>, debug: bool) -> Result<(), Failure> {
     output::print(&lines.join("\n"))
 }
 
+/// Finds a kernel, fetching it if need be.
+fn resolve(cache: &Cache, spec: Option<&str>, modules: Option<&Path>) -> Result<Kernel, Failure> {
+    let kernel = Kernels::new(cache.clone()).resolve(spec, modules);
+    kernel.map_err(|error| of_the_user(error, &[spec.map(Path::new), modules]))
+}
+
+/// What the user named and cannot be opened is not this machine's fault.
+fn of_the_user(error: LabError, given: &[Option<&Path>]) -> Failure {
+    match error {
+        LabError::Io { ref path, .. } if given.contains(&Some(path)) => {
+            Failure::Usage(error.to_string())
+        }
+        error => error.into(),
+    }
+}
+
+/// Which of these folders of modules each of these kernels gets: the one whose release it has, and
+/// where several fit, the one in its position.
+pub(crate) fn assign_modules(
+    kernels: &[String],
+    folders: &[PathBuf],
+) -> Result<Vec<Option<PathBuf>>, Failure> {
+    if folders.is_empty() {
+        return Ok(vec![None; kernels.len()]);
+    }
+    let cache = cache()?;
+    let mut releases = Vec::new();
+    for kernel in kernels {
+        releases.push(resolve(&cache, Some(kernel), None)?.release);
+    }
+    let mut fits = Vec::new();
+    for folder in folders {
+        let mut of_folder = Vec::new();
+        let mut refused = None;
+        for (at, release) in releases.iter().enumerate() {
+            match Kernels::modules_for(folder, release.as_deref()) {
+                Ok(_) => of_folder.push(at),
+                Err(LabError::OtherModules { dir, of, .. }) => refused = Some((dir, of)),
+                Err(error) => return Err(of_the_user(error, &[Some(folder)])),
+            }
+        }
+        if let (Some((dir, of)), true) = (refused, of_folder.is_empty()) {
+            let known: Vec<&str> = releases.iter().flatten().map(String::as_str).collect();
+            return Err(LabError::OtherModules {
+                dir,
+                of,
+                release: known.join(" or "),
+            }
+            .into());
+        }
+        fits.push(of_folder);
+    }
+    let assigned = assign(&fits, kernels.len()).map_err(|at| {
+        Failure::Usage(format!(
+            "--modules {}: the kernel of this release has a folder of modules already; give one for \
+             each kernel",
+            folders[at].display()
+        ))
+    })?;
+    let folder = |at: Option<usize>| at.map(|at| folders[at].clone());
+    Ok(assigned.into_iter().map(folder).collect())
+}
+
+/// Which of the folders each of so many kernels gets, of the kernels that each folder fits: its own
+/// position's where there is a choice. The error is a folder that is left over.
+fn assign(fits: &[Vec<usize>], kernels: usize) -> Result<Vec<Option<usize>>, usize> {
+    let mut assigned = vec![None; kernels];
+    // Those that have no choice first.
+    let mut order: Vec<usize> = (0..fits.len()).collect();
+    order.sort_by_key(|&at| fits[at].len());
+    for at in order {
+        let free = |kernel: &&usize| assigned[**kernel].is_none();
+        let own = fits[at]
+            .iter()
+            .find(|kernel| **kernel == at && free(kernel));
+        let other = || fits[at].iter().find(free);
+        let &kernel = own.or_else(other).ok_or(at)?;
+        assigned[kernel] = Some(at);
+    }
+    Ok(assigned)
+}
+
 /// A lab's parts that are the same for all of its boots.
 pub(crate) struct Prepared {
     lab: Lab,
     pub(crate) kernel: Kernel,
+    /// What tells which parameters there are.
+    known: Known,
 }
 
 impl Prepared {
@@ -111,17 +197,11 @@ impl Prepared {
     fn find(options: &LabOptions, interrupted: &Arc<AtomicBool>) -> Result<Prepared, Failure> {
         let cache = cache()?;
         let qemu = Qemu::find(options.emulator.qemu.as_deref(), &cache)?;
-        let spec = options.kernel.as_deref();
-        let given = [spec.map(Path::new), options.modules.as_deref()];
-        let kernel = Kernels::new(cache.clone())
-            .resolve(spec, options.modules.as_deref())
-            .map_err(|error| match error {
-                // What the user named and cannot be opened is not this machine's fault.
-                LabError::Io { ref path, .. } if given.contains(&Some(path)) => {
-                    Failure::Usage(error.to_string())
-                }
-                error => error.into(),
-            })?;
+        let kernel = resolve(
+            &cache,
+            options.kernel.as_deref(),
+            options.modules.as_deref(),
+        )?;
         let lab = Lab {
             qemu,
             kernel: kernel.boot_file(&cache)?,
@@ -137,7 +217,10 @@ impl Prepared {
             silence: None,
             interrupted: interrupted.clone(),
         };
-        Ok(Prepared { lab, kernel })
+        // A name that nobody knows would change nothing, and nothing would say so.
+        let known = Known::read(&lab.cmdline, &lab.kernel, lab.modules.as_deref())?;
+        known.check(&lab.cmdline)?;
+        Ok(Prepared { lab, kernel, known })
     }
 
     pub(crate) fn qemu(&self) -> &Qemu {
@@ -147,6 +230,11 @@ impl Prepared {
     /// Whether the kernel is entered as a vmlinux rather than through its own decompressor.
     pub(crate) fn enters_vmlinux(&self) -> bool {
         self.lab.kernel.is_vmlinux
+    }
+
+    /// What of the user's command line did not come about, by what the kernel says: a line for each.
+    pub(crate) fn without_effect(&self, says: &KernelSays) -> Vec<String> {
+        says.without_effect(&self.lab.cmdline, |word| self.known.may_know(word))
     }
 
     /// A lab with this seed and this many CPUs.
@@ -160,12 +248,19 @@ impl Prepared {
 }
 
 /// Passes on what the command prints. When nobody reads any more, the lab is not needed.
-struct PassOn {
+struct PassOn<'a> {
+    prepared: &'a Prepared,
     interrupted: Arc<AtomicBool>,
     unread: bool,
 }
 
-impl Sink for PassOn {
+impl Sink for PassOn<'_> {
+    fn says(&mut self, says: &KernelSays) {
+        for warning in self.prepared.without_effect(says) {
+            output::remark(&format!("warning: {warning}"));
+        }
+    }
+
     fn stdout(&mut self, bytes: &[u8]) {
         let mut stdout = std::io::stdout().lock();
         if stdout
@@ -276,6 +371,7 @@ fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Fai
         terminal,
     };
     let mut sink = PassOn {
+        prepared: &prepared,
         interrupted,
         unread: false,
     };
@@ -290,5 +386,30 @@ fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Fai
         Ok(0) => brought,
         Ok(status) => Err(Failure::Status(status)),
         Err(_) => Err(Failure::Status(u8::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::assign;
+
+    #[test]
+    fn folders_of_modules_go_to_the_kernels_they_fit() {
+        // In the other order than the kernels.
+        assert_eq!(assign(&[vec![1], vec![0]], 2), Ok(vec![Some(1), Some(0)]));
+        // One folder for one of two kernels, whichever it is.
+        assert_eq!(assign(&[vec![1]], 2), Ok(vec![None, Some(0)]));
+        // Two builds of one release: in their order.
+        let both = vec![0, 1];
+        assert_eq!(
+            assign(&[both.clone(), both.clone()], 2),
+            Ok(vec![Some(0), Some(1)])
+        );
+        assert_eq!(
+            assign(&[both.clone(), vec![0]], 2),
+            Ok(vec![Some(1), Some(0)])
+        );
+        // Two folders of one kernel's.
+        assert_eq!(assign(&[vec![0], vec![0]], 2), Err(1));
     }
 }

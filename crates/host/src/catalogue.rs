@@ -84,6 +84,10 @@ pub const FINDINGS: &[(&str, &str)] = &[
     ("observe-ftrace", "whether tracefs can be read"),
     ("observe-perf", "whether perf may look into the kernel"),
     ("other-guests", "VMMs that run already"),
+    (
+        "parameter-without-effect",
+        "a kernel parameter that did not come about",
+    ),
     ("platform-profile", "the firmware's platform profile"),
     ("power-supply", "mains or battery"),
     ("smi", "whether system-management interrupts are counted"),

@@ -24,7 +24,9 @@
 mod catalogue;
 mod cgroup;
 mod clock;
+pub mod cmdline;
 mod cpu;
+mod effects;
 mod finding;
 mod frequency;
 mod guest;
@@ -56,6 +58,7 @@ mod thermal;
 mod watchdog;
 
 pub use catalogue::FINDINGS;
+pub use effects::KernelSays;
 pub use finding::{Examination, Finding, Level, unknown_reason};
 pub use guest::{GuestCheck, GuestOutcome};
 pub use kvm::to_have_kvm;
@@ -98,6 +101,7 @@ const TOPICS: &[Topic] = &[
     smt::examine,
     kernel::examine,
     mitigations::examine,
+    effects::examine,
     power::examine,
     frequency::examine,
     idle::examine,

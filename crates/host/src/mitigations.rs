@@ -4,13 +4,17 @@
 //! (`Documentation/ABI/testing/sysfs-devices-system-cpu`); `Documentation/admin-guide/hw-vuln/`;
 //! `Documentation/admin-guide/kernel-parameters.txt`.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
+
+use crate::effects;
 
 use crate::finding::{Examination, Finding, Level, unknown_value};
 use crate::machine::Machine;
 use crate::parse::{and_list, count};
 
-const FOLDER: &str = "/sys/devices/system/cpu/vulnerabilities";
+pub(crate) const FOLDER: &str = "/sys/devices/system/cpu/vulnerabilities";
 
 /// Boot parameters that change what mitigations do on entries and exits.
 const PARAMETERS: &[&str] = &[
@@ -137,6 +141,10 @@ pub(crate) fn examine(machine: &Machine<'_>, out: &mut Examination) {
     out.fact("mitigations.vulnerabilities", all);
     summary(machine, out, &counts);
     on_the_path(&states, out);
+    // What did not come about is a finding of its own, and has changed nothing.
+    let states: BTreeMap<String, String> = states.into_iter().collect();
+    let done = |parameter: &String| effects::of_mitigation(parameter, &states).is_none();
+    let parameters: Vec<String> = parameters.into_iter().filter(done).collect();
     changed(&parameters, out);
 }
 
@@ -193,7 +201,7 @@ fn summary(machine: &Machine<'_>, out: &mut Examination, counts: &Counts) {
 
 /// Whether something is done about it: a mitigation, or the half of one that the kernel calls
 /// vulnerable all the same (`Vulnerable: Safe RET, no microcode`).
-fn works(state: &str) -> bool {
+pub(crate) fn works(state: &str) -> bool {
     const HALVES: &[&str] = &[
         "Safe RET",
         "Clear CPU buffers",
@@ -289,6 +297,20 @@ mod tests {
                 .says
                 .contains("1 open (spectre_v2)")
         );
+    }
+
+    #[test]
+    fn a_parameter_without_effect_changes_nothing() {
+        let with = |state: &str| {
+            sandbox()
+                .file("/proc/cmdline", "vmscape=force quiet")
+                .file(&format!("{FOLDER}/vmscape"), state)
+                .topic(examine)
+        };
+        let mitigated = with("Mitigation: IBPB before exit to userspace\n");
+        let finding = mitigated.get("mitigations-changed", "mitigations");
+        assert!(finding.says.ends_with("vmscape=force"), "{}", finding.says);
+        assert!(!with("Vulnerable\n").has("mitigations-changed"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::cache::{self, Cache};
+use crate::deb::Control;
 use crate::error::{Error, Result};
 use crate::sources::{debian_entries, read_sources, render};
 
@@ -190,6 +191,33 @@ impl Apt {
         )?;
         let line = text.lines().find_map(|line| line.strip_prefix("Depends:"));
         Ok(line.unwrap_or_default().trim().to_owned())
+    }
+
+    /// What each of the named packages needs, in each version there is.
+    ///
+    /// # Errors
+    /// [`Error::Apt`].
+    pub fn dependencies<S: AsRef<str>>(&self, names: &[S]) -> Result<Vec<Control>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut command = self.command("apt-cache");
+        command
+            .args(["show", "--all-versions", "--"])
+            .args(names.iter().map(AsRef::as_ref));
+        let text = apt("apt-cache show", &mut command)?;
+        let stanza = |stanza: &str| {
+            let field = |name: &str| {
+                let line = stanza.lines().find_map(|line| line.strip_prefix(name));
+                line.map(|value| value.trim().to_owned())
+            };
+            Some(Control {
+                package: field("Package:")?,
+                version: field("Version:")?,
+                depends: field("Depends:").unwrap_or_default(),
+            })
+        };
+        Ok(text.split("\n\n").filter_map(stanza).collect())
     }
 
     /// Downloads packages into `dir` and returns their files in the order of `names`. A

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use exitpath_host::KernelSays;
+
 use crate::complaint::{self, Complaint};
 use crate::console::{Console, Terminal};
 use crate::descriptors::{enlarge, pipe, readable, sealed_file};
@@ -19,9 +21,10 @@ use crate::error::{Error, Result};
 use crate::gdb::Patches;
 use crate::init::{CONSOLE_PORT, EXIT_PORT};
 use crate::initramfs::Initramfs;
-use crate::job::{JOB_FILE, Job, MODULES_DIR, ROOT_TAG};
+use crate::job::{JOB_FILE, Job, MODULES_DIR, ModuleToLoad, ROOT_TAG};
 use crate::kernels::BootFile;
 use crate::modules::Modules;
+use crate::parameters;
 use crate::plugin::{self, Plugin};
 use crate::qemu::Qemu;
 use crate::silence::Silence;
@@ -80,6 +83,8 @@ pub struct Lab {
 pub struct Outcome {
     /// What booted.
     pub hello: Hello,
+    /// What the kernel says of itself.
+    pub says: KernelSays,
     /// The command's exit status.
     pub status: i32,
     /// The job's output file; empty where there was none or the command failed.
@@ -109,6 +114,8 @@ pub trait Sink {
     fn stderr(&mut self, bytes: &[u8]);
     /// The kernel has booted.
     fn booted(&mut self, _hello: &Hello) {}
+    /// What the kernel says of itself.
+    fn says(&mut self, _says: &KernelSays) {}
     /// Bytes of the plugin's stream.
     ///
     /// # Errors
@@ -173,6 +180,7 @@ impl Lab {
             decoder: Decoder::default(),
             console: Console::default(),
             hello: None,
+            says: None,
             output: Vec::new(),
             stderr: Vec::new(),
             kept: Vec::new(),
@@ -185,10 +193,10 @@ impl Lab {
         };
         let exit = wait.until_exit(out, console, stream)?;
         child.end_by_itself();
-        let Some(hello) = wait.hello else {
+        let (Some(hello), Some(says)) = (wait.hello, wait.says) else {
             return Err(wait
                 .console
-                .died("sent its results without having said that it booted"));
+                .died("sent its results without having said what booted"));
         };
         if exit.status == 0 && exit.output_bytes != wait.output.len() as u64 {
             return Err(Error::LabDied {
@@ -202,6 +210,7 @@ impl Lab {
         }
         Ok(Outcome {
             hello,
+            says,
             status: exit.status,
             output: wait.output,
             stderr: String::from_utf8_lossy(&wait.stderr).into_owned(),
@@ -216,9 +225,12 @@ impl Lab {
         }
         if let Some(dir) = &self.modules {
             for module in Modules::index(dir)?.load_order(&wanted)? {
-                let name = format!("{}.ko", module.name);
-                files.file(format!("{MODULES_DIR}/{name}"), 0o644, module.bytes)?;
-                job.modules.push(name);
+                let path = format!("{MODULES_DIR}/{}.ko", module.name);
+                files.file(path, 0o644, module.bytes)?;
+                job.modules.push(ModuleToLoad {
+                    parameters: parameters::of_module(&self.cmdline, &module.name),
+                    name: module.name,
+                });
             }
         }
         // A symlink may have led there.
@@ -394,6 +406,7 @@ struct Wait<'a> {
     decoder: Decoder,
     console: Console,
     hello: Option<Hello>,
+    says: Option<KernelSays>,
     output: Vec<u8>,
     stderr: Vec<u8>,
     kept: Vec<Kept>,
@@ -581,9 +594,17 @@ impl Wait<'_> {
             };
             match kind {
                 Kind::Hello => {
-                    let hello = self.json(&payload)?;
+                    let hello: Hello = self.json(&payload)?;
+                    if let Some((module, parameters)) = hello.bad_parameters {
+                        return Err(Error::ParametersRefused { module, parameters });
+                    }
                     self.sink.booted(&hello);
                     self.hello = Some(hello);
+                }
+                Kind::Says => {
+                    let says = self.json(&payload)?;
+                    self.sink.says(&says);
+                    self.says = Some(says);
                 }
                 Kind::Stdout => self.sink.stdout(&payload),
                 Kind::Stderr => {

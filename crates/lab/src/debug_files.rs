@@ -66,7 +66,9 @@ impl Kernel {
         let folder = self.bzimage.parent()?;
         let installed = || {
             let release = self.release.as_deref()?;
-            let root = folder.parent()?;
+            // `boot`, or `lib/modules/RELEASE` as newer packages have it.
+            let of_boot = !folder.parent()?.ends_with("lib/modules");
+            let root = folder.ancestors().nth(if of_boot { 1 } else { 3 })?;
             Some(root.join(DEBUG).join(format!("boot/vmlinux-{release}")))
         };
         let built = || {

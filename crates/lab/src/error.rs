@@ -174,6 +174,72 @@ pub enum Error {
         dir: PathBuf,
     },
 
+    /// A module has no parameter of a name that the command line gives it.
+    #[error(
+        "{word}: module {module} of this kernel has no parameter '{parameter}'{}",
+        near_hint(near)
+    )]
+    UnknownParameter {
+        /// As it was asked for.
+        word: String,
+        /// The module.
+        module: String,
+        /// The parameter.
+        parameter: String,
+        /// Names of parameters near to it, nearest first.
+        near: Vec<String>,
+    },
+
+    /// A parameter of a module that there is none of, with a name near to one.
+    #[error("{word}: this kernel has no module '{module}'{}", near_hint(near))]
+    UnknownModule {
+        /// As it was asked for.
+        word: String,
+        /// The module.
+        module: String,
+        /// Names of modules near to it.
+        near: Vec<String>,
+    },
+
+    /// The kernel did not load a module with the parameters that the command line gives it.
+    #[error(
+        "the lab's kernel refused to load {module} with '{parameters}': a value is invalid; see `modinfo {module}` for what each takes"
+    )]
+    ParametersRefused {
+        /// The module.
+        module: String,
+        /// Its parameters.
+        parameters: String,
+    },
+
+    /// A folder of modules of another kernel than the one to boot.
+    #[error(
+        "the modules in {} are of Linux {}, and the kernel is {release}: \
+         give --modules the folder of this kernel's modules", dir.display(), of.join(", ")
+    )]
+    OtherModules {
+        /// The folder.
+        dir: PathBuf,
+        /// The releases it has modules of.
+        of: Vec<String>,
+        /// The kernel's release.
+        release: String,
+    },
+
+    /// A package that is empty and stands for others, which are not to be had.
+    #[error(
+        "{} is only a part of a kernel: put {} into its folder (apt has them not: {why})",
+        path.display(), missing.join(", ")
+    )]
+    PartsMissing {
+        /// The package given.
+        path: PathBuf,
+        /// The packages that are missing, with their versions.
+        missing: Vec<String>,
+        /// Why they could not be fetched.
+        why: String,
+    },
+
     /// Modules that depend on each other: no kernel can load them.
     #[error("modules depend on each other in a circle ({}): rebuild them", .0.join(" -> "))]
     ModuleCycle(
@@ -317,6 +383,13 @@ fn nearest_hint(nearest: &[String]) -> String {
     match nearest {
         [] => String::new(),
         names => format!("; the nearest known: {}", names.join(", ")),
+    }
+}
+
+fn near_hint(near: &[String]) -> String {
+    match near {
+        [] => String::new(),
+        names => format!("; near it: {}", names.join(", ")),
     }
 }
 

@@ -7,10 +7,12 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+use exitpath_host::{KernelSays, Root};
 
 use crate::job::{JOB_FILE, Job, MODULES_DIR, PROGRAMS, RECORDINGS, ROOT_TAG};
 use crate::wire::{Exit, Failure, FileName, Hello, Kind, MAX_PAYLOAD, encode};
@@ -77,10 +79,18 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
     let job: Job = serde_json::from_slice(&job).step("reading the job")?;
     // A kernel that refuses a module is for the other side to judge: it may do without.
     let (mut loaded, mut refused) = (Vec::new(), Vec::new());
+    let mut bad_parameters = None;
     for module in &job.modules {
-        match load(&Path::new(MODULES_DIR).join(module)) {
-            Ok(()) => loaded.push(module.clone()),
-            Err(error) => refused.push(format!("{module}: {error}")),
+        let file = format!("{}.ko", module.name);
+        match load(&Path::new(MODULES_DIR).join(&file), &module.parameters) {
+            Ok(()) => loaded.push(file),
+            Err(error) => {
+                let of_value = matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ERANGE));
+                if of_value && !module.parameters.is_empty() && bad_parameters.is_none() {
+                    bad_parameters = Some((module.name.clone(), module.parameters.clone()));
+                }
+                refused.push(format!("{file}: {error}"));
+            }
         }
     }
     wire.send_json(
@@ -91,6 +101,7 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             modules: loaded,
             refused,
+            bad_parameters,
             kvm: File::options()
                 .read(true)
                 .write(true)
@@ -98,7 +109,10 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
                 .is_ok(),
         },
     );
+    // Before a command that is not counted, which may take long or change what is said; after one
+    // that is, whose memory this would move.
     if job.share_root {
+        says(&job, wire);
         share_root()?;
         // Relative paths would mean something else in another one.
         fs::read_dir(format!("{SHARED}{}", job.cwd)).step(format!("entering {}", job.cwd))?;
@@ -131,6 +145,8 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
     }
     if job.share_root {
         send_recordings(wire);
+    } else {
+        says(&job, wire);
     }
     wire.send_json(
         Kind::Exit,
@@ -302,11 +318,90 @@ fn mount(what: &str, at: &str, kind: &str, flags: u64, options: &str) -> io::Res
     }
 }
 
-fn load(path: &Path) -> io::Result<()> {
+/// Sends what the kernel says of itself.
+fn says(job: &Job, wire: &mut Wire) {
+    let modules: Vec<String> = job
+        .modules
+        .iter()
+        .map(|module| module.name.clone())
+        .collect();
+    let cmdline = read_line("/proc/cmdline");
+    let mut says = KernelSays::read(&Root::default(), &cmdline, &modules);
+    says.unknown = unknown_parameters();
+    says.complaints = complaints(&log());
+    // A frame that is cut off would be none.
+    let fits = |says: &KernelSays| serde_json::to_vec(says).is_ok_and(|j| j.len() <= MAX_PAYLOAD);
+    while !fits(&says) && says.complaints.pop().is_some() {}
+    wire.send_json(Kind::Says, &says);
+}
+
+/// The kernel hands what it does not know of its command line to init: `name` as an argument,
+/// `name=value` as an environment variable. Two of the latter are always there.
+fn unknown_parameters() -> Vec<String> {
+    let words = std::env::args_os()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned());
+    let variables = std::env::vars_os()
+        .map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy()))
+        .filter(|variable| !["HOME=/", "TERM=linux"].contains(&variable.as_str()));
+    words.chain(variables).collect()
+}
+
+/// The kernel's log as far as it is kept.
+fn log() -> Vec<String> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/kmsg");
+    let mut lines = Vec::new();
+    let (Ok(mut file), mut record) = (file, vec![0; 8192]) else {
+        return lines;
+    };
+    loop {
+        match file.read(&mut record) {
+            // `priority,number,microseconds,flags;text`, and lines with a blank before them.
+            Ok(length) if length > 0 => {
+                let text = String::from_utf8_lossy(&record[..length]);
+                let text = text.split_once(';').map_or("", |(_, text)| text);
+                lines.extend(text.lines().next().map(str::to_owned));
+            }
+            // The record was overwritten before it was read: the next one is.
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+            _ => return lines,
+        }
+    }
+}
+
+/// Lines in which the kernel complains of something that it was told.
+fn complaints(log: &[String]) -> Vec<String> {
+    const WORDS: [&str; 6] = [
+        "unknown",
+        "unsupported",
+        "not supported",
+        "invalid",
+        "ignor",
+        "malformed",
+    ];
+    let complains = |line: &&String| {
+        let lower = line.to_lowercase();
+        // The line itself is no complaint, nor is the list of what init is handed.
+        !lower.contains("command line") && WORDS.iter().any(|word| lower.contains(word))
+    };
+    log.iter().filter(complains).cloned().collect()
+}
+
+fn load(path: &Path, parameters: &str) -> io::Result<()> {
     let file = File::open(path)?;
-    // SAFETY: a valid descriptor and an empty NUL-terminated parameter string.
-    let result =
-        unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+    let parameters = std::ffi::CString::new(parameters)?;
+    // SAFETY: a valid descriptor and a NUL-terminated parameter string that outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_finit_module,
+            file.as_raw_fd(),
+            parameters.as_ptr(),
+            0,
+        )
+    };
     let error = io::Error::last_os_error();
     match result {
         0 => Ok(()),

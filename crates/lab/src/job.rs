@@ -16,6 +16,15 @@ pub const PROGRAMS: &str = "/run/exitpath/bin";
 /// come out when the job is done.
 pub const RECORDINGS: &str = "/run/exitpath/recordings";
 
+/// A module for init to load.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleToLoad {
+    /// Its name; its file is `NAME.ko` in [`MODULES_DIR`].
+    pub name: String,
+    /// Its parameters as the kernel reads them: `enable_pmu=0 halt_poll_ns=0`.
+    pub parameters: String,
+}
+
 /// A command for the lab.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -25,8 +34,8 @@ pub struct Job {
     pub env: Vec<(String, String)>,
     /// The working directory.
     pub cwd: String,
-    /// Files in [`MODULES_DIR`] to load, in order.
-    pub modules: Vec<String>,
+    /// Modules to load, in order.
+    pub modules: Vec<ModuleToLoad>,
     /// A file to bring out when the command has succeeded.
     pub output: Option<String>,
     /// Whether to run the command in the host's root file system, under a tmpfs overlay.

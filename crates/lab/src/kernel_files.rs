@@ -8,6 +8,7 @@ use crate::cache::Cache;
 use crate::deb;
 use crate::error::{Error, Result};
 use crate::kernels::Kernel;
+use crate::modules::Modules;
 use crate::versions::image_package;
 
 /// Modules that the lab's machine has no device for: two thirds of a package.
@@ -40,6 +41,72 @@ const NOT_UNPACKED: [&str; 26] = [
     "sound",
 ];
 
+/// A package by its name, and the version that is wanted, if it has to be one.
+pub(crate) type Part = (String, Option<String>);
+
+/// The packages that a kernel's package stands for, as it says itself, each with the version that it
+/// wants. From 6.19 on Debian's `linux-image-RELEASE` is empty and depends on
+/// `linux-binary-RELEASE` (the image), `linux-modules-RELEASE`, and `linux-base-RELEASE` (the
+/// configuration and `modules.builtin`; the images of some earlier kernels lack these, too).
+pub(crate) fn parts(control: &deb::Control) -> Vec<Part> {
+    let Some(release) = release_of(&control.package) else {
+        return Vec::new();
+    };
+    let mut parts: Vec<Part> = Vec::new();
+    for dependency in control.depends.split(',') {
+        let (name, version) = match dependency.split_once('(') {
+            Some((name, version)) => (name.trim(), version.trim().strip_prefix('=')),
+            None => (dependency.trim(), None),
+        };
+        let of_it = name.strip_prefix("linux-").is_some_and(|rest| {
+            rest.strip_suffix(release)
+                .is_some_and(|kind| kind.ends_with('-'))
+        });
+        if of_it && name != control.package {
+            let version = version.map(|version| version.trim_end_matches(')').trim().to_owned());
+            parts.push((name.to_owned(), version));
+        }
+    }
+    if control.package.starts_with("linux-binary-") {
+        // It does not depend on its modules.
+        let modules = (
+            format!("linux-modules-{release}"),
+            Some(control.version.clone()),
+        );
+        parts.push(modules);
+    }
+    parts
+}
+
+/// Whether a kernel boots without this one of its [`parts`]: its image and its modules are elsewhere. An
+/// archive keeps some images longer than it.
+pub(crate) fn is_optional(part: &str) -> bool {
+    part.starts_with("linux-base-")
+}
+
+/// The release in the name of a package with a kernel, or with a kernel's image.
+fn release_of(package: &str) -> Option<&str> {
+    let image = package.strip_suffix("-unsigned").unwrap_or(package);
+    if let Some((release, _)) = image_package(image) {
+        return Some(release);
+    }
+    let rest = package.strip_prefix("linux-binary-")?;
+    Some(rest.strip_prefix("unsigned-").unwrap_or(rest))
+}
+
+/// Packages of this name in a folder, of this version where one is given.
+pub(crate) fn deb_beside(folder: &Path, name: &str, version: Option<&str>) -> Option<PathBuf> {
+    let start = format!("{name}_");
+    sorted_entries(folder).into_iter().find(|path| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_named = file.starts_with(&start) && file.ends_with(".deb");
+        is_named
+            && deb::control(path).is_ok_and(|control| {
+                control.package == name && version.is_none_or(|version| control.version == version)
+            })
+    })
+}
+
 /// Unpacks the parts of a kernel's package that the lab has a use for.
 pub(crate) fn unpack(cache: &Cache, deb: &Path, control: &deb::Control, dir: &Path) -> Result<()> {
     cache.step(&format!(
@@ -47,6 +114,11 @@ pub(crate) fn unpack(cache: &Cache, deb: &Path, control: &deb::Control, dir: &Pa
         control.package, control.version
     ));
     deb::unpack(deb, dir, place)?;
+    Ok(())
+}
+
+/// Whether what was unpacked into `dir` has an image; `deb` is the package that was given.
+pub(crate) fn check_unpacked(deb: &Path, control: &deb::Control, dir: &Path) -> Result<()> {
     if find_image(dir).is_some() {
         return Ok(());
     }
@@ -132,13 +204,24 @@ pub(crate) fn beside(image: &Path, release: Option<String>) -> Kernel {
     };
     let in_tree = |name: &str| Some(tree.join(name)).filter(|path| path.is_file());
     let root = folder.parent().unwrap_or(folder);
+    // As newer packages have it: `lib/modules/RELEASE/vmlinuz`.
+    let among_modules = release
+        .as_deref()
+        .is_some_and(|release| folder.ends_with(Path::new("lib/modules").join(release)));
     let modules = release
         .as_deref()
-        .and_then(|release| installed_modules(root, release));
+        .and_then(|release| installed_modules(root, release))
+        .or_else(|| among_modules.then(|| folder.to_owned()));
+    let among = |name: &str| {
+        let path = folder.join(name);
+        (among_modules && path.is_file()).then_some(path)
+    };
     let built_here = || in_tree("modules.order").map(|_| tree.to_owned());
     Kernel {
         modules: modules.or_else(built_here),
-        config: named("config").or_else(|| in_tree(".config")),
+        config: named("config")
+            .or_else(|| among("config"))
+            .or_else(|| in_tree(".config")),
         system_map: named("System.map")
             .or_else(|| in_tree("System.map"))
             .filter(|p| has_symbols(p)),
@@ -162,7 +245,35 @@ pub(crate) fn modules_folder(dir: &Path, release: Option<&str>) -> Result<PathBu
     let installed = release.and_then(|release| {
         installed_modules(&dir, release).or_else(|| Some(dir.join(release)).filter(|d| d.is_dir()))
     });
+    if let (None, Some(release)) = (&installed, release) {
+        let of = releases_in(&dir)?;
+        if !of.is_empty() && !of.iter().any(|other| other == release) {
+            return Err(Error::OtherModules {
+                dir,
+                of,
+                release: release.to_owned(),
+            });
+        }
+    }
     Ok(installed.unwrap_or(dir))
+}
+
+/// The releases that the modules in a folder are for, as far as they tell.
+fn releases_in(dir: &Path) -> Result<Vec<String>> {
+    let installed = ["lib/modules", "usr/lib/modules", ""].map(|below| dir.join(below));
+    for folder in &installed {
+        let entries = sorted_entries(folder).into_iter();
+        let releases: Vec<String> = entries
+            .filter(|entry| entry.join("modules.order").is_file() || entry.join("kernel").is_dir())
+            .filter_map(|entry| Some(entry.file_name()?.to_str()?.to_owned()))
+            // A kernel's tree has such folders, too.
+            .filter(|name| name.starts_with(|sign: char| sign.is_ascii_digit()))
+            .collect();
+        if !releases.is_empty() {
+            return Ok(releases);
+        }
+    }
+    Ok(Modules::index(dir)?.release()?.into_iter().collect())
 }
 
 /// Whether it is a real `System.map`: those in Debian's packages are one line that says

@@ -1,17 +1,21 @@
 //! The kernels that can be booted: Debian's, a package's, or one built by the user.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::apt::Apt;
+use crate::apt::{Apt, Available};
 use crate::bzimage::{self, BzImage};
 use crate::cache::{self, Cache};
 use crate::deb;
 use crate::error::{Error, Result};
-use crate::kernel_files::{beside, modules_folder, unpack, unpacked};
+use crate::kernel_files::{
+    Part, beside, check_unpacked, deb_beside, is_optional, modules_folder, parts, unpack, unpacked,
+};
 use crate::versions::{self, Spec, image_package};
 
 pub use crate::versions::Flavour;
@@ -157,6 +161,15 @@ impl Kernels {
         Ok(kernel)
     }
 
+    /// The folder of modules in `dir` that a kernel of this release takes, as for
+    /// [`Kernels::resolve`].
+    ///
+    /// # Errors
+    /// [`Error::OtherModules`] if they are another kernel's, [`Error::Io`].
+    pub fn modules_for(dir: &Path, release: Option<&str>) -> Result<PathBuf> {
+        modules_folder(dir, release)
+    }
+
     fn newest(&self) -> Result<Kernel> {
         let mut cached = self.cached_with_about()?;
         cached.sort_by(|a, b| newest_first(&a.0, &b.0));
@@ -249,11 +262,32 @@ impl Kernels {
     /// A package the user gave, unpacked once for each content.
     fn by_deb(&self, path: &Path) -> Result<Kernel> {
         let control = deb::control(path)?;
-        let hash = bzimage::file_sha256(path)?;
+        let mut hash = bzimage::file_sha256(path)?;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let (mut debs, mut missing) = (vec![path.to_owned()], Vec::new());
+        for (part, version) in parts(&control) {
+            match deb_beside(folder, &part, version.as_deref()) {
+                Some(deb) => {
+                    hash += &bzimage::file_sha256(&deb)?;
+                    debs.push(deb);
+                }
+                None => missing.push((part, version)),
+            }
+        }
+        if debs.len() > 1 {
+            let mut sum = Sha256::new();
+            sum.update(&hash);
+            hash = sum.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        }
         let name = Path::new(KERNELS).join(format!("deb-{}", &hash[..16]));
-        let dir = self
-            .cache
-            .folder(name, |dir| unpack(&self.cache, path, &control, dir))?;
+        let dir = self.cache.folder(name, |dir| {
+            let work = self.cache.work_dir()?;
+            debs.extend(self.fetch_missing(path, &missing, work.path())?);
+            for deb in &debs {
+                unpack(&self.cache, deb, &deb::control(deb)?, dir)?;
+            }
+            check_unpacked(path, &control, dir)
+        })?;
         let origin = format!(
             "{} {} from {}",
             control.package,
@@ -261,6 +295,33 @@ impl Kernels {
             path.display()
         );
         unpacked(&dir, origin, path)
+    }
+
+    /// Parts of the package at `path` that do not lie beside it, from the archive; those it boots
+    /// without as far as they are there.
+    fn fetch_missing(&self, path: &Path, missing: &[Part], dir: &Path) -> Result<Vec<PathBuf>> {
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let fetched = self.apt().and_then(|(apt, _)| {
+            let wanted = obtainable(&apt, missing)?;
+            apt.download(&wanted, dir)
+        });
+        fetched.or_else(|error| {
+            let needed = missing.iter().filter(|(name, _)| !is_optional(name));
+            let needed: Vec<String> = needed.map(with_version).collect();
+            if needed.is_empty() {
+                return Ok(Vec::new());
+            }
+            Err(Error::PartsMissing {
+                path: path.into(),
+                missing: needed,
+                why: match error {
+                    Error::Apt { command, said } => format!("{command}: {said}"),
+                    error => error.to_string(),
+                },
+            })
+        })
     }
 
     /// A kernel of the archive, from the cache or downloaded into it.
@@ -275,9 +336,19 @@ impl Kernels {
         let dir = self.cache.folder(folder_of(known), |dir| {
             let work = self.cache.work_dir()?;
             let wanted = format!("{}={}", known.package, known.version);
-            for deb in apt.download(&[wanted], work.path())? {
-                unpack(&self.cache, &deb, &deb::control(&deb)?, dir)?;
+            let [given] = &apt.download(&[wanted], work.path())?[..] else {
+                return Err(Error::Apt {
+                    command: "apt-get download".into(),
+                    said: format!("it did not bring {}", known.package),
+                });
+            };
+            let control = deb::control(given)?;
+            let parts = obtainable(apt, &parts(&control))?;
+            let parts = apt.download(&parts, work.path())?;
+            for deb in [given].into_iter().chain(&parts) {
+                unpack(&self.cache, deb, &deb::control(deb)?, dir)?;
             }
+            check_unpacked(given, &control, dir)?;
             write_text(&dir.join(ABOUT), &text)
         })?;
         if newest {
@@ -303,11 +374,12 @@ impl Kernels {
     /// The folder in the cache of a kernel that was downloaded, relative to the cache, and the
     /// package it is from.
     pub(crate) fn package_of(&self, kernel: &Kernel) -> Option<(PathBuf, KnownKernel)> {
-        let folder = kernel.bzimage.parent()?.parent()?;
-        let folder = folder.strip_prefix(self.cache.root()).ok()?;
+        // `kernels/PACKAGE_VERSION/…`
+        let image = kernel.bzimage.strip_prefix(self.cache.root()).ok()?;
+        let folder: PathBuf = image.components().take(2).collect();
         let mut cached = self.cached().ok()?.into_iter();
         let known = cached.find(|known| folder_of(known) == folder)?;
-        Some((folder.to_owned(), known))
+        Some((folder, known))
     }
 
     pub(crate) fn apt(&self) -> Result<(Apt, Option<String>)> {
@@ -392,7 +464,12 @@ fn image_packages(apt: &Apt) -> Result<Vec<String>> {
 /// The named packages in each version the archive has; of one in two suites, the first.
 fn in_archive(apt: &Apt, packages: &[String]) -> Result<Vec<KnownKernel>> {
     let mut found: Vec<KnownKernel> = Vec::new();
-    for offer in apt.versions(packages)? {
+    let offers = apt.versions(packages)?;
+    let incomplete = incomplete(apt, &offers)?;
+    for offer in offers {
+        if incomplete.contains(&(offer.package.clone(), offer.version.clone())) {
+            continue;
+        }
         let Some(kernel) = known(&offer.package, &offer.version, &offer.suite, false) else {
             continue;
         };
@@ -402,6 +479,35 @@ fn in_archive(apt: &Apt, packages: &[String]) -> Result<Vec<KnownKernel>> {
         }
     }
     Ok(found)
+}
+
+/// Of these packages those that stand for others which the archive does not have, and so cannot be
+/// booted: each with its version.
+fn incomplete(apt: &Apt, offers: &[Available]) -> Result<BTreeSet<(String, String)>> {
+    let names: BTreeSet<&str> = offers.iter().map(|offer| &*offer.package).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let needs: Vec<_> = apt
+        .dependencies(&names)?
+        .into_iter()
+        .map(|control| {
+            let mut parts = parts(&control);
+            parts.retain(|(name, _)| !is_optional(name));
+            (parts, control)
+        })
+        .filter(|(parts, _)| !parts.is_empty())
+        .collect();
+    let wanted: BTreeSet<&str> = needs
+        .iter()
+        .flat_map(|(parts, _)| parts.iter().map(|(name, _)| &**name))
+        .collect();
+    let have = apt.versions(&wanted.into_iter().collect::<Vec<_>>())?;
+    let has = |part: &Part| offers_part(&have, part);
+    let lacking = needs
+        .into_iter()
+        .filter(|(parts, _)| !parts.iter().all(has));
+    Ok(lacking
+        .map(|(_, control)| (control.package, control.version))
+        .collect())
 }
 
 fn known(package: &str, version: &str, suite: &str, cached: bool) -> Option<KnownKernel> {
@@ -420,6 +526,34 @@ fn newest_first(a: &KnownKernel, b: &KnownKernel) -> std::cmp::Ordering {
     versions::compare(&b.version, &a.version)
         .then_with(|| versions::compare(&b.release, &a.release))
         .then_with(|| b.cached.cmp(&a.cached))
+}
+
+/// Whether the package is among these, in its version.
+fn offers_part(offers: &[Available], (name, version): &Part) -> bool {
+    let is_it = |offer: &Available| {
+        let of_version = version.as_ref().is_none_or(|v| offer.version == *v);
+        offer.package == *name && of_version
+    };
+    offers.iter().any(is_it)
+}
+
+/// Of these parts all but those that a kernel boots without and the archive does not have, as apt
+/// takes them.
+fn obtainable(apt: &Apt, parts: &[Part]) -> Result<Vec<String>> {
+    let names: Vec<&str> = parts.iter().map(|(name, _)| &**name).collect();
+    let have = apt.versions(&names)?;
+    let wanted = parts
+        .iter()
+        .filter(|part| !is_optional(&part.0) || offers_part(&have, part));
+    Ok(wanted.map(with_version).collect())
+}
+
+/// A package as apt takes it.
+fn with_version((name, version): &Part) -> String {
+    match version {
+        Some(version) => format!("{name}={version}"),
+        None => name.clone(),
+    }
 }
 
 fn folder_of(kernel: &KnownKernel) -> PathBuf {

@@ -19,6 +19,7 @@ mod kernel_files;
 pub mod kernels;
 mod libraries;
 pub mod modules;
+pub mod parameters;
 pub mod plugin;
 pub mod qemu;
 mod silence;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use object::{Object, ObjectSection};
+use object::{Object, ObjectSection, ObjectSymbol};
 
 use crate::compression::Compression;
 use crate::error::{Error, Result};
@@ -36,6 +36,8 @@ pub struct Modules {
     dir: PathBuf,
     files: BTreeMap<String, PathBuf>,
     built_in: BTreeSet<String>,
+    /// All that the kernel was built with as files, whether they are here or not.
+    listed: BTreeSet<String>,
 }
 
 impl Modules {
@@ -47,17 +49,16 @@ impl Modules {
     pub fn index(dir: &Path) -> Result<Self> {
         let mut files = BTreeMap::new();
         index_into(dir, &mut files)?;
-        let built_in = match fs::read_to_string(dir.join("modules.builtin")) {
-            Ok(list) => list
-                .lines()
-                .filter_map(|l| module_name(Path::new(l.trim())))
-                .collect(),
-            Err(_) => BTreeSet::new(),
+        let list = |name: &str| -> BTreeSet<String> {
+            let list = fs::read_to_string(dir.join(name)).unwrap_or_default();
+            let names = list.lines().map(|line| Path::new(line.trim()));
+            names.filter_map(module_name).collect()
         };
         Ok(Self {
             dir: dir.into(),
             files,
-            built_in,
+            built_in: list("modules.builtin"),
+            listed: list("modules.order"),
         })
     }
 
@@ -69,6 +70,55 @@ impl Modules {
     /// Whether there is a file of the module.
     pub fn is_file(&self, name: &str) -> bool {
         self.files.contains_key(&normalized(name))
+    }
+
+    /// Whether the kernel was built with it as a file, be it here or not.
+    pub fn is_listed(&self, name: &str) -> bool {
+        self.listed.contains(&normalized(name))
+    }
+
+    /// The release that the modules are for, as one of KVM's among them says, or else another one.
+    /// `None` if none does.
+    ///
+    /// # Errors
+    /// [`Error::Packed`] and [`Error::Io`] for a module that cannot be read.
+    pub fn release(&self) -> Result<Option<String>> {
+        let of_kvm = ["kvm", "kvm_amd", "kvm_intel"];
+        let of_kvm = of_kvm.iter().filter_map(|name| self.files.get(*name));
+        let Some(path) = of_kvm.chain(self.files.values()).next() else {
+            return Ok(None);
+        };
+        match read_module(path).and_then(|bytes| ModInfo::of(&bytes, path)) {
+            Ok(info) => Ok(info.release),
+            // Whoever loads it says so.
+            Err(Error::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The names of a module's parameters, with `_`: those that it describes, and those that it only
+    /// has (the kernel's `module_param_cb` describes none).
+    ///
+    /// # Errors
+    /// As [`Modules::load_order`].
+    pub fn parameters(&self, name: &str) -> Result<BTreeSet<String>> {
+        let name = normalized(name);
+        let path = self.files.get(&name).ok_or_else(|| Error::ModuleNotFound {
+            module: name.clone(),
+            wanted_by: None,
+            dir: self.dir.clone(),
+        })?;
+        let bytes = read_module(path)?;
+        let mut parameters = ModInfo::of(&bytes, path)?.parameters;
+        let elf = object::File::parse(&*bytes).map_err(|error| Error::Damaged {
+            path: path.clone(),
+            why: error.to_string(),
+        })?;
+        for symbol in elf.symbols() {
+            let name = symbol.name().unwrap_or_default();
+            parameters.extend(name.strip_prefix("__param_str_").map(normalized));
+        }
+        Ok(parameters)
     }
 
     /// The named modules and all they depend on, each after what it depends on. Those
@@ -144,6 +194,9 @@ impl Order<'_> {
 struct ModInfo {
     name: Option<String>,
     depends: Vec<String>,
+    parameters: BTreeSet<String>,
+    /// The first word of `vermagic`.
+    release: Option<String>,
 }
 
 impl ModInfo {
@@ -174,6 +227,13 @@ impl ModInfo {
                 Some(("depends", names)) => {
                     let names = names.split(',').map(str::trim).filter(|n| !n.is_empty());
                     info.depends.extend(names.map(normalized));
+                }
+                Some(("vermagic", magic)) => {
+                    info.release = magic.split_whitespace().next().map(str::to_owned);
+                }
+                Some(("parm" | "parmtype", parameter)) => {
+                    let name = parameter.split_once(':').map(|(name, _)| normalized(name));
+                    info.parameters.extend(name);
                 }
                 _ => {}
             }

@@ -93,36 +93,65 @@ impl Spec {
         whole && self.flavour.is_none_or(|wanted| wanted == flavour)
     }
 
-    /// The known releases nearest to this one: the newest of the same series (6.1), else
-    /// the first of each series. `releases` are in the order of preference.
+    /// The known releases nearest to this one by their numbers: of the same series (6.1), else the
+    /// nearest of each series; of the flavour that is meant before others. `releases` are in the order
+    /// of preference, which decides between those that are as near.
     pub(crate) fn nearest(&self, releases: &[&str]) -> Vec<String> {
         const AT_MOST: usize = 4;
-        let mine = series(&self.start);
-        let mut near: Vec<&str> = releases
-            .iter()
-            .copied()
-            .filter(|release| series(release) == mine)
-            .collect();
-        if near.is_empty() {
+        let mine = numbers(&self.start);
+        let wanted = self.flavour.unwrap_or(Flavour::Plain);
+        let distance = |release: &&str| {
+            let (base, flavour) = split_flavour(release).unwrap_or((release, Flavour::Plain));
+            (flavour != wanted, apart(&mine, &numbers(base)))
+        };
+        let series = |release: &str| numbers(release).into_iter().take(2).collect::<Vec<_>>();
+        let in_series = |release: &&str| mine.len() > 1 && series(release) == mine[..2];
+        let mut near: Vec<&str> = releases.iter().copied().filter(in_series).collect();
+        let of_series = !near.is_empty();
+        if !of_series {
             near = releases.to_vec();
-            // Stable: the first of a series stays its first.
-            near.sort_by(|a, b| {
-                let (a, b) = (series(a), series(b));
-                compare_numbers(b.0, a.0).then_with(|| compare_numbers(b.1, a.1))
+        }
+        // Stable: of those that are as near, the preferred one stays first.
+        near.sort_by_cached_key(distance);
+        if !of_series {
+            let mut seen = Vec::new();
+            near.retain(|release| {
+                let new = !seen.contains(&series(release));
+                seen.push(series(release));
+                new
             });
-            near.dedup_by_key(|release| series(release));
         }
         near.into_iter().take(AT_MOST).map(str::to_owned).collect()
     }
 }
 
-/// The first two numbers: `6.1` of `6.1.0-56-amd64`.
-fn series(release: &str) -> (&str, &str) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    (
-        numbers.next().unwrap_or_default(),
-        numbers.next().unwrap_or_default(),
-    )
+/// The numbers that a release begins with: 6, 12, 43 of `6.12.43+deb12-amd64`, 6, 1, 0, 56 of
+/// `6.1.0-56-amd64`.
+fn numbers(release: &str) -> Vec<u64> {
+    let words = release.split(['.', '-']);
+    let number = |word: &str| {
+        let end = word.find(|c: char| !c.is_ascii_digit());
+        word[..end.unwrap_or(word.len())].parse().ok()
+    };
+    words.map_while(number).collect()
+}
+
+/// How far one is from another, to be compared number by number: by how much the first number that
+/// differs does, and then how far away from it the further ones lead.
+fn apart(from: &[u64], to: &[u64]) -> Vec<u64> {
+    let mut side = Ordering::Equal;
+    let pairs = from.iter().enumerate().map(|(at, from)| {
+        let to = to.get(at).copied().unwrap_or(0);
+        match side {
+            Ordering::Equal => {
+                side = to.cmp(from);
+                to.abs_diff(*from)
+            }
+            Ordering::Greater => to,
+            Ordering::Less => u64::MAX - to,
+        }
+    });
+    pairs.collect()
 }
 
 /// Compares two versions as Debian does: runs of digits as numbers, letters before other
@@ -248,11 +277,43 @@ mod tests {
             "6.12.43-amd64",
             "6.1.0-56-amd64",
             "6.1.0-55-amd64",
+            "6.12.95-rt-amd64",
         ];
         let nearest = |spec: &str| Spec::parse(spec).nearest(&known);
         assert_eq!(nearest("6.1.0-99"), ["6.1.0-56-amd64", "6.1.0-55-amd64"]);
-        assert_eq!(nearest("6.3"), ["6.12.95-amd64", "6.1.0-56-amd64"]);
-        assert_eq!(nearest("nonsense").len(), 2);
+        assert_eq!(nearest("6.3"), ["6.1.0-56-amd64", "6.12.95-amd64"]);
+        assert_eq!(
+            nearest("6.12.50"),
+            ["6.12.43-amd64", "6.12.95-amd64", "6.12.95-rt-amd64"]
+        );
+        assert_eq!(nearest("6.12.50-rt")[0], "6.12.95-rt-amd64");
+        assert_eq!(nearest("nonsense"), ["6.12.95-amd64", "6.1.0-56-amd64"]);
+    }
+
+    #[test]
+    fn the_nearest_are_near_by_number() {
+        // As an archive lists them: newest first.
+        let known = [
+            "7.3.4+deb13-amd64",
+            "7.2.12+deb13-amd64",
+            "7.0.4+deb13-amd64",
+            "6.19.14+deb13-amd64",
+            "6.18.15+deb13-amd64",
+            "6.12.117+deb13-amd64",
+            "6.12.107+deb13-amd64",
+        ];
+        let nearest = |spec: &str| Spec::parse(spec).nearest(&known);
+        let series = |spec: &str| -> Vec<String> {
+            let names = nearest(spec).into_iter();
+            names
+                .map(|name| name.split('.').take(2).collect::<Vec<_>>().join("."))
+                .collect()
+        };
+        assert_eq!(series("6.1"), ["6.12", "6.18", "6.19", "7.0"]);
+        assert_eq!(series("6.20"), ["6.19", "6.18", "6.12", "7.0"]);
+        assert_eq!(series("7.9"), ["7.3", "7.2", "7.0", "6.19"]);
+        assert_eq!(series("5.10"), ["6.12", "6.18", "6.19", "7.0"]);
+        assert_eq!(nearest("6.12.110")[0], "6.12.107+deb13-amd64");
     }
 
     const ORDERED: [&str; 14] = [

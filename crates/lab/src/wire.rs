@@ -31,10 +31,13 @@ pub enum Kind {
     File,
     /// Bytes of the file named last.
     FileBytes,
+    /// A [`KernelSays`](exitpath_host::KernelSays) as JSON: what the kernel says of itself. One before
+    /// the last frame; before the command where it runs in the host's root file system.
+    Says,
 }
 
 impl Kind {
-    const ALL: [(Kind, u8); 8] = [
+    const ALL: [(Kind, u8); 9] = [
         (Kind::Hello, 1),
         (Kind::Stdout, 2),
         (Kind::Stderr, 3),
@@ -43,6 +46,7 @@ impl Kind {
         (Kind::Failure, 6),
         (Kind::File, 7),
         (Kind::FileBytes, 8),
+        (Kind::Says, 9),
     ];
 
     fn code(self) -> u8 {
@@ -73,6 +77,8 @@ pub struct Hello {
     pub modules: Vec<String>,
     /// Modules the kernel did not take, with its reasons.
     pub refused: Vec<String>,
+    /// Of these, the first that it did not take because of its parameters: the module and they.
+    pub bad_parameters: Option<(String, String)>,
     /// Whether `/dev/kvm` can be opened.
     pub kvm: bool,
 }

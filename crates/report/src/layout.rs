@@ -7,7 +7,7 @@ use std::fmt;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
-use crate::format::short;
+use crate::format::{plain, short};
 
 /// Columns after which a note goes on in the next line, however wide the terminal is.
 const NOTE_WIDTH: usize = 120;
@@ -130,6 +130,13 @@ pub(crate) fn push_wrapped(text: &mut Text, line: &str) {
     };
     text.blocks
         .push(Block::Note(line.to_owned(), NOTE_WIDTH, tone));
+}
+
+/// Appends a line for each warning.
+pub(crate) fn push_warnings(text: &mut Text, warnings: &[String]) {
+    for warning in warnings {
+        push_wrapped(text, &format!("warning: {}", plain(warning)));
+    }
 }
 
 /// Appends lines each of which is broken only where a terminal is narrower.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use exitpath_analysis::path::conditions::warnings;
 use exitpath_analysis::path::diff::{PathDiff, RowDiff, Verdict};
 use exitpath_recording::Manifest;
 
@@ -58,6 +59,9 @@ pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -
     let _ = writeln!(text, "- b: {}", code(&subject(b)));
     for note in notes(a, b, diff) {
         let _ = writeln!(text, "- {}", code(&note));
+    }
+    for warning in warnings(a, b) {
+        let _ = writeln!(text, "- warning: {}", code(&warning));
     }
     text
 }

@@ -26,7 +26,7 @@ pub use vmexit::vmexit;
 
 use crate::format::{count, machine, none, plain, subject};
 use crate::json;
-use crate::layout::{Text, Tone, new_table, push_lines, push_wrapped};
+use crate::layout::{Text, Tone, new_table, push_lines, push_warnings, push_wrapped};
 
 /// A column's title.
 const OTHER_VALUES: &str = "other values";
@@ -44,9 +44,7 @@ pub fn table(manifest: &Manifest, rows: &[RowSummary]) -> Text {
     notes(&mut text, rows);
     cpus(&mut text, rows);
     push_environment(&mut text, manifest);
-    for warning in &manifest.warnings {
-        push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
-    }
+    push_warnings(&mut text, &manifest.warnings);
     text
 }
 

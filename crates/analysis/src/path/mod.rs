@@ -16,6 +16,7 @@
 
 pub mod classes;
 mod code;
+pub mod conditions;
 mod decode;
 pub mod diff;
 mod functions;

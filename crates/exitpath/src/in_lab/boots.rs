@@ -7,6 +7,7 @@ use std::thread;
 
 use exitpath_exits::Row;
 use exitpath_exits::ladder::is_locking;
+use exitpath_host::KernelSays;
 use exitpath_lab::Error as LabError;
 use exitpath_lab::boot::{Lab, SILENCE, Sink};
 use exitpath_lab::initramfs::Initramfs;
@@ -46,6 +47,7 @@ pub(super) struct Boot {
 /// What a boot brought out.
 pub(super) struct Booted {
     pub(super) hello: Hello,
+    pub(super) says: KernelSays,
     pub(super) report: Report,
     /// Windows are of runs counted from this boot's first.
     pub(super) trace: Option<Trace>,
@@ -319,6 +321,7 @@ fn boot_one(
     };
     Ok(Booted {
         hello: outcome.hello,
+        says: outcome.says,
         report,
         trace,
         exits_unread,

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use exitpath_exits::Row;
-use exitpath_host::{Root, noise_difference, noise_snapshot_on};
+use exitpath_host::{KernelSays, Root, noise_difference, noise_snapshot_on};
 use exitpath_lab::boot::Lab;
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::windows::{Collector, Expected};
@@ -101,6 +101,7 @@ pub(crate) struct VmmReport {
 /// What a boot brought out.
 pub(crate) struct VmmBooted {
     pub(crate) hello: Hello,
+    pub(crate) says: KernelSays,
     pub(crate) report: VmmReport,
     pub(crate) collector: Option<Collector>,
     pub(crate) broken: Option<String>,
@@ -129,6 +130,7 @@ pub(crate) fn boot(
     })?;
     Ok(VmmBooted {
         hello: outcome.hello,
+        says: outcome.says,
         report,
         collector,
         broken,

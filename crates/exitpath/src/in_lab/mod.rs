@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use exitpath_exits::Row;
+use exitpath_host::KernelSays;
 use exitpath_lab::gdb::Patches;
 use exitpath_lab::plugin::Plugin;
 use exitpath_lab::windows;
@@ -81,9 +82,17 @@ pub(crate) fn record(
     let mut traces = Vec::new();
     let mut kallsyms = None;
     let mut vdsos = Vec::new();
+    let mut warnings: Vec<String> = Vec::new();
     for (boot, booted) in boots.iter().zip(booted) {
+        let without_effect = prepared.without_effect(&booted.says);
         if facts.is_empty() {
             facts = booted.report.facts;
+            add_says(&mut facts, booted.says, &without_effect);
+        }
+        for warning in without_effect {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
         }
         (kernel, cmdline) = (booted.hello.release, booted.hello.cmdline);
         if kallsyms.is_none() {
@@ -166,11 +175,22 @@ pub(crate) fn record(
                 order_seed: plan.order_seed,
             },
             rows: plan.rows.iter().map(|row| row_info(row, AMD)).collect(),
-            warnings: Vec::new(),
+            warnings,
         },
         runs,
         trace,
     })
+}
+
+/// Adds to the facts what the kernel says of its modules, and what of the command line it says did not
+/// come about.
+fn add_says(
+    facts: &mut BTreeMap<String, serde_json::Value>,
+    says: KernelSays,
+    without_effect: &[String],
+) {
+    facts.insert("lab.modules".to_owned(), serde_json::json!(says.modules));
+    facts.insert("kernel.without_effect".to_owned(), without_effect.into());
 }
 
 /// The seeds, each once: a boot with the same seed would say the same.

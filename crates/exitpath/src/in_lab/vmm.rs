@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use exitpath_exits::{Need, Row, bare};
+use exitpath_host::KernelSays;
 use exitpath_lab::Error as LabError;
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::plugin::Plugin;
@@ -308,6 +309,7 @@ pub(crate) fn record(
         names::add_lines(&mut trace, &prepared.kernel, plan.vmlinux)?;
         Some(trace)
     };
+    let warnings = prepared.without_effect(&booted.says);
     Ok(Recording {
         manifest: Manifest {
             command: plan.command.to_owned(),
@@ -316,6 +318,7 @@ pub(crate) fn record(
             environment: environment(
                 &ready,
                 booted.hello,
+                (booted.says, &warnings),
                 booted.report.facts,
                 options,
                 prepared,
@@ -329,7 +332,7 @@ pub(crate) fn record(
                 order_seed: 0,
             },
             rows: plan.rows.iter().map(|row| row_info(row, AMD)).collect(),
-            warnings: Vec::new(),
+            warnings,
         },
         runs,
         trace,
@@ -349,6 +352,7 @@ fn in_order(rows: &[&'static Row]) -> Vec<&'static Row> {
 pub(crate) fn environment(
     ready: &Ready,
     hello: Hello,
+    (says, without_effect): (KernelSays, &[String]),
     mut facts: Facts,
     options: &LabOptions,
     prepared: &Prepared,
@@ -358,6 +362,7 @@ pub(crate) fn environment(
     if let Some(version) = &ready.version {
         facts.insert(VERSION.to_owned(), version.as_str().into());
     }
+    super::add_says(&mut facts, says, without_effect);
     facts.insert("vmm.addresses_randomised".to_owned(), false.into());
     facts.insert(
         "lab.kernel_origin".to_owned(),

@@ -109,9 +109,11 @@ pub(super) fn run(
         return Err(not_done(run));
     }
     let first = booted.into_iter().next().ok_or(Failure::Interrupted)?;
+    let warnings = prepared.without_effect(&first.says);
     let mut environment = vmm::environment(
         &ready,
         first.hello,
+        (first.says, &warnings),
         first.report.facts,
         &args.lab,
         &prepared,
@@ -134,7 +136,7 @@ pub(super) fn run(
                 order_seed: 0,
             },
             rows: rows.iter().map(|row| row_info(row, AMD)).collect(),
-            warnings: Vec::new(),
+            warnings,
         },
         runs,
         trace: None,

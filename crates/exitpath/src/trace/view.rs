@@ -119,6 +119,12 @@ pub(super) fn show(
     let manifest = &recording.manifest;
     let place = dir.display();
     let style = output::style();
+    if view.folded {
+        // Tools read it, and it has no place for words.
+        for warning in &manifest.warnings {
+            output::remark(&format!("warning: {warning}"));
+        }
+    }
     for path in shown {
         let mut printed = false;
         if view.folded {

@@ -71,6 +71,9 @@ pub(super) fn run(
     let analyse = |recording| {
         trace_rows(recording, phases).map_err(|error| Failure::Cannot(error.to_string()))
     };
+    for warning in &before.manifest.warnings {
+        output::remark(&format!("warning: {warning}"));
+    }
     let (before, after) = (analyse(before)?, analyse(&after)?);
     for (before, after) in before.iter().zip(&after) {
         output::print(&compare(&stubs, before, after))?;

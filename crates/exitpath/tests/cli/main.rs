@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod common;
+mod conditions;
 mod dead_labs;
 mod host;
 mod host_vmm;

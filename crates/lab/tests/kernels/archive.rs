@@ -210,7 +210,61 @@ fn kernels_are_listed_found_and_fetched() {
     );
     let error = resolve("5.10").unwrap_err().to_string();
     assert!(
-        error.contains("6.12.43+deb12-amd64, 6.1.0-56-amd64"),
+        error.contains("6.1.0-56-amd64, 6.12.43+deb12-amd64"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_kernel_in_several_packages_is_fetched_whole_or_not_offered() {
+    if !can_run() {
+        return;
+    }
+    let mirror = Mirror::new();
+    let (whole, lacking) = ("7.3.4+deb13-amd64", "7.2.9+deb13-amd64");
+    // Whole by itself: what it depends on has left the archive.
+    let early = "6.18.5+deb13-amd64";
+    let mut debs = forge::kernel_debs(&mirror.pool(), whole, "7.3.4-1");
+    debs.extend(forge::kernel_debs(&mirror.pool(), lacking, "7.2.9-1"));
+    let needs = format!("kmod, linux-base-{early} (= 6.18.5-1)");
+    debs.push(forge::image_deb(&mirror.pool(), early, "6.18.5-1", &needs));
+    debs.retain(|deb| {
+        let name = deb.file_name().unwrap().to_string_lossy();
+        !name.starts_with(&format!("linux-modules-{lacking}"))
+    });
+    mirror.suite("bookworm-backports", &debs);
+    let kernels = mirror.kernels();
+
+    let listing = kernels.list().unwrap();
+    let known: Vec<&str> = listing.kernels.iter().map(|k| &*k.release).collect();
+    assert!(
+        known.contains(&whole) && !known.contains(&lacking),
+        "{known:?}"
+    );
+    let kernel = kernels.resolve(Some("7.3"), None).unwrap();
+    assert_eq!(kernel.release.as_deref(), Some(whole));
+    let modules = kernel.modules.unwrap();
+    for file in ["modules.builtin", "kernel/arch/x86/kvm/kvm.ko"] {
+        assert!(modules.join(file).is_file(), "{file}");
+    }
+    assert!(
+        kernel
+            .config
+            .is_some_and(|config| config.ends_with(format!("{whole}/config")))
+    );
+    assert!(
+        kernel
+            .origin
+            .starts_with("Debian linux-image-7.3.4+deb13-amd64 7.3.4-1")
+    );
+    let release = kernels.resolve(Some("6.18"), None).unwrap().release;
+    assert_eq!(release.as_deref(), Some(early));
+    // From the cache.
+    mirror.break_it();
+    assert!(mirror.kernels().resolve(Some(whole), None).is_ok());
+    let error = kernels.resolve(Some("7.2"), None).unwrap_err().to_string();
+    assert!(
+        error.contains("nearest known: 7.3.4+deb13-amd64, 6.18.5+deb13-amd64, 6.1.0-56-amd64"),
         "{error}"
     );
 }

@@ -62,7 +62,15 @@ pub(crate) fn vmlinux(release: &str, pvh: bool) -> Vec<u8> {
 
 /// A kernel module with the dependencies, written as the build does: `a,b`.
 pub(crate) fn module(name: &str, depends: &str) -> Vec<u8> {
-    let info = format!("license=GPL\0depends={depends}\0retpoline=Y\0name={name}\0vermagic=6.9\0");
+    module_of("6.9", name, depends, "")
+}
+
+/// The same of a release, and with further entries: `parm=a:b`, each with a NUL at its end.
+pub(crate) fn module_of(release: &str, name: &str, depends: &str, more: &str) -> Vec<u8> {
+    let info = format!(
+        "license=GPL\0depends={depends}\0retpoline=Y\0name={name}\0\
+         vermagic={release} SMP mod_unload \0{more}"
+    );
     let names = b"\0.modinfo\0.shstrtab\0";
     let (info_at, names_at) = (64, 64 + info.len());
     let sections_at = (names_at + names.len()).next_multiple_of(8);
@@ -171,12 +179,17 @@ pub(crate) fn deb(
 
 /// The package of a kernel with a module or two. Needs dpkg-deb.
 pub(crate) fn kernel_deb(dir: &Path, release: &str, version: &str) -> PathBuf {
+    image_deb(dir, release, version, "kmod")
+}
+
+/// The same with other dependencies.
+pub(crate) fn image_deb(dir: &Path, release: &str, version: &str, depends: &str) -> PathBuf {
     let image = bzimage(release, &vmlinux(release, true), Packing::Gzip);
     let modules = format!("lib/modules/{release}");
     let at = |path: &str| format!("{modules}/{path}");
     deb(
         dir,
-        (&format!("linux-image-{release}"), version, "kmod"),
+        (&format!("linux-image-{release}"), version, depends),
         &[
             (&format!("boot/vmlinuz-{release}"), &image),
             (&format!("boot/config-{release}"), b"CONFIG_KVM=m\n"),
@@ -197,6 +210,47 @@ pub(crate) fn kernel_deb(dir: &Path, release: &str, version: &str) -> PathBuf {
             ("usr/share/doc/linux/copyright", b"long"),
         ],
     )
+}
+
+/// The packages of a kernel as Debian makes them from 6.19 on: an empty one, and what it depends on.
+/// Needs dpkg-deb.
+pub(crate) fn kernel_debs(dir: &Path, release: &str, version: &str) -> Vec<PathBuf> {
+    let image = bzimage(release, &vmlinux(release, true), Packing::Gzip);
+    let at = |path: &str| format!("usr/lib/modules/{release}/{path}");
+    let of = |part: &str| format!("linux-{part}-{release}");
+    let needs = |part: &str| format!("{} (= {version})", of(part));
+    let all = ["base", "binary", "modules"].map(needs).join(", ");
+    let depends = format!("dracut | initramfs-tools (>= 0.120), {all}");
+    vec![
+        deb(dir, (&of("image"), version, &depends), &[]),
+        deb(
+            dir,
+            (&of("base"), version, ""),
+            &[
+                (&at("config"), b"CONFIG_KVM=m\n"),
+                (&at("modules.builtin"), b"kernel/drivers/virtio/virtio.ko\n"),
+            ],
+        ),
+        deb(
+            dir,
+            (&of("binary"), version, &needs("base")),
+            &[(&at("vmlinuz"), &image)],
+        ),
+        deb(
+            dir,
+            (&of("modules"), version, &format!("kmod, {}", needs("base"))),
+            &[
+                (
+                    &at("kernel/arch/x86/kvm/kvm.ko"),
+                    &module("kvm", "irqbypass"),
+                ),
+                (
+                    &at("kernel/virt/lib/irqbypass.ko"),
+                    &module("irqbypass", ""),
+                ),
+            ],
+        ),
+    ]
 }
 
 /// A package of debug symbols, with more in it than is wanted. Its vmlinux says whose it is.

@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use exitpath_host::cmdline::words;
 use exitpath_lab::Error;
+use exitpath_lab::kernels::BootFile;
 use exitpath_lab::modules::{Modules, load_order};
+use exitpath_lab::parameters::Known;
 use exitpath_testing::{Need, skipped};
 
 use crate::forge;
@@ -183,4 +186,60 @@ fn the_folders_symlinks_are_not_followed() {
     std::os::unix::fs::symlink("/", dir.path().join("build")).unwrap();
     std::os::unix::fs::symlink(".", dir.path().join("kernel/again")).unwrap();
     assert_eq!(names(dir.path(), &["kvm"]), ["irqbypass", "kvm"]);
+}
+
+#[test]
+fn parameters_are_those_that_a_module_or_the_image_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let parameters = "parm=npt:Enable NPT (bool)\0parmtype=npt:bool\0parmtype=sev-es:bool\0";
+    let kvm_amd = forge::module_of("6.9", "kvm_amd", "", parameters);
+    write(at, "kernel/arch/x86/kvm/kvm-amd.ko", &kvm_amd);
+    write(at, "modules.order", b"kernel/drivers/gpu/i915.ko\n");
+    write(at, "modules.builtin", b"kernel/arch/x86/kvm/kvm.ko\n");
+    write(
+        at,
+        "vmlinux",
+        b"\0kvm.enable_pmu\0kvm.c\0cgroup.memory=\0printk.time\0",
+    );
+    let kernel = BootFile {
+        path: at.join("vmlinux"),
+        is_vmlinux: true,
+    };
+    let check = |cmdline: &str| {
+        let known = Known::read(cmdline, &kernel, Some(at)).unwrap();
+        known.check(cmdline)
+    };
+    for fine in [
+        "",
+        "quiet root=/dev/a.b",
+        "kvm-amd.npt=0 kvm_amd.sev_es=1 kvm_amd.sev-es kvm_amd.dyndbg=+p",
+        "kvm.enable-pmu=1",
+        "cgroup.memory=nokmem printk.time=1",
+        // For whoever reads them; that they have no effect here is said after the boot.
+        "i915.modeset=0 systemd.unit=rescue.target rd.break",
+        "-- kvm.nonsense=1",
+    ] {
+        check(fine).unwrap_or_else(|error| panic!("{fine}: {error}"));
+    }
+    for (wrong, pieces) in [
+        ("kvm_amd.npd=0", ["module kvm_amd", "'npd'; near it: npt"]),
+        (
+            "quiet kvm.enable_pmuu=1",
+            ["module kvm ", "near it: enable_pmu"],
+        ),
+        ("printk.tyme=1", ["module printk", "near it: time"]),
+        ("kvm_amt.npt=0", ["no module 'kvm_amt'", "near it: kvm_amd"]),
+    ] {
+        let error = check(wrong).unwrap_err().to_string();
+        for piece in pieces {
+            assert!(error.contains(piece), "no '{piece}' in {error}");
+        }
+    }
+    let may_know = |cmdline: &str| {
+        let known = Known::read(cmdline, &kernel, Some(at)).unwrap();
+        known.may_know(&words(cmdline)[0])
+    };
+    assert!(may_know("cgroup.memory=nokmem"));
+    assert!(!may_know("rd.break") && !may_know("i915.modeset=0"));
 }

@@ -109,6 +109,65 @@ fn packages_without_a_kernel_are_told_apart() {
 }
 
 #[test]
+fn a_package_that_stands_for_others_takes_them_from_beside_it() {
+    if !have(&[DPKG_DEB]) {
+        return;
+    }
+    let lab = Lab::new();
+    let debs = forge::kernel_debs(lab.dir.path(), RELEASE, "6.9.1-1");
+    // Of another version, and so of no use.
+    fs::create_dir(lab.path("other")).unwrap();
+    let others = forge::kernel_debs(&lab.path("other"), RELEASE, "6.9.2-1");
+    fs::copy(
+        &others[3],
+        lab.dir.path().join(others[3].file_name().unwrap()),
+    )
+    .unwrap();
+    for given in [&debs[0], &debs[2]] {
+        let kernel = lab.resolve(given, None).unwrap();
+        assert_eq!(kernel.release.as_deref(), Some(RELEASE));
+        let modules = kernel.modules.unwrap();
+        assert!(modules.join("kernel/arch/x86/kvm/kvm.ko").is_file());
+        assert!(modules.join("modules.builtin").is_file());
+        assert!(kernel.config.is_some());
+    }
+
+    // Neither beside it nor, in this folder, in an archive.
+    fs::remove_file(&debs[3]).unwrap();
+    let etc = lab.path("no-apt");
+    fs::create_dir(&etc).unwrap();
+    let kernels = Kernels::new(Cache::at(lab.path("cache2")).unwrap()).with_sources_of(etc);
+    let error = kernels.resolve(debs[0].to_str(), None).unwrap_err();
+    assert!(matches!(error, Error::PartsMissing { .. }), "{error}");
+    let missing = format!("put linux-modules-{RELEASE}=6.9.1-1 into its folder");
+    assert!(error.to_string().contains(&missing), "{error}");
+    assert!(!error.to_string().contains("linux-binary"), "{error}");
+}
+
+#[test]
+fn modules_of_another_release_are_refused() {
+    let lab = Lab::new();
+    let image = forge::bzimage(RELEASE, &forge::vmlinux(RELEASE, true), Packing::Gzip);
+    let path = lab.put("bzImage", &image);
+    let built = |name: &str, release: &str| {
+        let module = forge::module_of(release, "kvm", "", "");
+        lab.put(&format!("{name}/arch/x86/kvm/kvm.ko"), &module);
+        lab.path(name)
+    };
+    let own = built("own", RELEASE);
+    assert_eq!(lab.resolve(&path, Some(&own)).unwrap().modules, Some(own));
+    let other = built("other", "6.9.0-2-amd64");
+    let installed = lab.path("root");
+    lab.put("root/lib/modules/6.8.0-1-amd64/modules.order", b"");
+    for (dir, release) in [(other, "6.9.0-2-amd64"), (installed, "6.8.0-1-amd64")] {
+        let error = lab.resolve(&path, Some(&dir)).unwrap_err();
+        assert!(matches!(error, Error::OtherModules { .. }), "{error}");
+        let said = error.to_string();
+        assert!(said.contains(release) && said.contains(RELEASE), "{said}");
+    }
+}
+
+#[test]
 fn a_truncated_package_is_damage_and_leaves_nothing() {
     if !have(&[DPKG_DEB]) {
         return;

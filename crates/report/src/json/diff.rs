@@ -1,5 +1,6 @@
 //! What differs between two traces as one JSON object.
 
+use exitpath_analysis::path::conditions::warnings;
 use exitpath_analysis::path::diff as model;
 use exitpath_recording::{Environment, Manifest};
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub struct Diff<'a> {
     pub environments: Environments<'a>,
     /// What these differ in, in words.
     pub notes: &'a [String],
+    /// What a reader should know of either, and whether the two command lines made two conditions.
+    pub warnings: Vec<String>,
     /// Rows that both have.
     pub rows: Vec<RowDiff<'a>>,
 }
@@ -104,6 +107,7 @@ pub fn diff<'a>(a: &'a Manifest, b: &'a Manifest, diff: &'a model::PathDiff) -> 
             "same"
         }),
         notes: &diff.notes,
+        warnings: warnings(a, b),
         rows: diff.rows.iter().map(RowDiff::from).collect(),
         ..nothing(a, b)
     }
@@ -128,6 +132,7 @@ fn nothing<'a>(a: &'a Manifest, b: &'a Manifest) -> Diff<'a> {
             b: &b.environment,
         },
         notes: &[],
+        warnings: Vec::new(),
         rows: Vec::new(),
     }
 }

@@ -62,6 +62,8 @@ pub struct Path<'a> {
     pub variants: Vec<Variant<'a>>,
     /// What exists only because the CPU is emulated.
     pub emulated_cpu_artefacts: Vec<Artefact<'a>>,
+    /// What a reader should know.
+    pub warnings: &'a [String],
     /// The VMM it was traced under, where that is not exitpath's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vmm: Option<String>,
@@ -237,6 +239,7 @@ pub fn path<'a>(
         classes: path.classes.iter().map(Class::from).collect(),
         variants: path.variants.iter().map(Variant::from).collect(),
         emulated_cpu_artefacts: path.artefacts.iter().map(Artefact::from).collect(),
+        warnings: &manifest.warnings,
         vmm: None,
         own_vmm: None,
         recording,

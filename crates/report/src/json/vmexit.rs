@@ -15,6 +15,8 @@ pub struct Vmexit<'a> {
     pub environment: &'a Environment,
     /// One object per row.
     pub rows: Vec<Row>,
+    /// What a reader should know.
+    pub warnings: &'a [String],
     /// The folder of the recording of exitpath's image.
     pub recording: &'a str,
 }
@@ -62,6 +64,7 @@ pub fn vmexit<'a>(manifest: &'a Manifest, rows: &[Comparison], recording: &'a st
         unit: "instructions",
         environment: &manifest.environment,
         rows: rows.iter().map(row).collect(),
+        warnings: &manifest.warnings,
         recording,
     }
 }

@@ -2,12 +2,13 @@
 
 use std::fmt::Write;
 
+use exitpath_analysis::path::conditions::warnings;
 use exitpath_analysis::path::diff::{Change, FunctionDiff, PathDiff, RowDiff, Verdict};
 use exitpath_recording::Manifest;
 
 use super::Functions;
 use crate::format::{change, machine, plain, short, subject, thousands};
-use crate::layout::{Text, new_table, push_lines, push_wrapped};
+use crate::layout::{Text, new_table, push_lines, push_warnings, push_wrapped};
 
 /// Columns for a function's name.
 const NAME_WIDTH: usize = 52;
@@ -28,6 +29,7 @@ pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -
     for note in notes(a, b, diff) {
         push_wrapped(&mut text, &note);
     }
+    push_warnings(&mut text, &warnings(a, b));
     push_wrapped(
         &mut text,
         "figures: instructions, not time; a row's by the guest's clock, of the most frequent path",

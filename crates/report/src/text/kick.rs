@@ -9,7 +9,7 @@ use exitpath_recording::Manifest;
 use super::{push_environment, tone};
 use crate::format::{Unit, count, none, of, plain};
 use crate::json;
-use crate::layout::{Text, new_table, push_wrapped};
+use crate::layout::{Text, new_table, push_warnings, push_wrapped};
 
 /// The tables, each with what it says, the notes, and what it all holds for.
 pub fn kick(manifest: &Manifest, kicks: &Kicks) -> Text {
@@ -28,9 +28,7 @@ pub fn kick(manifest: &Manifest, kicks: &Kicks) -> Text {
         text.push_str("void: the value does not mean what the row's name says\n");
     }
     push_environment(&mut text, manifest);
-    for warning in &manifest.warnings {
-        push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
-    }
+    push_warnings(&mut text, &manifest.warnings);
     text
 }
 

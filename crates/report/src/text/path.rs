@@ -6,7 +6,7 @@ use exitpath_analysis::path::{Count, Function, RowPath, Variant};
 use exitpath_recording::{Exit, Manifest};
 
 use crate::format::{machine, none, of, plain, short, signed, subject, thousands};
-use crate::layout::{Grid, Text, Tone, new_table, push_lines, push_wrapped};
+use crate::layout::{Grid, Text, Tone, new_table, push_lines, push_warnings, push_wrapped};
 use crate::reasons;
 
 /// Columns for a function's name.
@@ -166,6 +166,7 @@ pub(super) fn header(manifest: &Manifest, path: &RowPath) -> Text {
     let seeds: Vec<u64> = path.seed.into_iter().collect();
     push_lines(&mut text, &machine(manifest, path.cpus, &seeds));
     push_lines(&mut text, &subject(manifest));
+    push_warnings(&mut text, &manifest.warnings);
     push_wrapped(
         &mut text,
         &format!(

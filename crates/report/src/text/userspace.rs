@@ -9,7 +9,7 @@ use exitpath_recording::Manifest;
 use super::{push_environment, tone};
 use crate::format::{Unit, change, count, none, of, plain, thousands};
 use crate::json;
-use crate::layout::{Text, new_table, push_wrapped};
+use crate::layout::{Text, new_table, push_warnings, push_wrapped};
 
 /// Functions that a line on a difference names; the rest are summed.
 const NAMED: usize = 6;
@@ -37,9 +37,7 @@ pub fn userspace(manifest: &Manifest, ladder: &Ladder) -> Text {
     text.push('\n');
     notes(&mut text, ladder);
     push_environment(&mut text, manifest);
-    for warning in &manifest.warnings {
-        push_wrapped(&mut text, &format!("warning: {}", plain(warning)));
-    }
+    push_warnings(&mut text, &manifest.warnings);
     text
 }
 

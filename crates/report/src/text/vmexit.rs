@@ -5,7 +5,7 @@ use exitpath_recording::Manifest;
 
 use super::environment;
 use crate::format::{signed, thousands};
-use crate::layout::{Text, Tone, new_table, push_lines, push_wrapped};
+use crate::layout::{Text, Tone, new_table, push_lines, push_warnings, push_wrapped};
 
 /// A line for each row with both figures and what their difference is made of, then what the columns
 /// mean and what it was measured on.
@@ -58,5 +58,6 @@ pub fn vmexit(manifest: &Manifest, rows: &[Comparison]) -> Text {
         ),
     );
     push_lines(&mut text, &environment(manifest));
+    push_warnings(&mut text, &manifest.warnings);
     text
 }

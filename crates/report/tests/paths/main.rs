@@ -7,3 +7,4 @@ mod build;
 mod diffs;
 mod files;
 mod texts;
+mod warnings;
