@@ -287,9 +287,12 @@ impl Server {
         for i in 0..self.disks.len() {
             self.listen(i)?;
         }
+        // One buffer for all: an allocation for each wake-up would be in what disks are measured to do.
+        let mut back = Vec::new();
         let mut stopping = false;
         while !(stopping && self.under_way == 0) {
-            for (what, result) in self.wait()? {
+            self.wait(&mut back)?;
+            for (what, result) in back.drain(..) {
                 if what == STOP {
                     stopping = true;
                     continue;
@@ -312,9 +315,9 @@ impl Server {
         Ok(())
     }
 
-    /// Submits what was pushed, waits until a read is back, and takes the marks and results of all that are
-    /// back. Whatever becomes of these, the kernel writes for them no more.
-    fn wait(&mut self) -> Result<Vec<(u64, i32)>, Error> {
+    /// Submits what was pushed, waits until a read is back, and adds the marks and results of all that are
+    /// to `back`. Whatever becomes of these, the kernel writes for them no more.
+    fn wait(&mut self, back: &mut Vec<(u64, i32)>) -> Result<(), Error> {
         loop {
             match self.ring.submit_and_wait(1) {
                 Ok(_) => break,
@@ -327,16 +330,16 @@ impl Server {
                 }
             }
         }
-        let back = self.ring.completion();
-        let back: Vec<_> = back.map(|c| (c.user_data(), c.result())).collect();
-        for (what, _) in &back {
+        let first = back.len();
+        back.extend(self.ring.completion().map(|c| (c.user_data(), c.result())));
+        for (what, _) in &back[first..] {
             if what & (DOORBELL | STOP) == 0 {
                 self.under_way -= 1;
             } else {
                 self.armed -= 1;
             }
         }
-        Ok(back)
+        Ok(())
     }
 
     /// Gets all reads back. Those of files in memory come by themselves; one of an eventfd comes when the
@@ -348,8 +351,9 @@ impl Server {
             let written = eventfd.write(1);
             written.map_err(|_| Error::last_os("write to an eventfd"))?;
         }
+        let mut back = Vec::new();
         while self.under_way + self.armed > 0 {
-            self.wait()?;
+            self.wait(&mut back)?;
         }
         Ok(())
     }
