@@ -182,3 +182,40 @@ impl Callers {
         calls.chain([changes])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// So many calls by so many threads on a descriptor that nobody has: the counters.
+    fn counted(threads: usize, calls: usize) -> BTreeMap<String, i64> {
+        // SAFETY: no call on it does anything.
+        let mut callers = unsafe { Callers::start(-1, threads) }.expect("threads can be started");
+        let stop = AtomicBool::new(false);
+        for _ in 0..calls {
+            assert_eq!(callers.run(&stop), -(libc::EBADF as isize));
+        }
+        callers.counters().collect()
+    }
+
+    #[test]
+    fn threads_call_in_turn_and_each_change_is_counted() {
+        let of = |counts: &[(&str, i64)]| -> BTreeMap<String, i64> {
+            let counts = counts.iter();
+            counts
+                .map(|&(name, count)| (name.to_owned(), count))
+                .collect()
+        };
+        let first = "vmm.calls_by_thread_1";
+        let changes = super::super::THREAD_CHANGES;
+        assert_eq!(counted(1, 5), of(&[(first, 5), (changes, 0)]));
+        let second = ("vmm.calls_by_thread_2", 2);
+        assert_eq!(counted(2, 5), of(&[(first, 3), second, (changes, 4)]));
+        assert_eq!(
+            counted(2, 0),
+            of(&[(first, 0), (second.0, 0), (changes, 0)])
+        );
+    }
+}
