@@ -17,8 +17,8 @@ const EXIT_STATUS: &str = "Exit status: 0 done, 1 the check failed (`diff --gate
                            3 this machine cannot do it, 130 interrupted.";
 
 const GATE_STATUS: &str = "Exit status: 0 no row grew by more than allowed, 1 one did, 125 this kernel cannot be judged \
-                           (it does not boot, has no usable KVM, is not comparable with the base, or whatever else is no verdict on it), 2 wrong command line, \
-                           130 interrupted. So `git bisect run exitpath gate …` skips what cannot be judged.";
+                           (it does not boot, has no usable KVM, or is not comparable with the base), 2 wrong command line or unusable base, \
+                           3 this machine cannot do it, 130 interrupted. So `git bisect run exitpath gate …` skips what cannot be judged.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -353,7 +353,8 @@ pub(crate) struct Diff {
     /// Show all functions
     #[arg(long)]
     pub(crate) all: bool,
-    /// Fail (status 1) if a row grew by more than so many instructions
+    /// Fail (status 1) if a row grew by more than so many instructions, or by more than so many of a class
+    /// of costly ones
     #[arg(long, value_name = "N")]
     pub(crate) gate: Option<u64>,
     /// Functions to phases, before the built-in table
@@ -380,6 +381,10 @@ pub(crate) struct Gate {
     /// Instructions by which a row may grow
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) max_growth: u64,
+    /// Instructions by which any class of costly ones may grow in a row (a NOP that became VERW is no
+    /// instruction more) [default: that of --max-growth]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_class_growth: Option<u64>,
     /// Appended to the kernel's command line
     #[arg(
         long,

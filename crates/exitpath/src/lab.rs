@@ -14,7 +14,7 @@ use exitpath_lab::job::Job;
 use exitpath_lab::kernels::{Kernel, Kernels};
 use exitpath_lab::qemu::Qemu;
 
-use crate::cli::{LabCommand, LabOptions, LabRun};
+use crate::cli::{Emulator, LabCommand, LabOptions, LabRun};
 use crate::failure::Failure;
 use crate::{interrupt, output};
 
@@ -42,6 +42,11 @@ pub(crate) fn run(command: LabCommand) -> Result<(), Failure> {
 
 fn cache() -> Result<Cache, Failure> {
     Ok(Cache::open()?.with_progress(output::remark))
+}
+
+/// The QEMU that a lab with these options has.
+pub(crate) fn qemu(options: &Emulator) -> Result<Qemu, Failure> {
+    Ok(Qemu::find(options.qemu.as_deref(), &cache()?)?)
 }
 
 fn kernels(version: Option<&str>, debug: bool) -> Result<(), Failure> {
@@ -122,6 +127,14 @@ impl Prepared {
             interrupted: interrupted.clone(),
         };
         Ok(Prepared { lab, kernel })
+    }
+
+    /// Finds the modules that a boot would need: for who wants to know before anything else boots.
+    pub(crate) fn check_modules(&self) -> Result<(), Failure> {
+        match &self.lab.modules {
+            Some(dir) => Ok(exitpath_lab::modules::load_order(dir, &["kvm_amd"]).map(drop)?),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn qemu(&self) -> &Qemu {

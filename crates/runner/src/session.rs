@@ -1,5 +1,7 @@
 //! One run: a VM, its threads, the protocol with the guest, and the watchdog over it.
 
+mod usual;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -18,6 +20,8 @@ use crate::exception::Exception;
 use crate::kicked::{self, Served};
 use crate::{Settings, batches_of, samples_of};
 use crate::{contention, marker};
+
+pub use usual::take_usual_place;
 
 /// Among the counters: the guest's TSC frequency in kHz, as KVM reports it.
 pub(crate) const TSC_KHZ: &str = "guest.tsc_khz";

@@ -19,6 +19,7 @@ mod code;
 mod decode;
 pub mod diff;
 mod functions;
+mod instructions;
 pub mod model;
 mod nodes;
 pub mod parts;

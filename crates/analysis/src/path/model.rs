@@ -197,6 +197,13 @@ pub struct Executed {
     pub times: Count,
     /// Position of its function among [`RowPath::functions`].
     pub function: usize,
+    /// Bytes from the beginning of its function, or of the part of it that it is in.
+    pub offset: u64,
+    /// Whether that is a part which the compiler has moved out of the function (`foo.cold`).
+    pub cold: bool,
     /// Its text in AT&T syntax, as the kernel's disassemblies have it.
     pub text: String,
+    /// What it does, without what linking, loading or another compilation changes of it: prefixes,
+    /// mnemonic, kinds of operands. `lock xadd r, m`.
+    pub form: String,
 }

@@ -181,14 +181,22 @@ fn instructions(
         .chain(host)
         .filter_map(|(id, times, in_guest)| {
             let place = code.place(id);
-            let function = if in_guest { place.guest } else { place.host };
+            let (function, offset) = if in_guest {
+                (place.guest, place.guest_offset)
+            } else {
+                (place.host, place.offset)
+            };
+            let instruction = code.trace.instructions.get(id as usize)?;
             Some(Executed {
                 id,
                 space: code.function(function).space,
                 address: code.decoded(id).address,
                 times: times.count(),
                 function: *positions.get(&function)?,
-                text: decode::text(code.trace.instructions.get(id as usize)?),
+                offset,
+                cold: place.cold && !in_guest,
+                text: decode::text(instruction),
+                form: decode::form(instruction),
             })
         });
     let mut told: Vec<Executed> = told.collect();

@@ -70,6 +70,7 @@ pub(crate) fn record(
     let mut traces = Vec::new();
     let mut kallsyms = None;
     let mut vdsos = Vec::new();
+    let mut begun = Vec::new();
     for (boot, booted) in boots.iter().zip(booted) {
         if facts.is_empty() {
             facts = booted.report.facts;
@@ -79,6 +80,7 @@ pub(crate) fn record(
             kallsyms = booted.report.kallsyms;
         }
         vdsos.extend(booted.report.vdso);
+        begun.push(booted.report.begun_ticks);
         let first = runs.len() as u32;
         runs.extend((first..).zip(booted.report.runs).map(|(id, run)| Run {
             id,
@@ -96,7 +98,8 @@ pub(crate) fn record(
     // Rows of two vCPUs and of pages differ from the plan's figures.
     let boots_made: Vec<_> = boots
         .iter()
-        .map(|boot| {
+        .zip(&begun)
+        .map(|(boot, begun)| {
             serde_json::json!({
                 "seed": boot.seed,
                 "cpus": boot.cpus,
@@ -104,6 +107,7 @@ pub(crate) fn record(
                 "samples": boot.settings.samples,
                 "batches": boot.settings.batches,
                 "batch_length": boot.settings.batch_length,
+                "begun_ticks": begun,
             })
         })
         .collect();

@@ -428,7 +428,10 @@ pub(crate) fn with_instructions(path: &mut RowPath) -> Trace {
                 lean: if times > 1_000 { 1_000 } else { times },
             },
             function,
+            offset: address & 0xfff,
+            cold: address >= COLD,
             text: text.to_owned(),
+            form: text.split(' ').next().unwrap_or_default().to_owned(),
         });
     }
     trace.paths.push(Path {
