@@ -96,6 +96,7 @@ fn recordings(args: &Diff) -> Result<[Recording; 2], Failure> {
     }
     let rows = rows::choose(&args.names)?;
     trace::traceable(&rows)?;
+    trace::comparable(&rows)?;
     let side = |at: usize| {
         let kernel = args.kernel.get(at).or(args.kernel.first()).cloned();
         let modules: Option<PathBuf> = if kernels == 1 {

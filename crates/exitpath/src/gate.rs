@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use exitpath_analysis::path::diff::diff_paths;
-use exitpath_analysis::path::{PhaseTable, trace_rows};
+use exitpath_analysis::path::{Incomparable, PhaseTable, trace_rows};
 use exitpath_exits::Row;
 use exitpath_lab::qemu::Qemu;
 use exitpath_recording::{Machine, Recording};
@@ -32,12 +32,14 @@ pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
         Some(base) if args.rows.is_empty() => {
             let names = base.manifest.rows.iter().map(|row| row.name.clone());
             let names: Vec<String> = names.collect();
-            rows::choose(&names).map_err(|failure| of_base(args, failure))?
+            let rows = rows::choose(&names).map_err(|failure| of_base(args, failure))?;
+            comparable(rows)
         }
         None if args.rows.is_empty() => rows::choose(&ROWS.map(str::to_owned))?,
         _ => rows::choose(&args.rows)?,
     };
     trace::traceable(&rows)?;
+    trace::comparable(&rows)?;
     let mut options = args.trace.lab(
         Some(args.kernel.clone()),
         args.modules.clone(),
@@ -91,6 +93,21 @@ pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
         return Err(Failure::Check);
     }
     Ok(())
+}
+
+/// The rows of a base without those that cannot be compared, which is said; all of them where nothing
+/// would be left.
+fn comparable(rows: Vec<&'static Row>) -> Vec<&'static Row> {
+    let (left_out, kept): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().copied().partition(|row| row.surrounded);
+    if kept.is_empty() {
+        return rows;
+    }
+    for row in left_out {
+        let why = Incomparable::Surrounded(row.name.to_owned());
+        output::remark(&format!("left out: {why}"));
+    }
+    kept
 }
 
 /// What is wrong with the kernel that is judged.

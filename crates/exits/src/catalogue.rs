@@ -133,6 +133,9 @@ pub struct Row {
     pub interrupts: bool,
     /// Deliberate delay inside the bracket, in ticks.
     pub delay_ticks: u64,
+    /// Whether what surrounds the operation (the program's baseline) makes exits: the row's value is
+    /// then the difference of two paths.
+    pub surrounded: bool,
     /// What happens to the scratch memory between phases. Such rows use one page an operation.
     pub scratch: Scratch,
     /// ioeventfds the VMM registers.
@@ -191,6 +194,7 @@ pub(crate) const fn row(
         halts: false,
         interrupts: false,
         delay_ticks: 0,
+        surrounded: false,
         scratch: Scratch::Unused,
         ioeventfds: &[],
         irqfd: false,
@@ -311,7 +315,8 @@ pub const ROWS: &[Row] = &[
     row(Own, "mmio_user_read", guest::mmio_user_read::program, "4-byte MMIO read that user space answers").userspace(),
     row(Own, "hypercall_invalid", guest::hypercall_invalid_vmcall::program, "hypercall with a number that KVM does not know")
         .by_vendor(guest::hypercall_invalid_vmcall::program, guest::hypercall_invalid_vmmcall::program),
-    row(Own, "hlt_pending", guest::hlt_pending::program, "HLT with an interrupt pending, against NOP in its place").exits(0.0, 1.0).needs(&[X2apic]).halting(),
+    Row { surrounded: true, ..row(Own, "hlt_pending", guest::hlt_pending::program,
+        "HLT with an interrupt pending, against NOP in its place").exits(0.0, 1.0).needs(&[X2apic]).halting() },
     row(Own, "xapic_self_ipi_sti_nop", guest::xapic_self_ipi_sti_nop::program, "IPI to itself by the xAPIC's MMIO page, taken after STI").exits(0.0, 8.0),
     Row { irqfd: true, ..row(Own, "irqfd_loopback", guest::irqfd_loopback::program,
         "1-byte port write to an ioeventfd that is an irqfd, until its interrupt is handled").exits(1.0, 8.0).needs(&[X2apic])

@@ -20,6 +20,12 @@ pub enum Incomparable {
     /// They differ in more than what is compared. All of it, in words.
     #[error("the two recordings cannot be compared: {}; record one of them again", .0.join("; "))]
     Differ(Vec<String>),
+    /// A row's value is not its path's.
+    #[error(
+        "{0} is measured less what surrounds its operation, which makes exits of its own: its path holds both, so \
+         two of them cannot be compared; compare what `exitpath measure {0}` says"
+    )]
+    Surrounded(String),
     /// One of them has no paths.
     #[error("recording {which}: {error}")]
     Path {
@@ -178,6 +184,22 @@ pub fn diff_paths(
     if !differences.is_empty() {
         return Err(Incomparable::Differ(differences));
     }
+    // Their value is the difference of two paths, and its functions those of one of them.
+    let mut surrounded: Vec<String> = Vec::new();
+    for row in rows_a
+        .iter()
+        .chain(&rows_b)
+        .filter(|row| row.baseline_exits > 0)
+    {
+        if !surrounded.contains(&row.row) {
+            surrounded.push(row.row.clone());
+        }
+    }
+    let comparable = |row: &RowPath| !surrounded.contains(&row.row);
+    let rows_a: Vec<RowPath> = rows_a.into_iter().filter(comparable).collect();
+    if let (true, Some(name)) = (rows_a.is_empty(), surrounded.first()) {
+        return Err(Incomparable::Surrounded(name.clone()));
+    }
     let mut names: Vec<&str> = Vec::new();
     for row in &rows_a {
         if !names.contains(&row.row.as_str()) {
@@ -189,9 +211,12 @@ pub fn diff_paths(
         .filter_map(|name| row_diff(name, &rows_a, &rows_b, phases))
         .collect();
     let same = rows.iter().all(|row| row.verdict == Verdict::Same);
+    let left_out = surrounded
+        .into_iter()
+        .map(|name| format!("left out: {}", Incomparable::Surrounded(name)));
     Ok(PathDiff {
         verdict: verdict(same),
-        notes: notes(a, b),
+        notes: notes(a, b).into_iter().chain(left_out).collect(),
         rows,
     })
 }
