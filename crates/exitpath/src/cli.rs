@@ -401,7 +401,8 @@ pub(crate) struct Diff {
     /// Show all functions
     #[arg(long)]
     pub(crate) all: bool,
-    /// Fail (status 1) if a row grew by more than so many instructions
+    /// Fail (status 1) if a row grew by more than so many instructions, or by more than so many of a class
+    /// of costly ones
     #[arg(long, value_name = "N")]
     pub(crate) gate: Option<u64>,
     /// Functions to phases, before the built-in table
@@ -428,6 +429,10 @@ pub(crate) struct Gate {
     /// Instructions by which a row may grow
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) max_growth: u64,
+    /// Instructions by which any class of costly ones may grow in a row (a NOP that became VERW is no
+    /// instruction more) [default: that of --max-growth]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_class_growth: Option<u64>,
     /// Appended to the kernel's command line
     #[arg(
         long,

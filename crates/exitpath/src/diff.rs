@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use exitpath_analysis::path::diff::{PathDiff, diff_paths};
+use exitpath_analysis::path::diff::{ClassDiff, PathDiff, diff_paths};
 use exitpath_exits::Row;
 use exitpath_lab::plugin::Plugin;
 use exitpath_recording::Recording;
@@ -44,16 +44,37 @@ pub(crate) fn run(args: &Diff) -> Result<(), Failure> {
     };
     output::print(&rendered)?;
     match args.gate {
-        Some(allowed) if grew(&diff, allowed) => Err(Failure::Check),
+        Some(allowed) if grew(&diff, &Limits::both(allowed)) => Err(Failure::Check),
         _ => Ok(()),
     }
 }
 
-/// Whether a row takes more instructions than before by more than is allowed.
-pub(crate) fn grew(diff: &PathDiff, allowed: u64) -> bool {
-    diff.rows
-        .iter()
-        .any(|row| u64::try_from(row.delta).is_ok_and(|growth| growth > allowed))
+/// By how much a row may grow.
+pub(crate) struct Limits {
+    /// Instructions, of whichever kind.
+    pub(crate) instructions: u64,
+    /// Instructions of any one class. Where instructions are added, a class cannot grow by more than
+    /// all of them: so the same limit for both catches what an instruction was replaced by.
+    pub(crate) of_a_class: u64,
+}
+
+impl Limits {
+    fn both(allowed: u64) -> Limits {
+        Limits {
+            instructions: allowed,
+            of_a_class: allowed,
+        }
+    }
+}
+
+/// Whether a row takes more instructions than before, or more of a class of costly ones, by more
+/// than is allowed.
+pub(crate) fn grew(diff: &PathDiff, limits: &Limits) -> bool {
+    let beyond = |delta: i64, allowed: u64| u64::try_from(delta).is_ok_and(|by| by > allowed);
+    diff.rows.iter().any(|row| {
+        let of_a_class = |class: &ClassDiff| beyond(class.delta, limits.of_a_class);
+        beyond(row.delta, limits.instructions) || row.classes.iter().any(of_a_class)
+    })
 }
 
 /// The two sides: read, or traced now.
@@ -75,6 +96,7 @@ fn recordings(args: &Diff) -> Result<[Recording; 2], Failure> {
     }
     let rows = rows::choose(&args.names)?;
     trace::traceable(&rows)?;
+    trace::comparable(&rows)?;
     let modules = lab::assign_modules(&args.kernel, &args.modules)?;
     let side = |at: usize| {
         let kernel = args.kernel.get(at).or(args.kernel.first()).cloned();
@@ -83,12 +105,18 @@ fn recordings(args: &Diff) -> Result<[Recording; 2], Failure> {
         args.trace
             .lab(kernel, modules, cmdline.cloned().unwrap_or_default())
     };
-    let (a, b) = (side(0), side(1));
-    // What is wrong with the second is found out before the first is traced.
-    Prepared::new(&b, &interrupt::flag())?;
+    // Whether there is anything to trace is known of both before one is traced.
+    let interrupted = interrupt::flag();
+    let prepare = |options: LabOptions| {
+        let prepared = Prepared::new(&options, &interrupted)?;
+        prepared.check_modules()?;
+        Ok::<_, Failure>((options, prepared))
+    };
+    let (of_a, prepared_a) = prepare(side(0))?;
+    let (of_b, prepared_b) = prepare(side(1))?;
     Ok([
-        record("diff", &rows, &a, &args.trace)?,
-        record("diff", &rows, &b, &args.trace)?,
+        record("diff", &rows, &of_a, &prepared_a, &args.trace)?,
+        record("diff", &rows, &of_b, &prepared_b, &args.trace)?,
     ])
 }
 
@@ -97,10 +125,10 @@ pub(crate) fn record(
     command: &'static str,
     rows: &[&'static Row],
     options: &LabOptions,
+    prepared: &Prepared,
     trace: &TraceOptions,
 ) -> Result<Recording, Failure> {
     let interrupted = interrupt::flag();
-    let prepared = Prepared::new(options, &interrupted)?;
     let job = Job {
         rows,
         rounds: trace.rounds,
@@ -110,5 +138,5 @@ pub(crate) fn record(
         patches: None,
         vmlinux: None,
     };
-    job.record(command, options, &prepared, &interrupted)
+    job.record(command, options, prepared, &interrupted)
 }

@@ -18,7 +18,7 @@ use exitpath_lab::parameters::Known;
 use exitpath_lab::qemu::Qemu;
 use exitpath_lab::vmm_files;
 
-use crate::cli::{LabCommand, LabOptions, LabRun};
+use crate::cli::{Emulator, LabCommand, LabOptions, LabRun};
 use crate::failure::Failure;
 use crate::{interrupt, output};
 
@@ -32,7 +32,7 @@ pub(crate) const MEMORY_MIB: u32 = 1024;
 pub(crate) fn run(command: LabCommand) -> Result<(), Failure> {
     match command {
         LabCommand::Kernels { version, debug } => kernels(version.as_deref(), debug),
-        LabCommand::Qemu { fetch } => qemu(fetch),
+        LabCommand::Qemu { fetch } => show_qemu(fetch),
         LabCommand::Shell { lab } => {
             let shell = ["bash", "sh"].map(|shell| format!("/bin/{shell}"));
             let shell = shell.into_iter().find(|shell| Path::new(shell).exists());
@@ -48,7 +48,7 @@ fn cache() -> Result<Cache, Failure> {
 }
 
 /// Says which QEMU the lab uses. Only where it is asked to, it fetches one: that changes figures.
-fn qemu(fetch: bool) -> Result<(), Failure> {
+fn show_qemu(fetch: bool) -> Result<(), Failure> {
     let cache = cache()?;
     let qemu = if fetch {
         Qemu::fetch(&cache)?
@@ -59,6 +59,11 @@ fn qemu(fetch: bool) -> Result<(), Failure> {
         output::remark(exitpath_report::text::NEWER_QEMU);
     }
     output::print(&format!("{} ({})", qemu.path.display(), qemu.version))
+}
+
+/// The QEMU that a lab with these options has.
+pub(crate) fn qemu(options: &Emulator) -> Result<Qemu, Failure> {
+    Ok(Qemu::find(options.qemu.as_deref(), &cache()?)?)
 }
 
 fn kernels(version: Option<&str>, debug: bool) -> Result<(), Failure> {
@@ -221,6 +226,14 @@ impl Prepared {
         let known = Known::read(&lab.cmdline, &lab.kernel, lab.modules.as_deref())?;
         known.check(&lab.cmdline)?;
         Ok(Prepared { lab, kernel, known })
+    }
+
+    /// Finds the modules that a boot would need: for who wants to know before anything else boots.
+    pub(crate) fn check_modules(&self) -> Result<(), Failure> {
+        match &self.lab.modules {
+            Some(dir) => Ok(exitpath_lab::modules::load_order(dir, &["kvm_amd"]).map(drop)?),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn qemu(&self) -> &Qemu {

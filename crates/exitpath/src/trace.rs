@@ -7,6 +7,7 @@ mod without;
 use std::path::Path;
 use std::time::Duration;
 
+use exitpath_analysis::path::Incomparable;
 use exitpath_exits::Row;
 use exitpath_lab::gdb::Patches;
 use exitpath_lab::plugin::Plugin;
@@ -43,6 +44,9 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
     };
     traceable(&rows)?;
     view::check_one_row(&args.view, rows.len())?;
+    if !args.without.is_empty() {
+        comparable(&rows)?;
+    }
     let interrupted = interrupt::flag();
     let prepared = Prepared::new(&args.lab, &interrupted)?;
     let job = Job {
@@ -138,6 +142,16 @@ pub(crate) fn traceable(rows: &[&'static Row]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Refuses rows whose paths cannot be held against each other.
+pub(crate) fn comparable(rows: &[&'static Row]) -> Result<(), Failure> {
+    match rows.iter().find(|row| row.surrounded) {
+        Some(row) => Err(Failure::Usage(
+            Incomparable::Surrounded(row.name.to_owned()).to_string(),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Reads a recording that has a trace.

@@ -139,6 +139,9 @@ pub struct Row {
     pub interrupts: bool,
     /// Deliberate delay inside the bracket, in ticks.
     pub delay_ticks: u64,
+    /// Whether what surrounds the operation (the program's baseline) makes exits: the row's value is
+    /// then the difference of two paths.
+    pub surrounded: bool,
     /// What happens to the scratch memory between phases. Such rows use one page an operation.
     pub scratch: Scratch,
     /// ioeventfds the VMM registers.
@@ -204,6 +207,7 @@ pub(crate) const fn row(
         halts: false,
         interrupts: false,
         delay_ticks: 0,
+        surrounded: false,
         scratch: Scratch::Unused,
         ioeventfds: &[],
         irqfd: false,
@@ -390,7 +394,8 @@ pub const ROWS: &[Row] = &[
     row(Own, "mmio_user_read", guest::mmio_user_read::program, "4-byte MMIO read that user space answers").reasons(MMIO).userspace(),
     row(Own, "hypercall_invalid", guest::hypercall_invalid_vmcall::program, "hypercall with a number that KVM does not know").reasons(HYPERCALL)
         .by_vendor(guest::hypercall_invalid_vmcall::program, guest::hypercall_invalid_vmmcall::program),
-    row(Own, "hlt_pending", guest::hlt_pending::program, "HLT with an interrupt pending, against NOP in its place").reasons(SELF_IPI_STI_HLT).exits(0.0, 1.0).needs(&[X2apic]).halting(),
+    Row { surrounded: true, ..row(Own, "hlt_pending", guest::hlt_pending::program,
+        "HLT with an interrupt pending, against NOP in its place").reasons(SELF_IPI_STI_HLT).exits(0.0, 1.0).needs(&[X2apic]).halting() },
     row(Own, "xapic_self_ipi_sti_nop", guest::xapic_self_ipi_sti_nop::program, "IPI to itself by the xAPIC's MMIO page, taken after STI").reasons(Reasons { virtual_apic: &["APIC_WRITE", "EOI_INDUCED"], ..Reasons::new(&["npf", "vintr"], &["EPT_VIOLATION", "APIC_ACCESS", "INTERRUPT_WINDOW"]) }).exits(0.0, 8.0),
     Row { irqfd: true, ..row(Own, "irqfd_loopback", guest::irqfd_loopback::program,
         "1-byte port write to an ioeventfd that is an irqfd, until its interrupt is handled").reasons(Reasons::new(&["io", "msr"], &["IO_INSTRUCTION", "MSR_WRITE"])).exits(1.0, 8.0).needs(&[X2apic])

@@ -58,9 +58,14 @@ pub fn svg(manifest: &Manifest, path: &RowPath) -> Result<String, Error> {
     let mut palette = palette(path);
     let mut options = Options::default();
     options.title = format!(
-        "{}: {} of a round, {} without skip-emulation",
+        "{}: {} of a round{}, {} without skip-emulation",
         short(&path.row, ROW_WIDTH),
         of(path.total.all, "instruction", "instructions"),
+        match path.total.all - path.value().all {
+            0 => String::new(),
+            // All of it is drawn.
+            more => format!(" ({} beside its value)", thousands(more)),
+        },
         thousands(path.total.lean)
     );
     let about = about(manifest, path);

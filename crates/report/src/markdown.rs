@@ -3,12 +3,15 @@
 use std::fmt::Write;
 
 use exitpath_analysis::path::conditions::warnings;
-use exitpath_analysis::path::diff::{PathDiff, RowDiff, Verdict};
+use exitpath_analysis::path::diff::{PathDiff, RowDiff, Side, Verdict};
 use exitpath_recording::Manifest;
 
-use crate::format::{change, machine, plain, subject, thousands};
+use crate::format::{change, machine, none, plain, subject, thousands};
 use crate::text::Functions;
-use crate::text::diff::{largest, notes, other_seeds, presence, sum};
+use crate::text::diff::{
+    classes, elsewhere, largest, listed, notes, other_seeds, otherwise, place, presence, side, sum,
+    unlisted,
+};
 
 /// A table of the rows, and below it, folded, the phases and functions of those that differ. `a` and
 /// `b` are the manifests of the first and the second recording.
@@ -38,7 +41,7 @@ pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -
             change(row.delta),
             row.seeds_agreeing,
             row.seeds.len(),
-            largest(&row.functions, code)
+            mostly(row)
         );
     }
     text.push('\n');
@@ -64,6 +67,21 @@ pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -
         let _ = writeln!(text, "- warning: {}", code(&warning));
     }
     text
+}
+
+/// What a row's difference comes from.
+fn mostly(row: &RowDiff) -> String {
+    let mut words = Vec::new();
+    if !row.functions.is_empty() {
+        words.push(largest(&row.functions, code));
+    } else if row.verdict == Verdict::Different {
+        words.extend(otherwise(row, code));
+    }
+    if !row.classes.is_empty() {
+        words.push(format!("classes: {}", classes(&row.classes)));
+    }
+    words.extend(elsewhere(row));
+    words.join("; ")
 }
 
 fn details(text: &mut String, row: &RowDiff, functions: Functions) {
@@ -118,7 +136,45 @@ fn details(text: &mut String, row: &RowDiff, functions: Functions) {
         }
         text.push('\n');
     }
+    instructions(text, row, functions);
+    if !row.classes.is_empty() {
+        text.push_str("| class of instructions | a | b | delta |\n|---|--:|--:|--:|\n");
+        for class in &row.classes {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} |",
+                code(class.class),
+                thousands(class.a),
+                thousands(class.b),
+                change(class.delta)
+            );
+        }
+        text.push('\n');
+    }
     text.push_str("</details>\n\n");
+}
+
+fn instructions(text: &mut String, row: &RowDiff, functions: Functions) {
+    if row.instructions.is_empty() {
+        return;
+    }
+    text.push_str("| instruction | module | a | b |\n|---|---|---|---|\n");
+    let listed = listed(row, functions);
+    let word = |of: &Option<Side>| of.as_ref().map_or_else(none, |of| code(&side(of)));
+    for diff in &row.instructions[..listed] {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            code(&place(diff)),
+            code(&diff.module),
+            word(&diff.a),
+            word(&diff.b)
+        );
+    }
+    if let Some(words) = unlisted(row, listed) {
+        let _ = writeln!(text, "| {words} | | | |");
+    }
+    text.push('\n');
 }
 
 /// Text that is taken as it is, inside a table too. Nothing stays nothing.

@@ -26,8 +26,10 @@ pub fn trace(manifest: &Manifest, path: &RowPath) -> String {
     let about = json!({
         "row": path.row,
         "unit": "instructions",
-        "total": path.total.all,
-        "total_without_skip_emulation": path.total.lean,
+        "total": path.value().all,
+        "baseline": path.baseline.all,
+        "delay": path.delay,
+        "total_without_skip_emulation": path.value().lean,
         "kernel": environment.kernel,
         "cmdline": environment.cmdline,
         "cpu": environment.cpu,

@@ -16,7 +16,7 @@ use exitpath_analysis::table::{RowSummary, Variant, Verdict};
 use exitpath_recording::{Machine, Manifest};
 
 pub use annotate::annotate;
-pub use diff::{commit, diff};
+pub use diff::{commit, diff, instruction};
 pub use kick::kick;
 pub use parts::parts_of;
 pub use path::{Functions, path, seeds};

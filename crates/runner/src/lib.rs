@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use calibrate::{Calibration, calibrate};
 pub use order::random_order;
+pub use session::take_usual_place;
 
 /// How much is measured in a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! One run: a VM, its threads, the protocol with the guest, and the watchdog over it.
 
 mod counts;
+mod usual;
 mod watch;
 
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use crate::{Settings, batches_of, samples_of, warm_up_of};
 use crate::{contention, marker};
 use counts::BASELINES_COUNTED;
 use watch::{Ended, PATIENCE, Worker, watch};
+
+pub use usual::take_usual_place;
 
 /// Among the counters: the guest's TSC frequency in kHz, as KVM reports it.
 pub(crate) const TSC_KHZ: &str = "guest.tsc_khz";
@@ -147,9 +150,7 @@ pub(crate) fn run(
         Ok(harvest)
     });
 
-    let signs =
-        || [word::PROGRESS, word::UNCOUNTED, word::COMMAND, word::FAULT].map(|at| memory.word(at));
-    let ended = watch(&worker, signs, settings.watchdog, &stop);
+    let ended = watch(&worker, || signs(&memory), settings.watchdog, &stop);
     stop.store(true, Ordering::Relaxed);
     // Secondary vCPUs come home by themselves only when something went wrong, and then that is
     // why the first one waited.
@@ -167,6 +168,11 @@ pub(crate) fn run(
     }
     finish(ended, &memory, &program, settings.watchdog, run)?;
     served.end(&memory, settings.watchdog, run)
+}
+
+/// What changes as long as the guest makes progress.
+fn signs(memory: &Memory) -> [u64; 4] {
+    [word::PROGRESS, word::UNCOUNTED, word::COMMAND, word::FAULT].map(|at| memory.word(at))
 }
 
 fn cpu_of(settings: &Settings, vcpu: usize) -> Option<usize> {

@@ -3,7 +3,7 @@
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Formatter, GasFormatter, Instruction as Iced,
-    Mnemonic as M, OpKind,
+    Mnemonic as M, OpKind, Register,
 };
 
 use exitpath_recording::Instruction;
@@ -130,6 +130,73 @@ pub(super) fn text(instruction: &Instruction) -> String {
     let mut text = String::new();
     formatter.format(&decoded, &mut text);
     text
+}
+
+/// What an instruction does, without what linking, loading or another compilation changes of it:
+/// no addresses, displacements, numbers, sizes, nor which of the general registers it uses.
+pub(super) fn form(instruction: &Instruction) -> String {
+    let decoded = decode(instruction);
+    if decoded.is_invalid() {
+        return "(bad)".to_owned();
+    }
+    let mut form = String::new();
+    for (has, prefix) in [
+        (decoded.has_lock_prefix(), "lock "),
+        (decoded.has_rep_prefix(), "rep "),
+        (decoded.has_repne_prefix(), "repne "),
+    ] {
+        if has {
+            form.push_str(prefix);
+        }
+    }
+    form.push_str(&format!("{:?}", decoded.mnemonic()).to_lowercase());
+    // The operand of a NOP is nothing but length.
+    if decoded.mnemonic() == M::Nop {
+        return form;
+    }
+    for operand in 0..decoded.op_count() {
+        form.push_str(if operand == 0 { " " } else { ", " });
+        form.push_str(kind(&decoded, operand));
+    }
+    form
+}
+
+/// The kind of an operand.
+fn kind(instruction: &Iced, operand: u32) -> &'static str {
+    match instruction.op_kind(operand) {
+        OpKind::Register => {
+            let register = instruction.op_register(operand);
+            if register.is_gpr() {
+                "r"
+            } else if register.is_segment_register() {
+                "segment"
+            } else if register.is_cr() {
+                "control"
+            } else if register.is_dr() {
+                "debug"
+            } else {
+                "other"
+            }
+        }
+        OpKind::Memory => match instruction.segment_prefix() {
+            Register::FS => "fs:m",
+            Register::GS => "gs:m",
+            _ => "m",
+        },
+        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => "near",
+        OpKind::FarBranch16 | OpKind::FarBranch32 => "far",
+        OpKind::Immediate8
+        | OpKind::Immediate8_2nd
+        | OpKind::Immediate16
+        | OpKind::Immediate32
+        | OpKind::Immediate64
+        | OpKind::Immediate8to16
+        | OpKind::Immediate8to32
+        | OpKind::Immediate8to64
+        | OpKind::Immediate32to64 => "i",
+        // Those of string instructions.
+        _ => "s",
+    }
 }
 
 fn flow(instruction: &Iced) -> Flow {
@@ -274,6 +341,35 @@ mod tests {
         ] {
             assert_eq!(decoded(bytes).interception, interception, "{bytes:x?}");
         }
+    }
+
+    #[test]
+    fn a_form_has_nothing_that_linking_or_loading_changes() {
+        let form = |bytes: &[u8]| form(&instruction(bytes));
+        for (bytes, expected) in [
+            (&[0x48, 0x89, 0xe5][..], "mov r, r"),
+            (&[0x0f, 0x22, 0xd8], "mov control, r"),
+            (&[0x8e, 0xd8], "mov segment, r"),
+            (&[0xe8, 0xfb, 0, 0, 0], "call near"),
+            (&[0xff, 0xd0], "call r"),
+            (&[0xeb, 0x10], "jmp near"),
+            (&[0x48, 0x8b, 0x05, 0xf9, 0, 0, 0], "mov r, m"),
+            (&[0x65, 0x48, 0x8b, 0x00], "mov r, gs:m"),
+            (&[0xf0, 0x0f, 0xc1, 0x07], "lock xadd m, r"),
+            (&[0xf3, 0xa4], "rep movsb s, s"),
+            (&[0x0f, 0x00, 0x2d, 1, 2, 3, 4], "verw m"),
+            (&[0x06], "(bad)"),
+        ] {
+            assert_eq!(form(bytes), expected, "{bytes:x?}");
+        }
+        // However long a NOP is, and wherever a branch goes.
+        let nops = [&[0x90][..], &[0x66, 0x90], &[0x0f, 0x1f, 0x44, 0, 0]];
+        assert!(nops.iter().all(|bytes| form(bytes) == "nop"));
+        assert_eq!(form(&[0xe9, 1, 0, 0, 0]), form(&[0xeb, 0x70]));
+        assert_eq!(
+            form(&[0xb8, 1, 0, 0, 0]),
+            form(&[0x48, 0xc7, 0xc1, 2, 0, 0, 0])
+        );
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use exitpath_recording::{Machine, Recording, Space};
 
+pub use super::instructions::{ClassDiff, InstructionDiff, Side};
+use super::instructions::{Differing, classes, differing};
 use super::model::{Function, RowPath};
 use super::{PathError, PhaseTable, trace_rows};
 
@@ -18,6 +20,12 @@ pub enum Incomparable {
     /// They differ in more than what is compared. All of it, in words.
     #[error("the two recordings cannot be compared: {}; record one of them again", .0.join("; "))]
     Differ(Vec<String>),
+    /// A row's value is not its path's.
+    #[error(
+        "{0} is measured less what surrounds its operation, which makes exits of its own: its path holds both, so \
+         two of them cannot be compared; compare what `exitpath measure {0}` says"
+    )]
+    Surrounded(String),
     /// One of them has no paths.
     #[error("recording {which}: {error}")]
     Path {
@@ -31,7 +39,7 @@ pub enum Incomparable {
 /// Whether two paths are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// At every seed the same number of instructions in the same functions.
+    /// At every seed the same instructions in the same functions, in the same order.
     Same,
     /// Not so.
     Different,
@@ -70,9 +78,26 @@ pub struct RowDiff {
     pub phases: Vec<PhaseDiff>,
     /// Functions that changed, most changed first.
     pub functions: Vec<FunctionDiff>,
+    /// Classes of instructions of which there are more or fewer.
+    pub classes: Vec<ClassDiff>,
+    /// Instructions that differ in functions that both have, those of functions that take as many
+    /// in both first.
+    pub instructions: Vec<InstructionDiff>,
+    /// How many more differ, in functions that are too different to tell them.
+    pub instructions_left_out: usize,
+    /// Whether the same instructions run in another order, and nothing else differs.
+    pub reordered: bool,
     /// What of the delta the functions do not explain: instructions that were begun and not
     /// completed are theirs and not the clock's.
     pub unexplained: i64,
+}
+
+impl RowDiff {
+    /// Whether A and B execute anything else, at the seed that is shown.
+    pub fn paths_differ(&self) -> bool {
+        let instructions = !self.instructions.is_empty() || self.instructions_left_out > 0;
+        !self.functions.is_empty() || instructions || self.reordered
+    }
 }
 
 /// A row at one seed.
@@ -86,6 +111,8 @@ pub struct SeedDiff {
     pub b: u64,
     /// B − A.
     pub delta: i64,
+    /// Whether A and B execute anything else.
+    pub paths_differ: bool,
 }
 
 /// A phase.
@@ -157,6 +184,22 @@ pub fn diff_paths(
     if !differences.is_empty() {
         return Err(Incomparable::Differ(differences));
     }
+    // Their value is the difference of two paths, and its functions those of one of them.
+    let mut surrounded: Vec<String> = Vec::new();
+    for row in rows_a
+        .iter()
+        .chain(&rows_b)
+        .filter(|row| row.baseline_exits > 0)
+    {
+        if !surrounded.contains(&row.row) {
+            surrounded.push(row.row.clone());
+        }
+    }
+    let comparable = |row: &RowPath| !surrounded.contains(&row.row);
+    let rows_a: Vec<RowPath> = rows_a.into_iter().filter(comparable).collect();
+    if let (true, Some(name)) = (rows_a.is_empty(), surrounded.first()) {
+        return Err(Incomparable::Surrounded(name.clone()));
+    }
     let mut names: Vec<&str> = Vec::new();
     for row in &rows_a {
         if !names.contains(&row.row.as_str()) {
@@ -168,11 +211,28 @@ pub fn diff_paths(
         .filter_map(|name| row_diff(name, &rows_a, &rows_b, phases))
         .collect();
     let same = rows.iter().all(|row| row.verdict == Verdict::Same);
+    let left_out = surrounded
+        .into_iter()
+        .map(|name| format!("left out: {}", Incomparable::Surrounded(name)));
     Ok(PathDiff {
         verdict: verdict(same),
-        notes: notes(a, b),
+        notes: notes(a, b).into_iter().chain(left_out).collect(),
         rows,
     })
+}
+
+/// The instructions that differ between two paths, in functions that take as many in both.
+pub fn replaced(a: &RowPath, b: &RowPath) -> Vec<InstructionDiff> {
+    let changed = functions(a, b);
+    let unchanged = |diff: &InstructionDiff| {
+        !changed.iter().any(|function| {
+            (function.space, &function.module) == (diff.space, &diff.module)
+                && unqualified(&function.name) == unqualified(&diff.function)
+        })
+    };
+    let mut told = differing(a, b).told;
+    told.retain(unchanged);
+    told
 }
 
 fn verdict(same: bool) -> Verdict {
@@ -258,26 +318,35 @@ fn row_diff(name: &str, a: &[RowPath], b: &[RowPath], phases: &PhaseTable) -> Op
             Some((a, b.iter().find(same)?))
         })
         .collect();
-    let seeds: Vec<SeedDiff> = pairs
+    let told: Vec<(Vec<FunctionDiff>, Differing)> = pairs
         .iter()
-        .map(|(a, b)| SeedDiff {
+        .map(|(a, b)| (functions(a, b), differing(a, b)))
+        .collect();
+    let seeds: Vec<SeedDiff> = std::iter::zip(&pairs, &told)
+        .map(|((a, b), (functions, differing))| SeedDiff {
             seed: a.seed,
             a: a.guest_timed,
             b: b.guest_timed,
             delta: minus(b.guest_timed, a.guest_timed),
+            paths_differ: !functions.is_empty() || !differing.is_empty(),
         })
         .collect();
     let agreeing = |delta: i64| seeds.iter().filter(|seed| seed.delta == delta).count();
+    let rank = |seed: &SeedDiff| (agreeing(seed.delta), seed.paths_differ);
     let mut shown = 0;
     for (position, seed) in seeds.iter().enumerate() {
-        if agreeing(seed.delta) > agreeing(seeds[shown].delta) {
+        // Of equally frequent deltas the first one's; of its seeds one at which something differs.
+        let (here, best) = (rank(seed), rank(&seeds[shown]));
+        let same_delta = seed.delta == seeds[shown].delta;
+        if here.0 > best.0 || (same_delta && here.1 > best.1) {
             shown = position;
         }
     }
     let (path_a, path_b) = pairs.get(shown)?;
-    let changed: Vec<Vec<FunctionDiff>> = pairs.iter().map(|(a, b)| functions(a, b)).collect();
-    let same = changed.iter().all(Vec::is_empty) && seeds.iter().all(|seed| seed.delta == 0);
-    let functions = changed.into_iter().nth(shown)?;
+    let same = seeds
+        .iter()
+        .all(|seed| seed.delta == 0 && !seed.paths_differ);
+    let (functions, differing) = told.into_iter().nth(shown)?;
     let delta = seeds[shown].delta;
     let explained: i64 = functions.iter().map(|function| function.delta).sum();
     Some(RowDiff {
@@ -289,6 +358,10 @@ fn row_diff(name: &str, a: &[RowPath], b: &[RowPath], phases: &PhaseTable) -> Op
         seeds_agreeing: agreeing(delta),
         phases: phases_of(path_a, path_b, phases),
         functions,
+        classes: classes(path_a, path_b),
+        instructions: differing.told,
+        instructions_left_out: differing.left_out,
+        reordered: differing.reordered,
         unexplained: delta - explained,
         seeds,
     })
@@ -321,7 +394,14 @@ struct Counts {
     calls: u64,
 }
 
-type Key = (Space, String, String);
+/// Space, module and name.
+pub(super) type Key = (Space, String, String);
+
+/// What stands for a function in both.
+pub(super) fn key(function: &Function) -> Key {
+    let name = unqualified(&function.name);
+    (function.space, function.module.clone(), name.to_owned())
+}
 
 fn functions(a: &RowPath, b: &RowPath) -> Vec<FunctionDiff> {
     let (mut a, mut b) = (counts(a), counts(b));
@@ -363,8 +443,7 @@ fn functions(a: &RowPath, b: &RowPath) -> Vec<FunctionDiff> {
 fn counts(row: &RowPath) -> BTreeMap<Key, Counts> {
     let mut counts: BTreeMap<Key, Counts> = BTreeMap::new();
     for function in &row.functions {
-        let key = (function.space, function.module.clone(), base_name(function));
-        let sum = counts.entry(key).or_default();
+        let sum = counts.entry(key(function)).or_default();
         sum.names.insert(function.name.clone());
         sum.own += function.own.all;
         sum.total += function.total.all;
@@ -374,7 +453,7 @@ fn counts(row: &RowPath) -> BTreeMap<Key, Counts> {
 }
 
 /// The name under which a function is known in both: without what a compiler appends.
-fn base_name(function: &Function) -> String {
+pub(super) fn unqualified(name: &str) -> &str {
     const APPENDED: [&str; 6] = [
         ".constprop.",
         ".isra.",
@@ -383,14 +462,13 @@ fn base_name(function: &Function) -> String {
         ".lto_priv.",
         ".llvm.",
     ];
-    let name = &function.name;
     if name.starts_with("0x") {
         // Addresses are another thing in another kernel.
-        return "code without a name".to_owned();
+        return "code without a name";
     }
     let ends = APPENDED.iter().filter_map(|suffix| name.find(suffix));
     let end = ends.filter(|&end| end > 0).min();
-    name[..end.unwrap_or(name.len())].to_owned()
+    &name[..end.unwrap_or(name.len())]
 }
 
 /// A full name, if all that is known of a function has but one.

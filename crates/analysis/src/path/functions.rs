@@ -86,6 +86,12 @@ pub(super) struct Place {
     pub(super) guest: FunctionId,
     /// Whether it is its host function's first instruction.
     pub(super) starts: bool,
+    /// Bytes from the beginning of its host function, or of the part of it that it is in.
+    pub(super) offset: u64,
+    /// Bytes from the beginning of its guest function.
+    pub(super) guest_offset: u64,
+    /// Whether it is in a part of its host function that the compiler has moved out of it.
+    pub(super) cold: bool,
 }
 
 /// All functions of a trace.
@@ -117,6 +123,9 @@ impl Functions {
             host: GUEST,
             guest: GUEST_KERNEL,
             starts: false,
+            offset: 0,
+            guest_offset: 0,
+            cold: false,
         };
         let mut places = vec![nowhere; decoded.len()];
         functions.place_host(trace, decoded, &mut places);
@@ -168,6 +177,8 @@ impl Functions {
                     let first = symbol.address == instruction.address;
                     places[id].host = function;
                     places[id].starts = first && name == symbol.name;
+                    places[id].offset = instruction.address - symbol.address;
+                    places[id].cold = name != symbol.name;
                 }
                 Err(behind) => unnamed.push((instruction.address, kernel, behind, id)),
             }
@@ -180,6 +191,7 @@ impl Functions {
             };
             places[id].host = self.id(space, "", &format!("{start:#x}"), traits::UNNAMED);
             places[id].starts = first;
+            places[id].offset = decoded[id].address.wrapping_sub(start);
         }
     }
 
@@ -190,6 +202,7 @@ impl Functions {
             match symbols.find(instruction.address) {
                 Ok(symbol) => {
                     places[id].guest = self.id(Space::Guest, &symbol.module, &symbol.name, 0);
+                    places[id].guest_offset = instruction.address - symbol.address;
                 }
                 Err(_) if instruction.in_kernel() => places[id].guest = GUEST_KERNEL,
                 Err(behind) => unnamed.push((instruction.address, false, behind, id)),
@@ -198,6 +211,7 @@ impl Functions {
         for (id, _, start) in regions(unnamed, decoded) {
             let name = format!("{start:#x}");
             places[id].guest = self.id(Space::Guest, trace::GUEST, &name, traits::UNNAMED);
+            places[id].guest_offset = decoded[id].address.wrapping_sub(start);
         }
     }
 }

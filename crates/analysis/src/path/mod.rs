@@ -12,6 +12,7 @@
 //! begun between the clock reads = bracket + total
 //! begun − intercepted           = ticks of the guest's clock + residual
 //! total = Σ phases = Σ functions.own = Σ tree.own = Σ instructions.times
+//! value = total − baseline − delay
 //! ```
 
 pub mod classes;
@@ -20,6 +21,7 @@ pub mod conditions;
 mod decode;
 pub mod diff;
 mod functions;
+mod instructions;
 pub mod model;
 mod nodes;
 pub mod parts;
@@ -112,7 +114,10 @@ pub fn trace_rows(recording: &Recording, phases: &PhaseTable) -> Result<Vec<RowP
         .map(|window| {
             let run = runs.get(&window.run);
             let run = run.ok_or(PathError::Run { run: window.run })?;
-            row::row(&code, phases, window, run)
+            let mut rows = recording.manifest.rows.iter();
+            let delay = rows.find(|row| row.name == run.row);
+            let delay = delay.map_or(0, |row| row.delay_ticks);
+            row::row(&code, phases, window, run, delay)
         })
         .collect()
 }

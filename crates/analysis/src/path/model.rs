@@ -30,12 +30,20 @@ pub struct RowPath {
     pub rounds: usize,
     /// Of the most frequent path of the most frequent variant, as is all below but for `variants`:
     /// what the operation's bracket took, less the bracket itself. The sum over `phases` and over
-    /// the `own` of `functions`.
+    /// the `own` of `functions`. The row's value is [`RowPath::value`].
     pub total: Count,
-    /// The bracket as the guest's clock timed it, less the empty one.
+    /// Of these, what surrounds the operation and is measured by itself, in the bracket without the
+    /// operation: the row's baseline.
+    pub baseline: Count,
+    /// VMRUNs in that.
+    pub baseline_exits: u64,
+    /// Of `total`, the row's own delay, which the guest spends waiting: a constant of the row.
+    pub delay: u64,
+    /// The bracket as the guest's clock timed it, less the one without the operation and the delay.
     pub guest_timed: u64,
     /// Instructions that were begun and not completed, so that the guest's clock does not have
-    /// them: those that the hypervisor intercepts, and any that faults.
+    /// them: those that the hypervisor intercepts, and any that faults. The baseline's are not among
+    /// them.
     pub intercepted: u64,
     /// The plugin's count between the guest's clock reads, less `intercepted`, less what the clock
     /// said: the part of the round that is not explained.
@@ -85,6 +93,22 @@ impl RowPath {
             0 => 0,
             _ => self.residual.min(0).unsigned_abs(),
         }
+    }
+
+    /// The row's value: `total` without what the row subtracts, as `exitpath measure` has it but for
+    /// `intercepted`.
+    pub fn value(&self) -> Count {
+        let of =
+            |total: u64, baseline: u64| total.saturating_sub(baseline.saturating_add(self.delay));
+        Count {
+            all: of(self.total.all, self.baseline.all),
+            lean: of(self.total.lean, self.baseline.lean),
+        }
+    }
+
+    /// Whether the row subtracts anything.
+    pub fn subtracts(&self) -> bool {
+        self.delay > 0 || self.baseline.all > 0
     }
 }
 
@@ -139,7 +163,7 @@ pub struct ClassCount {
 pub struct Variant {
     /// How many.
     pub rounds: usize,
-    /// Instructions of its most frequent path.
+    /// Instructions of its most frequent path, without what the row subtracts.
     pub total: u64,
     /// Smallest and largest, where loops or interrupts differ.
     pub range: (u64, u64),
@@ -224,6 +248,13 @@ pub struct Executed {
     pub times: Count,
     /// Position of its function among [`RowPath::functions`].
     pub function: usize,
+    /// Bytes from the beginning of its function, or of the part of it that it is in.
+    pub offset: u64,
+    /// Whether that is a part which the compiler has moved out of the function (`foo.cold`).
+    pub cold: bool,
     /// Its text in AT&T syntax, as the kernel's disassemblies have it.
     pub text: String,
+    /// What it does, without what linking, loading or another compilation changes of it: prefixes,
+    /// mnemonic, kinds of operands. `lock xadd r, m`.
+    pub form: String,
 }

@@ -25,11 +25,21 @@ pub(super) struct Round {
     /// What the operation's bracket was.
     pub(super) op: Walked,
     /// What the bracket without the operation was.
-    pub(super) empty: Option<Walked>,
+    pub(super) empty: Option<Empty>,
     /// What the guest's clock said.
     pub(super) sample: Sample,
     /// First of its exits among [`Rounds::exits`], and the one behind its last.
     exits: (usize, usize),
+}
+
+/// The bracket without the operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Empty {
+    /// Its path.
+    pub(super) path: u32,
+    /// Position among [`Rounds::states`]: how it was entered.
+    pub(super) entry: u32,
+    pub(super) walked: Walked,
 }
 
 /// What a path was, entered from a state.
@@ -60,7 +70,12 @@ impl Rounds<'_> {
 
     /// The state a round was entered in.
     pub(super) fn entry(&self, round: &Round) -> State {
-        let state = self.states.get(round.entry as usize);
+        self.state(round.entry)
+    }
+
+    /// A state that something was entered in.
+    pub(super) fn state(&self, position: u32) -> State {
+        let state = self.states.get(position as usize);
         state.map_or_else(State::default, |state| State::clone(state))
     }
 }
@@ -79,18 +94,34 @@ impl Round {
     /// The same of the bracket without the operation.
     pub(super) fn empty_residual(&self) -> i64 {
         self.empty
-            .map_or(0, |empty| empty.residual(self.sample.empty))
+            .map_or(0, |empty| empty.walked.residual(self.sample.empty))
     }
 
     /// What the guest's clock says of the operation.
     pub(super) fn guest_timed(&self) -> u64 {
-        let bare = self.empty.is_some_and(|empty| empty.tally.exits == 0);
-        let bracket = if bare {
+        let bracket = if self.empty.is_some() {
             self.sample.empty
         } else {
             self.op.tally.bracket
         };
         self.sample.op.saturating_sub(bracket)
+    }
+
+    /// Instructions in the bracket without the operation beyond those of a bracket: the baseline.
+    pub(super) fn baseline(&self) -> u64 {
+        self.empty.map_or(0, |empty| {
+            empty
+                .walked
+                .tally
+                .begun
+                .saturating_sub(self.op.tally.bracket)
+        })
+    }
+
+    /// Instructions of the operation that were begun and not completed.
+    pub(super) fn intercepted(&self) -> u64 {
+        let of_baseline = self.empty.map_or(0, |empty| empty.walked.tally.intercepted);
+        self.op.tally.intercepted.saturating_sub(of_baseline)
     }
 }
 
@@ -148,7 +179,13 @@ impl<'w> Rounds<'w> {
             }
             match segment.part {
                 Part::Between => {}
-                Part::Empty => empty = Some(walked),
+                Part::Empty => {
+                    empty = Some(Empty {
+                        path: segment.path,
+                        entry,
+                        walked,
+                    });
+                }
                 Part::Op => rounds.extend(samples.next().map(|&sample| Round {
                     path: segment.path,
                     entry,

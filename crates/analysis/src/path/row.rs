@@ -7,7 +7,7 @@ use exitpath_recording::{Run, Space, Window};
 use super::classes::CLASSES;
 use super::code::Code;
 use super::functions::FunctionId;
-use super::model::{ClassCount, Executed, Function, Phase, RowPath};
+use super::model::{ClassCount, Count, Executed, Function, Phase, RowPath};
 use super::nodes::{Nodes, finish};
 use super::rounds::{Round, Rounds};
 use super::tree::{OfFunction, Split, Tree, most};
@@ -21,6 +21,7 @@ pub(super) fn row(
     table: &PhaseTable,
     window: &Window,
     run: &Run,
+    delay: u64,
 ) -> Result<RowPath, PathError> {
     let rounds = Rounds::new(code, window, run)?;
     let (variants, usual) = variants(code, &rounds);
@@ -40,14 +41,52 @@ pub(super) fn row(
     row.rounds_with_residual = with(Round::residual);
     row.rounds_with_empty_residual = with(Round::empty_residual);
     if let Some(usual) = usual {
-        row.guest_timed = usual.guest_timed();
-        row.intercepted = usual.op.tally.intercepted;
+        row.guest_timed = usual.guest_timed().saturating_sub(delay);
+        row.intercepted = usual.intercepted();
         row.residual = usual.residual();
         row.exits = usual.op.tally.exits;
         row.exit_reasons = rounds.exits(&usual).map(<[_]>::to_vec);
+        row.delay = delay;
+        row.baseline = baseline(code, table, &rounds, &usual);
+        row.baseline_exits = usual.empty.map_or(0, |empty| empty.walked.tally.exits);
         grow(code, table, &rounds, &usual, &mut row);
+        let subtracted = row.baseline.all.saturating_add(delay);
+        for variant in &mut row.variants {
+            let (least, most) = variant.range;
+            variant.total = variant.total.saturating_sub(subtracted);
+            variant.range = (
+                least.saturating_sub(subtracted),
+                most.saturating_sub(subtracted),
+            );
+        }
     }
     Ok(row)
+}
+
+/// What the bracket without the operation has of the round's instructions.
+fn baseline(code: &Code<'_>, table: &PhaseTable, rounds: &Rounds<'_>, usual: &Round) -> Count {
+    let Some(empty) = usual.empty.filter(|_| usual.baseline() > 0) else {
+        return Count::default();
+    };
+    let mut walker = Walker::new(code, rounds.state(empty.entry), Tree::new(code, table));
+    walker.announce();
+    if let Some(path) = code.path(empty.path) {
+        walker.walk(path);
+    }
+    // The guest's own part of it has the bracket's name.
+    let host = sum(&walker.observer.phases).count();
+    let skipped = host.all - host.lean;
+    Count {
+        all: usual.baseline(),
+        lean: usual.baseline().saturating_sub(skipped),
+    }
+}
+
+fn sum(phases: &[Split]) -> Split {
+    phases.iter().fold(Split::default(), |mut sum, &phase| {
+        sum.plus(phase);
+        sum
+    })
 }
 
 /// Walks the round once more and tells all there is.
@@ -68,14 +107,7 @@ fn grow(
     let nodes = finish(code, table, &mut tree, &cpus);
 
     let names = table.names();
-    let total = tree
-        .phases
-        .iter()
-        .fold(Split::default(), |mut sum, &phase| {
-            sum.plus(phase);
-            sum
-        });
-    row.total = total.count();
+    row.total = sum(&tree.phases).count();
     let phases = std::iter::zip(&names, &tree.phases);
     let phases = phases.filter(|(_, instructions)| instructions.all > 0);
     row.phases = phases
@@ -188,14 +220,22 @@ fn instructions(
         .chain(host)
         .filter_map(|(id, times, in_guest)| {
             let place = code.place(id);
-            let function = if in_guest { place.guest } else { place.host };
+            let (function, offset) = if in_guest {
+                (place.guest, place.guest_offset)
+            } else {
+                (place.host, place.offset)
+            };
+            let instruction = code.trace.instructions.get(id as usize)?;
             Some(Executed {
                 id,
                 space: code.function(function).space,
                 address: code.decoded(id).address,
                 times: times.count(),
                 function: *positions.get(&function)?,
-                text: decode::text(code.trace.instructions.get(id as usize)?),
+                offset,
+                cold: place.cold && !in_guest,
+                text: decode::text(instruction),
+                form: decode::form(instruction),
             })
         });
     let mut told: Vec<Executed> = told.collect();

@@ -86,11 +86,19 @@ fn groups(rounds: &[Round]) -> Vec<Group> {
 /// The first round of the most frequent path, and of those rounds the most frequent result.
 fn representative(rounds: &[Round], members: &[usize]) -> usize {
     let path = most_frequent(members, |round| rounds[round].path);
-    let members: Vec<usize> = members
+    let mut members: Vec<usize> = members
         .iter()
         .copied()
         .filter(|&round| Some(rounds[round].path) == path)
         .collect();
+    // An interrupt in the bracket without the operation is none of the row's.
+    let quiet = |round: &usize| {
+        let empty = rounds[*round].empty;
+        empty.is_none_or(|empty| empty.walked.tally.exits == 0)
+    };
+    if members.iter().any(quiet) {
+        members.retain(quiet);
+    }
     let result = |round: usize| (rounds[round].residual(), rounds[round].guest_timed());
     let usual = most_frequent(&members, result);
     let of_it = members.iter().copied().find(|&r| Some(result(r)) == usual);

@@ -1,6 +1,6 @@
 //! Two recordings' paths side by side.
 
-use exitpath_analysis::path::diff::{Change, FunctionDiff, Verdict};
+use exitpath_analysis::path::diff::{Change, FunctionDiff, Side, Verdict};
 use exitpath_analysis::path::{Incomparable, PathDiff, PathError, PhaseTable, diff_paths};
 use exitpath_recording::{Machine, Recording};
 
@@ -183,4 +183,187 @@ fn a_recording_without_a_trace_is_named() {
             error: PathError::NoTrace
         })
     );
+}
+
+/// Bytes of instructions, one behind the other in a handler.
+fn executing(instructions: &[&[u8]]) -> Recording {
+    running(0, &[instructions.to_vec()])
+}
+
+/// The same in a kernel in which something lies before the handler, and of which the handler has
+/// several parts.
+fn running(before: usize, parts: &[Vec<&[u8]>]) -> Recording {
+    let mut made = Made::new();
+    for _ in 0..before {
+        made.unnamed();
+    }
+    let handler = made.kernel("svm_handle_exit");
+    let mut body = Vec::new();
+    let mut at = handler;
+    for part in parts {
+        let callee = made.kernel(&format!("part_{}", part.len()));
+        body.push(call(at, callee));
+        at += CALL;
+        let mut inside = callee;
+        for &bytes in part {
+            body.push(op(inside, bytes));
+            inside += bytes.len() as u64;
+        }
+        body.push(ret(inside));
+    }
+    body.push(ret(at));
+    made.round(made.calling(handler, body), 1);
+    made.recording()
+}
+
+/// What is told of the only row's instructions: where, A's, B's.
+fn instructions(diff: &PathDiff) -> Vec<(u64, String, String)> {
+    let told = diff.rows[0].instructions.iter();
+    let side = |side: &Option<Side>| {
+        side.as_ref()
+            .map_or_else(String::new, |side| match side.times {
+                1 => side.text.clone(),
+                times => format!("{times} × {}", side.text),
+            })
+    };
+    told.map(|diff| {
+        let at = diff.a.as_ref().or(diff.b.as_ref()).map(|side| side.offset);
+        (at.unwrap(), side(&diff.a), side(&diff.b))
+    })
+    .collect()
+}
+
+const NOPL: &[u8] = &[0x0f, 0x1f, 0x80, 0, 0, 0, 0];
+const VERW: &[u8] = &[0x0f, 0x00, 0x2d, 1, 2, 3, 4];
+
+#[test]
+fn a_nop_that_became_something_dear_is_told() {
+    let (a, b) = (executing(&[&[0x90], NOPL]), executing(&[&[0x90], VERW]));
+    let diff = diff(&a, &b);
+    let row = &diff.rows[0];
+    assert_eq!((diff.verdict, row.delta), (Verdict::Different, 0));
+    assert!(row.functions.is_empty() && row.paths_differ() && row.seeds[0].paths_differ);
+    let told = instructions(&diff);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0, 1);
+    assert!(told[0].1.starts_with("nopl "), "{told:?}");
+    assert!(told[0].2.starts_with("verw "), "{told:?}");
+    assert_eq!(row.instructions[0].function, "part_2");
+    assert_eq!(row.instructions[0].module, "vmlinux");
+    let classes: Vec<_> = row
+        .classes
+        .iter()
+        .map(|c| (c.class, c.a, c.b, c.delta))
+        .collect();
+    assert_eq!(classes, [("buffer-clear", 0, 1, 1)]);
+}
+
+#[test]
+fn what_linking_and_loading_change_is_the_same_path() {
+    let here: &[&[u8]] = &[
+        &[0x48, 0x8b, 0x05, 1, 0, 0, 0],
+        &[0x48, 0x8b, 0x47, 0x10],
+        &[0x48, 0xc7, 0xc0, 0, 0, 0, 0x81],
+        &[0x66, 0x90],
+    ];
+    let there: &[&[u8]] = &[
+        &[0x48, 0x8b, 0x0d, 2, 0, 0, 0],
+        &[0x48, 0x8b, 0x46, 0x18],
+        &[0x48, 0xc7, 0xc1, 0, 0, 0, 0x82],
+        &[0x66, 0x90],
+    ];
+    let diff = diff(
+        &running(0, &[here.to_vec()]),
+        &running(3, &[there.to_vec()]),
+    );
+    assert_eq!(diff.verdict, Verdict::Same);
+    assert!(!diff.rows[0].paths_differ() && diff.rows[0].classes.is_empty());
+}
+
+#[test]
+fn the_same_instructions_in_another_order_are_another_path() {
+    let (one, two): (Vec<&[u8]>, Vec<&[u8]>) = (vec![&[0x90]], vec![&[0x90], &[0x90]]);
+    let a = running(0, &[one.clone(), two.clone()]);
+    let diff = diff(&a, &running(0, &[two, one]));
+    let row = &diff.rows[0];
+    assert_eq!((diff.verdict, row.delta), (Verdict::Different, 0));
+    assert!(row.reordered && row.instructions.is_empty() && row.functions.is_empty());
+}
+
+#[test]
+fn what_runs_more_often_while_something_else_runs_less_often_is_told() {
+    let repeated = |first: usize, second: usize| {
+        let mut made = Made::new();
+        let handler = made.kernel("svm_handle_exit");
+        let mut body = vec![op(handler, REP_MOVSB); first];
+        body.extend(vec![op(handler + 2, REP_MOVSB); second]);
+        body.push(ret(handler + 4));
+        made.round(made.calling(handler, body), 1);
+        made.recording()
+    };
+    let diff = diff(&repeated(3, 1), &repeated(1, 3));
+    assert_eq!((diff.verdict, diff.rows[0].delta), (Verdict::Different, 0));
+    let told = instructions(&diff);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].1.starts_with("3 × ") && told[1].2.starts_with("3 × "),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn one_instruction_more_is_told_and_a_rewritten_function_is_not() {
+    let few: Vec<&[u8]> = vec![&[0x90]; 4];
+    let more = [few.clone(), vec![WRMSR]].concat();
+    let diff_of = |a: &[&[u8]], b: &[&[u8]]| {
+        let of = |instructions: &[&[u8]]| {
+            let mut made = Made::new();
+            let handler = made.kernel("svm_handle_exit");
+            let (mut body, mut at) = (Vec::new(), handler);
+            for &bytes in instructions {
+                body.push(op(at, bytes));
+                at += bytes.len() as u64;
+            }
+            body.push(ret(at));
+            made.round(made.calling(handler, body), 1);
+            made.recording()
+        };
+        diff(&of(a), &of(b))
+    };
+    let told = diff_of(&few, &more);
+    assert_eq!(told.rows[0].delta, 1);
+    assert_eq!(
+        instructions(&told),
+        [(4, String::new(), "wrmsr".to_owned())]
+    );
+    let many = vec![WRMSR; 40];
+    let told = diff_of(&few, &many);
+    assert!(told.rows[0].instructions.is_empty());
+    assert_eq!(told.rows[0].instructions_left_out, 40);
+}
+
+#[test]
+fn a_path_that_differs_at_one_seed_only_is_shown() {
+    let mut seeds = [executing(&[NOPL]), executing(&[NOPL])];
+    let both = |recordings: &mut [Recording; 2]| {
+        let mut all = recordings[0].clone();
+        all.runs[0].id = 1;
+        all.trace.as_mut().unwrap().windows[0].run = 1;
+        let mut other = recordings[1].clone();
+        (other.runs[0].id, other.runs[0].seed) = (2, Some(2));
+        join(&mut all, other, 2);
+        all.manifest.environment.seeds = vec![1, 2];
+        all
+    };
+    let a = both(&mut seeds);
+    seeds[1] = executing(&[VERW]);
+    let diff = diff(&a, &both(&mut seeds));
+    let row = &diff.rows[0];
+    assert_eq!(
+        (diff.verdict, row.delta, row.seeds_agreeing),
+        (Verdict::Different, 0, 2)
+    );
+    let differ: Vec<bool> = row.seeds.iter().map(|seed| seed.paths_differ).collect();
+    assert_eq!(differ, [false, true]);
+    assert_eq!(row.instructions.len(), 1);
 }

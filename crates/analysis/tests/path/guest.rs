@@ -1,6 +1,6 @@
 //! The guest: what it runs, and what its clock does not have.
 
-use exitpath_analysis::path::Entered;
+use exitpath_analysis::path::{Entered, Incomparable, PhaseTable, diff_paths, trace_rows};
 use exitpath_recording::Space;
 
 use crate::build::*;
@@ -161,17 +161,58 @@ fn the_guests_handler_is_a_function_of_its_own() {
 }
 
 #[test]
-fn a_baseline_that_exits_is_not_subtracted() {
+fn what_surrounds_the_operation_is_subtracted() {
     let mut made = Made::new();
     let back = straight_back(&made);
     let exit = made.cpuid(back);
     made.round_with(exit.clone(), [exit, nops(OPERATION + 2, 5)].concat(), 1, 1);
     let row = made.row();
-    assert_eq!(row.total.all, 8);
-    // The clock's count of the bracket with the operation less the bracket's instructions, not
-    // less the baseline.
-    assert_eq!(row.guest_timed, 7);
+    // Executed: an exit and five NOPs. The row's value: the NOPs, as by the guest's clock.
+    assert_eq!(
+        (row.total.all, row.baseline.all, row.baseline_exits),
+        (8, 3, 1)
+    );
+    assert_eq!((row.value().all, row.value().lean), (5, 5));
+    assert_eq!((row.guest_timed, row.intercepted), (5, 0));
+    assert_eq!((row.variants[0].total, row.variants[0].range), (5, (5, 5)));
     assert_eq!((row.residual, row.rounds_with_empty_residual), (0, 0));
+    // Its functions are those of both, and are not compared.
+    let recording = made.recording();
+    let phases = PhaseTable::default();
+    let error = diff_paths(&recording, &recording, &phases).unwrap_err();
+    assert_eq!(error, Incomparable::Surrounded("row".to_owned()));
+    // A baseline that makes no exit is as exact.
+    let mut made = Made::new();
+    let exit = made.cpuid(straight_back(&made));
+    made.round_with(
+        nops(OPERATION + 2, 2),
+        [exit, nops(OPERATION + 2, 2)].concat(),
+        0,
+        1,
+    );
+    let row = made.row();
+    assert_eq!(
+        (row.value().all, row.guest_timed, row.intercepted),
+        (3, 2, 1)
+    );
+}
+
+#[test]
+fn the_rows_own_delay_is_subtracted() {
+    let mut made = Made::new();
+    let exit = made.cpuid(straight_back(&made));
+    made.round([exit, nops(OPERATION + 2, 40)].concat(), 1);
+    let mut recording = made.recording();
+    recording.manifest.rows[0].delay_ticks = 40;
+    let row = trace_rows(&recording, &PhaseTable::default())
+        .unwrap()
+        .remove(0);
+    hangs_together(&row);
+    assert_eq!((row.total.all, row.delay, row.value().all), (43, 40, 3));
+    assert_eq!((row.guest_timed, row.intercepted, row.residual), (2, 1, 0));
+    assert_eq!(row.variants[0].total, 3);
+    let diff = diff_paths(&recording, &recording, &PhaseTable::default()).unwrap();
+    assert_eq!((diff.rows[0].a, diff.rows[0].b), (2, 2));
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn rules(given: &Given<'_>, option: &str) -> Option<Vec<When>> {
         ("diff", "rounds") => vec![With(&["kernel", "cmdline"])],
         ("diff", lab) if is_of_lab(lab) => vec![With(&["kernel", "cmdline"])],
 
-        ("gate", "base" | "max_growth" | "rounds" | "out") => always(),
+        ("gate", "base" | "max_growth" | "max_class_growth" | "rounds" | "out") => always(),
         ("gate", "base_modules") => match given.values::<String>("base").first() {
             Some(base) if std::path::Path::new(base).is_dir() => {
                 vec![Never("next to a --base that is a recording")]

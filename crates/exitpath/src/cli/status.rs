@@ -27,5 +27,5 @@ pub(super) const FETCH: &str =
 pub(super) const RUN: &str = "Exit status: the command's own; 2 usage, 3 this machine cannot do it, 130 interrupted, 141 nobody reads \
                               what it prints.";
 pub(super) const GATE: &str = "Exit status: 0 no row grew by more than allowed, 1 one did, 125 this kernel cannot be judged \
-                               (it does not boot, has no usable KVM, is not comparable with the base, or whatever else is no verdict on it), 2 wrong command line, \
-                               130 interrupted. So `git bisect run exitpath gate …` skips what cannot be judged.";
+                               (it does not boot, has no usable KVM, or lacks a row that the base has), 2 wrong command line or unusable base, \
+                               3 this machine cannot do it, 130 interrupted. So `git bisect run exitpath gate …` skips what cannot be judged.";

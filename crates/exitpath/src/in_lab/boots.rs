@@ -270,8 +270,7 @@ fn boot_one(
         names: plan.traced,
     };
     let mut files = Initramfs::new();
-    let json = serde_json::to_vec(&work).expect("plain data always serialises");
-    files.file(PLAN_FILE, 0o644, json)?;
+    files.file(PLAN_FILE, 0o644, work.file())?;
     if let (Some(config), Some(release)) = (&prepared.kernel.config, &prepared.kernel.release) {
         // So that the examination inside finds the configuration where it always is.
         files.file_from(format!("/boot/config-{release}"), config)?;

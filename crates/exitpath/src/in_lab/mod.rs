@@ -83,6 +83,7 @@ pub(crate) fn record(
     let mut kallsyms = None;
     let mut vdsos = Vec::new();
     let mut warnings: Vec<String> = Vec::new();
+    let mut begun = Vec::new();
     for (boot, booted) in boots.iter().zip(booted) {
         let without_effect = prepared.without_effect(&booted.says);
         if facts.is_empty() {
@@ -102,6 +103,7 @@ pub(crate) fn record(
         if let Some(why) = booted.exits_unread {
             facts.insert(EXITS_UNREAD.to_owned(), why.into());
         }
+        begun.push(booted.report.begun_ticks);
         let first = runs.len() as u32;
         runs.extend((first..).zip(booted.report.runs).map(|(id, run)| Run {
             id,
@@ -119,7 +121,8 @@ pub(crate) fn record(
     // Rows of two vCPUs and of pages differ from the plan's figures.
     let boots_made: Vec<_> = boots
         .iter()
-        .map(|boot| {
+        .zip(&begun)
+        .map(|(boot, begun)| {
             serde_json::json!({
                 "seed": boot.seed,
                 "cpus": boot.cpus,
@@ -127,6 +130,7 @@ pub(crate) fn record(
                 "samples": boot.settings.samples,
                 "batches": boot.settings.batches,
                 "batch_length": boot.settings.batch_length,
+                "begun_ticks": begun,
             })
         })
         .collect();

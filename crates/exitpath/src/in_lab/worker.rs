@@ -28,6 +28,10 @@ const KALLSYMS: &str = "/proc/kallsyms";
 /// The report, in a tmpfs.
 pub(crate) const RESULT_FILE: &str = "/run/report.json.gz";
 
+/// What a plan's file is filled up to, in bytes, so that unpacking it takes as many instructions
+/// whatever is planned. All rows there are take a tenth.
+const PLAN_SIZE: usize = 64 << 10;
+
 /// What one boot measures.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WorkerPlan {
@@ -39,11 +43,23 @@ pub(crate) struct WorkerPlan {
     pub(crate) names: bool,
 }
 
+impl WorkerPlan {
+    /// The plan's file.
+    pub(crate) fn file(&self) -> Vec<u8> {
+        let mut file = serde_json::to_vec(self).expect("plain data always serialises");
+        // White space behind an object is none of it.
+        file.resize(file.len().next_multiple_of(PLAN_SIZE), b'\n');
+        file
+    }
+}
+
 /// What one boot brings out.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// The runs in the order made.
     pub(crate) runs: Vec<Run>,
+    /// The lab's TSC when the plan was read: so far nothing depends on what is in it.
+    pub(crate) begun_ticks: u64,
     /// What the examination of the lab's machine found.
     pub(crate) facts: BTreeMap<String, serde_json::Value>,
     /// Code's symbols of `/proc/kallsyms`, where they were wanted.
@@ -81,10 +97,12 @@ pub(crate) fn run() -> Result<(), Failure> {
             "{NAME} is for the lab's own use ({PLAN_FILE}: {error})"
         ))
     };
-    let plan = std::fs::read(PLAN_FILE).map_err(|error| broken(&error))?;
-    let plan: WorkerPlan = serde_json::from_slice(&plan).map_err(|error| broken(&error))?;
     exitpath_vmm::files::lift_limit()?;
     let kvm = Kvm::open()?;
+    exitpath_runner::take_usual_place(&kvm)?;
+    let begun_ticks = exitpath_vmm::clock();
+    let plan = std::fs::read(PLAN_FILE).map_err(|error| broken(&error))?;
+    let plan: WorkerPlan = serde_json::from_slice(&plan).map_err(|error| broken(&error))?;
     let mut runs = Vec::new();
     for (id, name) in (0..).zip(&plan.order) {
         output::print(name)?;
@@ -102,6 +120,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     let kallsyms = plan.names.then(self::kallsyms).transpose()?;
     let report = Report {
         runs,
+        begun_ticks,
         facts,
         kallsyms,
         vdso: plan.names.then(vdso).flatten(),

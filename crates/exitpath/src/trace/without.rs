@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use exitpath_analysis::path::diff::{InstructionDiff, replaced};
 use exitpath_analysis::path::{PhaseTable, RowPath, trace_rows};
 use exitpath_lab::gdb::{Patch, Patches};
 use exitpath_recording::{Recording, Space, Symbol, Trace as Instructions};
@@ -32,6 +33,9 @@ const LANDING_PADS: [[u8; 4]; 3] = [
 const RETURN: [u8; 5] = [0xc3, 0xcc, 0xcc, 0xcc, 0xcc];
 /// `xor eax, eax; ret`.
 const RETURN_0: [u8; 5] = [0x31, 0xc0, 0xc3, 0xcc, 0xcc];
+
+/// Instructions named at most that became others outside of what was patched out.
+const REPLACED: usize = 10;
 
 /// A function to be patched out.
 struct Stub {
@@ -130,6 +134,12 @@ fn compare(stubs: &[Stub], before: &RowPath, after: &RowPath) -> String {
     );
     for (name, change) in others(stubs, before, after) {
         let _ = writeln!(text, "  {name} {change:+}");
+    }
+    // What takes as many instructions as before may be others.
+    let replaced = replaced(before, after);
+    let outside = |diff: &&InstructionDiff| stubs.iter().all(|stub| stub.name != diff.function);
+    for diff in replaced.iter().filter(outside).take(REPLACED) {
+        let _ = writeln!(text, "  {}", exitpath_report::text::instruction(diff));
     }
     text
 }

@@ -47,12 +47,23 @@ pub struct RowDiff<'a> {
     pub seeds_agreeing: usize,
     /// The difference at each seed.
     pub seeds: Vec<Seed>,
-    /// Whether anything in it differs: its value or a function's instructions.
+    /// Whether anything in it differs, at any seed: its value, a function's number of instructions,
+    /// or an instruction.
     pub different: bool,
+    /// `identical` where the same instructions run in the same order, else `differ`.
+    pub paths: &'static str,
+    /// Whether the same instructions run in another order, and nothing else differs.
+    pub reordered: bool,
     /// Phases that differ, most first.
     pub phases: Vec<Phase<'a>>,
     /// Functions that differ, most first.
     pub functions: Vec<FunctionDiff<'a>>,
+    /// Classes of instructions of which there are more or fewer.
+    pub classes: Vec<Class>,
+    /// Instructions that differ in functions that both have.
+    pub instructions: Vec<Instruction<'a>>,
+    /// How many more differ, in functions that are too different to list them.
+    pub instructions_left_out: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,6 +80,38 @@ pub struct Seed {
     pub seed: Option<u64>,
     /// The difference.
     pub delta: i64,
+    /// `identical` or `differ`.
+    pub paths: &'static str,
+}
+
+/// A class of instructions.
+#[derive(Debug, Serialize)]
+pub struct Class {
+    /// Its name.
+    pub class: &'static str,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+/// An instruction that differs.
+#[derive(Debug, Serialize)]
+pub struct Instruction<'a> {
+    /// Its function.
+    pub function: &'a str,
+    /// The function's module.
+    pub module: &'a str,
+    /// Whether it is in a part that the compiler has moved out of the function.
+    pub cold: bool,
+    /// Bytes from the function's beginning, in the first, or else in the second.
+    pub offset: u64,
+    /// The same in the second; null where only the first has it.
+    pub offset_b: Option<u64>,
+    /// Its text in the first; null where only the second has it.
+    pub a: Option<&'a str>,
+    /// Its text in the second; null where only the first has it.
+    pub b: Option<&'a str>,
+    /// Times it ran, in the first and the second.
+    pub times: [u64; 2],
 }
 
 /// A phase.
@@ -149,6 +192,15 @@ impl<'a> From<&'a model::RowDiff> for RowDiff<'a> {
         let seed = |of: &model::SeedDiff| Seed {
             seed: of.seed,
             delta: of.delta,
+            paths: paths(of.paths_differ),
+        };
+        let class = |of: &model::ClassDiff| Class {
+            class: of.class,
+            figures: Figures {
+                a: of.a,
+                b: of.b,
+                delta: of.delta,
+            },
         };
         RowDiff {
             name: &row.name,
@@ -160,8 +212,34 @@ impl<'a> From<&'a model::RowDiff> for RowDiff<'a> {
             seeds_agreeing: row.seeds_agreeing,
             seeds: row.seeds.iter().map(seed).collect(),
             different: row.verdict == model::Verdict::Different,
+            paths: paths(row.paths_differ()),
+            reordered: row.reordered,
             phases: row.phases.iter().map(Phase::from).collect(),
             functions: row.functions.iter().map(FunctionDiff::from).collect(),
+            classes: row.classes.iter().map(class).collect(),
+            instructions: row.instructions.iter().map(Instruction::from).collect(),
+            instructions_left_out: row.instructions_left_out,
+        }
+    }
+}
+
+fn paths(differ: bool) -> &'static str {
+    if differ { "differ" } else { "identical" }
+}
+
+impl<'a> From<&'a model::InstructionDiff> for Instruction<'a> {
+    fn from(diff: &'a model::InstructionDiff) -> Self {
+        let either = diff.a.as_ref().or(diff.b.as_ref());
+        let times = |side: &Option<model::Side>| side.as_ref().map_or(0, |side| side.times);
+        Instruction {
+            function: &diff.function,
+            module: &diff.module,
+            cold: either.is_some_and(|side| side.cold),
+            offset: either.map_or(0, |side| side.offset),
+            offset_b: diff.b.as_ref().map(|side| side.offset),
+            a: diff.a.as_ref().map(|side| side.text.as_str()),
+            b: diff.b.as_ref().map(|side| side.text.as_str()),
+            times: [times(&diff.a), times(&diff.b)],
         }
     }
 }

@@ -28,8 +28,16 @@ pub struct Path<'a> {
     pub cpus: u32,
     /// What it was traced on.
     pub environment: &'a Environment,
-    /// Of the most frequent path, as is all below but for `variants`.
+    /// Of the most frequent path, as is all below but for `variants`: the row's value, without what the row
+    /// subtracts. With `baseline` and `delay` it is the sum over `phases`, and over the `self` of
+    /// `functions`.
     pub total: u64,
+    /// Of what was executed, what surrounds the operation and is measured by itself.
+    pub baseline: u64,
+    /// `baseline` without skip-emulation.
+    pub baseline_without_skip_emulation: u64,
+    /// Of what was executed, the row's own delay, in which the guest waits.
+    pub delay: u64,
     /// The part of it that the guest's clock has.
     pub guest_timed: u64,
     /// The part of it that was begun and not completed: the guest's clock does not have it.
@@ -223,13 +231,16 @@ pub fn path<'a>(
         seed: path.seed,
         cpus: path.cpus,
         environment: &manifest.environment,
-        total: path.total.all,
+        total: path.value().all,
+        baseline: path.baseline.all,
+        baseline_without_skip_emulation: path.baseline.lean,
+        delay: path.delay,
         guest_timed: path.guest_timed,
         intercepted: path.intercepted,
         residual: path.residual,
         rounds_with_residual: path.rounds_with_residual,
         rounds_with_empty_residual: path.rounds_with_empty_residual,
-        total_without_skip_emulation: path.total.lean,
+        total_without_skip_emulation: path.value().lean,
         exits: path.exits,
         exit_reasons: exit_reasons(path.exit_reasons.as_deref()),
         exit_reasons_unknown: reasons::unread(manifest),
@@ -263,7 +274,7 @@ impl Path<'_> {
     pub fn under(mut self, vmm: Option<String>, own: Option<&model::RowPath>) -> Self {
         self.vmm = vmm;
         self.own_vmm = own.map(|own| Beside {
-            total: own.total.all,
+            total: own.value().all,
             residual: own.residual,
             parts: parts(own),
         });

@@ -41,7 +41,26 @@ pub fn parts_of(vmms: &[(&str, &RowPath)]) -> Text {
         .iter()
         .map(|parts| parts.iter().map(|part| part.instructions.all).sum())
         .collect();
-    add("total", &totals);
+    if vmms.iter().any(|(_, path)| path.subtracts()) {
+        add("executed", &totals);
+        let of = |figure: fn(&RowPath) -> u64| -> Vec<u64> {
+            vmms.iter().map(|(_, path)| figure(path)).collect()
+        };
+        let surrounding = of(|path| path.baseline.all);
+        if surrounding.iter().any(|&figure| figure > 0) {
+            add(
+                "- what surrounds the operation, measured by itself",
+                &surrounding,
+            );
+        }
+        let delays = of(|path| path.delay);
+        if delays.iter().any(|&figure| figure > 0) {
+            add("- the row's own delay, in which the guest waits", &delays);
+        }
+        add("total", &of(|path| path.value().all));
+    } else {
+        add("total", &totals);
+    }
     let mut text = Text::new();
     text.table(table);
     text

@@ -128,9 +128,9 @@ pub fn seeds(paths: &[RowPath]) -> String {
     let mut values: Vec<(Count, Vec<String>)> = Vec::new();
     for path in paths {
         let seed = seed(path);
-        match values.iter_mut().find(|(total, _)| *total == path.total) {
+        match values.iter_mut().find(|(value, _)| *value == path.value()) {
             Some((_, seeds)) => seeds.push(seed),
-            None => values.push((path.total, vec![seed])),
+            None => values.push((path.value(), vec![seed])),
         }
     }
     let mut text = String::new();
@@ -170,9 +170,13 @@ pub(super) fn header(manifest: &Manifest, path: &RowPath) -> Text {
     push_wrapped(
         &mut text,
         &format!(
-            "figures: instructions of one round, not time; of the most frequent path in {}, with {}",
+            "figures: instructions of one round, not time; of the most frequent path in {}, with {}{}",
             of(path.rounds as u64, "round", "rounds"),
             of(path.exits, "exit", "exits"),
+            match path.baseline_exits {
+                0 => String::new(),
+                n => format!(", {} of what surrounds the operation", thousands(n)),
+            },
         ),
     );
     if let Some(exits) = reasons::line(manifest, path.exit_reasons.as_deref()) {
@@ -214,7 +218,25 @@ fn phases(path: &RowPath) -> Grid {
     for phase in &path.phases {
         add(plain(&phase.name), phase.instructions);
     }
-    add("total".to_owned(), total);
+    add(
+        if path.subtracts() {
+            "executed"
+        } else {
+            "total"
+        }
+        .to_owned(),
+        total,
+    );
+    if path.subtracts() {
+        let mut without = |name: &str, count: Count| {
+            let [all, lean] = both(count);
+            table.add_row([name.to_owned(), all, String::new(), lean, String::new()]);
+        };
+        for (name, count) in subtracted(path) {
+            without(name, count);
+        }
+        without("total", path.value());
+    }
     let mut add = |name: &str, value: String| {
         table.add_row([name, &value]);
     };
@@ -229,6 +251,25 @@ fn phases(path: &RowPath) -> Grid {
     };
     table.add_toned(tone, ["= residual", &signed(path.residual)]);
     table
+}
+
+/// What the row's value does not have of what was executed.
+pub(super) fn subtracted(path: &RowPath) -> Vec<(&'static str, Count)> {
+    let delay = Count {
+        all: path.delay,
+        lean: path.delay,
+    };
+    let parts = [
+        (
+            "- what surrounds the operation, measured by itself",
+            path.baseline,
+        ),
+        ("- the row's own delay, in which the guest waits", delay),
+    ];
+    parts
+        .into_iter()
+        .filter(|(_, count)| count.all > 0)
+        .collect()
 }
 
 fn functions(path: &RowPath, shown: Functions) -> Grid {

@@ -121,6 +121,9 @@ fn path(row: &str, nodes: &[Is], steps: &[Went]) -> RowPath {
         cpus: 1,
         rounds: 2_000,
         total,
+        baseline: Count::default(),
+        baseline_exits: 0,
+        delay: 0,
         guest_timed: total.all - 1,
         intercepted: 1,
         residual: 0,
@@ -431,7 +434,10 @@ pub(crate) fn with_instructions(path: &mut RowPath) -> Trace {
                 lean: if times > 1_000 { 1_000 } else { times },
             },
             function,
+            offset: address & 0xfff,
+            cold: address >= COLD,
             text: text.to_owned(),
+            form: text.split(' ').next().unwrap_or_default().to_owned(),
         });
     }
     trace.paths.push(Path {

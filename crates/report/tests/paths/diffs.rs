@@ -1,5 +1,6 @@
 use exitpath_analysis::path::diff::{
-    Change, FunctionDiff, Incomparable, PathDiff, PhaseDiff, RowDiff, SeedDiff, Verdict,
+    Change, ClassDiff, FunctionDiff, Incomparable, InstructionDiff, PathDiff, PhaseDiff, RowDiff,
+    SeedDiff, Side, Verdict,
 };
 use exitpath_recording::{Manifest, Space};
 use exitpath_report::text::Functions;
@@ -52,13 +53,59 @@ fn row(name: &str, a: u64, b: u64, functions: Vec<FunctionDiff>) -> RowDiff {
                 a,
                 b,
                 delta,
+                paths_differ: delta != 0 || !functions.is_empty(),
             })
             .to_vec(),
         verdict: verdict(delta != 0 || !functions.is_empty()),
         unexplained: 0,
         phases: Vec::new(),
+        classes: Vec::new(),
+        instructions: Vec::new(),
+        instructions_left_out: 0,
+        reordered: false,
         functions,
     }
+}
+
+fn side(offset: u64, times: u64, text: &str) -> Option<Side> {
+    let text = text.to_owned();
+    Some(Side {
+        offset,
+        cold: false,
+        text,
+        times,
+    })
+}
+
+fn instruction(function: &str, a: Option<Side>, b: Option<Side>) -> InstructionDiff {
+    InstructionDiff {
+        function: function.to_owned(),
+        module: "kvm_amd".to_owned(),
+        space: Space::Kernel,
+        a,
+        b,
+    }
+}
+
+/// As many instructions by the same functions, one of which became another one.
+fn mitigated() -> RowDiff {
+    let mut row = row("cpuid", 3_120, 3_120, Vec::new());
+    row.verdict = Verdict::Different;
+    row.seeds
+        .iter_mut()
+        .for_each(|seed| seed.paths_differ = true);
+    row.classes = vec![ClassDiff {
+        class: "buffer-clear",
+        a: 0,
+        b: 1,
+        delta: 1,
+    }];
+    row.instructions = vec![instruction(
+        "__svm_vcpu_run",
+        side(0x96, 1, "nopl 0x0(%rax)"),
+        side(0x96, 1, "verw 0x1000(%rip)"),
+    )];
+    row
 }
 
 /// One row by one function, one by many, one whose functions make up for each other, one the same.
@@ -105,6 +152,32 @@ fn diff() -> PathDiff {
             "kernel: 6.1.0-55-amd64 → 6.1.0-56-amd64".to_owned(),
             "VMM: exitpath 0.1.0 → exitpath 0.2.0".to_owned(),
         ],
+    }
+}
+
+/// [`mitigated`], one of instructions that come, go and run more often, one in another order.
+fn of_equal_number() -> PathDiff {
+    let mut several = mitigated();
+    several.name = "vmcall".to_owned();
+    several.classes.clear();
+    several.instructions = vec![
+        instruction("f", side(4, 3, "rep movsb"), side(4, 1, "rep movsb")),
+        instruction("f", side(6, 1, "lock xadd %eax,(%rdi)"), None),
+        instruction("f", None, side(9, 1, "wrmsr")),
+        instruction(
+            "f",
+            side(12, 1, "mov %rax,%rbx"),
+            side(12, 1, "mov %rax,(%rbx)"),
+        ),
+    ];
+    several.instructions_left_out = 20;
+    several.seeds[0].paths_differ = false;
+    let mut reordered = row("wbinvd", 900, 900, Vec::new());
+    (reordered.verdict, reordered.reordered) = (Verdict::Different, true);
+    PathDiff {
+        verdict: Verdict::Different,
+        notes: Vec::new(),
+        rows: vec![mitigated(), several, reordered],
     }
 }
 
@@ -263,4 +336,46 @@ fn a_name_breaks_neither_a_line_nor_a_table() {
         !markdown.contains("<summary>a|b`c | d [2J<script>"),
         "{markdown}"
     );
+}
+
+#[test]
+fn equal_numbers_of_other_instructions_are_told() {
+    let diff = of_equal_number();
+    assert_eq!(
+        text::commit(&diff),
+        "cpuid 3,120, the same number: 1 instruction differs: __svm_vcpu_run+0x96 nopl → verw; classes: \
+         buffer-clear +1 [seeds 3/3]\n\
+         vmcall 3,120, the same number: 24 instructions differ: f+0x4 3 × rep movsb → rep movsb, f+0x6 − lock xadd, \
+         f+0x9 + wrmsr, and 21 more [seeds 3/3, another path at 2 of them]\n\
+         wbinvd 900, the same number: the same instructions in another order of functions [seeds 3/3]\n"
+    );
+    let (a, b) = manifests();
+    insta::assert_snapshot!(text::diff(&a, &b, &diff, Functions::Top(3)));
+    insta::assert_snapshot!(markdown::diff(&a, &b, &diff, Functions::Top(3)));
+    let object: serde_json::Value =
+        serde_json::from_str(&json::diff(&a, &b, &diff).render()).unwrap();
+    let row = &object["rows"][0];
+    assert_eq!(row["delta"], 0);
+    assert_eq!(
+        (&row["different"], &row["paths"]),
+        (&true.into(), &"differ".into())
+    );
+    assert_eq!(
+        row["classes"],
+        serde_json::json!([{"class": "buffer-clear", "a": 0, "b": 1, "delta": 1}])
+    );
+    assert_eq!(
+        row["instructions"],
+        serde_json::json!([{
+            "function": "__svm_vcpu_run", "module": "kvm_amd", "cold": false, "offset": 0x96, "offset_b": 0x96,
+            "a": "nopl 0x0(%rax)", "b": "verw 0x1000(%rip)", "times": [1, 1]
+        }])
+    );
+    let row = &object["rows"][1];
+    assert_eq!(
+        (&row["seeds"][0]["paths"], &row["seeds"][1]["paths"]),
+        (&"identical".into(), &"differ".into())
+    );
+    assert_eq!(row["instructions_left_out"], 20);
+    assert_eq!(object["rows"][2]["reordered"], true);
 }

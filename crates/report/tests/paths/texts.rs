@@ -400,3 +400,51 @@ fn a_function_in_several_phases_is_said_to_be() {
     let expected = format!("{} and 1 more", function.phase);
     assert!(shown(&path).ends_with(&expected), "{}", shown(&path));
 }
+
+#[test]
+fn what_a_row_subtracts_is_shown_and_its_total_is_what_is_measured() {
+    let mut path = cpuid();
+    let executed = path.total.all;
+    path.delay = 100;
+    (path.baseline.all, path.baseline.lean, path.baseline_exits) = (30, 20, 1);
+    path.guest_timed = executed - 131;
+    let text = text::path(&manifest(), &path, Functions::default()).to_string();
+    let line = |name: &str| -> Vec<String> {
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in {text}"));
+        let figures = line.trim_start()[name.len()..].split_whitespace();
+        figures.map(|figure| figure.replace(',', "")).collect()
+    };
+    assert_eq!(line("executed")[0], executed.to_string());
+    assert_eq!(
+        line("- what surrounds the operation, measured by itself"),
+        ["30", "20"]
+    );
+    assert_eq!(
+        line("- the row's own delay, in which the guest waits"),
+        ["100", "100"]
+    );
+    assert_eq!(line("total")[0], (executed - 130).to_string());
+    assert_eq!(
+        line("- by the guest's clock"),
+        [(executed - 131).to_string()]
+    );
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        words.contains("1 of what surrounds the operation"),
+        "{text}"
+    );
+    let object = json::path(&manifest(), &path, None).render();
+    let object: serde_json::Value = serde_json::from_str(&object).unwrap();
+    let number = |name: &str| object[name].as_u64().unwrap();
+    assert_eq!(
+        number("total") + number("baseline") + number("delay"),
+        executed
+    );
+    assert_eq!(
+        number("total"),
+        number("guest_timed") + number("intercepted")
+    );
+}

@@ -6,6 +6,8 @@ use std::process::Command;
 
 use object::{Object, ObjectSection, ObjectSymbol};
 
+use serde_json::Value;
+
 use super::{Lab, lab, list, number, the};
 use crate::common::{Said, exitpath};
 
@@ -182,41 +184,228 @@ fn a_kernel_is_what_its_own_recording_says() {
 fn what_cannot_be_judged_is_skipped_by_a_bisection() {
     let Some(lab) = lab() else { return };
     let base = lab.recording.to_str().expect("a plain path");
-    let gate = |args: &[&str]| gate(lab, args);
-    let unjudged = |said: Said, pieces: &[&str]| {
+    let fake = Unbooted::new(&lab.qemu);
+    let unjudged = |kernel: &[&str], pieces: &[&str]| {
+        let said = fake.says(&[&["gate", "--base", base], kernel].concat());
         said.fails(125, pieces);
         said.fails(125, &["cannot be judged"]);
         assert_eq!(said.stdout, "", "no verdict");
     };
-    let kernel = ["--kernel", lab.release];
+    unjudged(&["--kernel", "/bin/ls"], &["/bin/ls is not a kernel"]);
+    let nowhere = "/nonexistent/bzImage";
+    unjudged(&["--kernel", nowhere], &[nowhere]);
+    // Another kernel's modules are none of its own.
+    let empty = tempfile::tempdir().expect("a folder");
+    let empty = empty.path().to_str().expect("a plain path");
     unjudged(
-        gate(&["--kernel", "/bin/ls", "--base", base]),
-        &["/bin/ls is not a kernel"],
+        &["--kernel", "6.1", "--modules", empty],
+        &["no module 'kvm_amd'"],
     );
-    unjudged(
-        gate(&["--kernel", "/nonexistent/bzImage", "--base", base]),
-        &["/nonexistent/bzImage"],
-    );
-    unjudged(
-        gate(&[&kernel[..], &["--base", base, "inl_from_kernel"]].concat()),
-        &["the base has no trace of inl_from_kernel"],
-    );
+}
+
+#[test]
+fn what_is_wrong_with_the_base_is_no_verdict_on_a_kernel() {
+    let Some(lab) = lab() else { return };
+    let base = lab.recording.to_str().expect("a plain path");
+    let fake = Unbooted::new(&lab.qemu);
+    let wrong = |args: &[&str], pieces: &[&str]| {
+        let said = fake.says(&[&["gate", "--kernel", "6.1"], args].concat());
+        said.fails(2, pieces);
+        assert_eq!(said.stdout, "", "no verdict");
+    };
+    let of_base = |args: &[&str], pieces: &[&str]| {
+        let name = format!("the base {} cannot be used", args[1]);
+        wrong(args, &[&[name.as_str()], pieces].concat());
+    };
+    of_base(&["--base", "/nonexistent/typo.rec"], &["typo.rec"]);
+    of_base(&["--base", "/bin/ls"], &["/bin/ls is not a kernel"]);
     let measured =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings/lab-6.1-qemu7.2");
     let measured = measured.to_str().expect("a plain path");
-    unjudged(
-        gate(&[&kernel[..], &["--base", measured]].concat()),
-        &["has no instructions"],
+    of_base(&["--base", measured], &["has no instructions"]);
+    let empty = tempfile::tempdir().expect("a folder");
+    let empty = empty.path().to_str().expect("a plain path");
+    of_base(&["--base", empty], &[]);
+    of_base(
+        &["--base", "6.1", "--base-modules", empty],
+        &["no module 'kvm_amd'"],
     );
-    // Another CPU model than the base's: told before anything boots.
-    unjudged(
-        gate(
-            &[
-                &kernel[..],
-                &["--base", base, "cpuid", "--cpu", "EPYC-Rome"],
-            ]
-            .concat(),
-        ),
-        &["the base was recorded with -cpu EPYC-Milan, not EPYC-Rome"],
+    // What a base was recorded with.
+    of_base(
+        &["--base", base, "inl_from_kernel"],
+        &["no trace of inl_from_kernel"],
+    );
+    of_base(
+        &["--base", base, "--cpu", "EPYC-Rome"],
+        &["recorded with -cpu EPYC-Milan, not EPYC-Rome"],
+    );
+    of_base(
+        &["--base", base, "--seed", "1,2"],
+        &["recorded with --seed 1, not 1,2"],
+    );
+    let other =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings/trace-6.1-qemu7.2");
+    let mut copy: Value = {
+        let manifest = fs::read(other.join("manifest.json")).expect("a manifest");
+        serde_json::from_slice(&manifest).expect("JSON")
+    };
+    copy["environment"]["qemu"] = "1.2.3".into();
+    let altered = tempfile::tempdir().expect("a folder");
+    for entry in fs::read_dir(&other).expect("its files").flatten() {
+        fs::copy(entry.path(), altered.path().join(entry.file_name())).expect("a copy");
+    }
+    let text = serde_json::to_vec(&copy).expect("JSON");
+    fs::write(altered.path().join("manifest.json"), text).expect("a manifest");
+    let altered = altered.path().to_str().expect("a plain path");
+    of_base(
+        &["--base", altered, "cpuid"],
+        &["QEMU 1.2.3", "--qemu PATH"],
+    );
+    // What is wrong with the command line.
+    wrong(&["--base", base, "cpiud"], &["no row is called 'cpiud'"]);
+    wrong(
+        &["--base", base, "--base-modules", empty],
+        &["--base-modules", "is a recording"],
+    );
+    wrong(&["--base", base, "--out", base], &["not an empty folder"]);
+}
+
+#[test]
+fn both_kernels_are_looked_at_before_one_is_traced() {
+    let Some(lab) = lab() else { return };
+    let fake = Unbooted::new(&lab.qemu);
+    let diff = ["diff", "cpuid", "--kernel", "6.1", "--kernel"];
+    let said = fake.says(&[&diff[..], &["/nonexistent/bzImage"]].concat());
+    said.fails(2, &["/nonexistent/bzImage"]);
+    let empty = tempfile::tempdir().expect("a folder");
+    let empty = empty.path().to_str().expect("a plain path");
+    let image = lab.image.to_str().expect("a plain path");
+    let modules = lab.modules.to_str().expect("a plain path");
+    let modules = ["--modules", modules, "--modules", empty];
+    let said = fake.says(
+        &[
+            &["diff", "cpuid", "--kernel", image, "--kernel", image],
+            &modules[..],
+        ]
+        .concat(),
+    );
+    said.fails(3, &["no module 'kvm_amd'", empty]);
+}
+
+/// A QEMU that says its version and tells whether it was asked to boot anything.
+struct Unbooted {
+    dir: tempfile::TempDir,
+    qemu: String,
+}
+
+impl Unbooted {
+    fn new(qemu: &Path) -> Unbooted {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("qemu");
+        let booted = dir.path().join("booted");
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] && exec '{}' --version\necho > '{}'\nexit 1\n",
+            qemu.display(),
+            booted.display()
+        );
+        fs::write(&path, script).expect("a script");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
+        let qemu = path.to_str().expect("a plain path").to_owned();
+        Unbooted { dir, qemu }
+    }
+
+    /// What a command says without having booted anything.
+    #[track_caller]
+    fn says(&self, args: &[&str]) -> Said {
+        let said = Said::of(exitpath(args).args(["--qemu", &self.qemu]));
+        assert!(!self.dir.path().join("booted").exists(), "{args:?} booted");
+        said
+    }
+}
+
+/// Where the lab's clock stood in a recording's first boot when the plan was read.
+fn begun(recording: &Path) -> u64 {
+    let manifest = fs::read(recording.join("manifest.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    let boots = &manifest["environment"]["facts"]["lab.boots"];
+    boots[0]["begun_ticks"].as_u64().expect("the clock")
+}
+
+#[test]
+fn a_row_is_the_same_in_whichever_company() {
+    let Some(lab) = lab() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("alone");
+    let base = lab.recording.to_str().expect("a plain path");
+    let args = ["--kernel", "6.1", "--base", base, "cpuid", "--out"];
+    let said = gate(
+        lab,
+        &[&args[..], &[out.to_str().expect("a plain path")]].concat(),
+    );
+    assert_eq!(said.status, Some(0), "{}{}", said.stdout, said.stderr);
+    assert!(
+        said.stdout.ends_with(" unchanged [seeds 1/1]\n"),
+        "{}",
+        said.stdout
+    );
+    // Not by chance: up to where the plan is read, the two boots were the same to the instruction.
+    assert_eq!(begun(&out), begun(&lab.recording));
+}
+
+#[test]
+fn a_nop_that_became_a_mitigation_is_a_difference() {
+    let Some(lab) = lab() else { return };
+    let _ = lab;
+    let fetched = Said::of(&mut exitpath(&["lab", "kernels", "6.12"]));
+    if fetched.status != Some(0) {
+        eprintln!("skipped: no kernel 6.12 to be had: {}", fetched.stderr);
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let trace = |name: &str, cmdline: &str| {
+        let out = dir.path().join(name);
+        let args = [
+            "trace", "cpuid", "--kernel", "6.12", "--rounds", "50", "--seed", "1",
+        ];
+        let mut command = exitpath(&args);
+        command
+            .args(["--cmdline", cmdline, "--qemu"])
+            .arg(&lab.qemu);
+        let said = Said::of(command.arg("--out").arg(&out));
+        assert_eq!(said.status, Some(0), "{}", said.stderr);
+        out
+    };
+    let (on, off) = (trace("on", ""), trace("off", "tsa=off"));
+    let diff = |args: &[&str]| Said::of(exitpath(&["diff"]).args([&off, &on]).args(args));
+    let said = diff(&["--json", "--gate", "0"]);
+    assert_eq!(said.status, Some(1), "VERW is new: {}", said.stderr);
+    let told = said.json();
+    assert_eq!(told["verdict"], "different");
+    let row = &list(&told, "rows")[0];
+    assert_eq!((number(row, "delta"), &row["paths"]), (0, &"differ".into()));
+    assert_eq!(list(row, "functions").len(), 0);
+    assert_eq!(
+        row["classes"],
+        serde_json::json!([{"class": "buffer-clear", "a": 0, "b": 1, "delta": 1}])
+    );
+    let instructions = list(row, "instructions");
+    assert_eq!(instructions.len(), 1, "{row}");
+    assert_eq!(instructions[0]["function"], "__svm_vcpu_run");
+    let text = |side: &str| {
+        instructions[0][side]
+            .as_str()
+            .expect("an instruction")
+            .to_owned()
+    };
+    assert!(
+        text("a").starts_with("nop") && text("b").starts_with("verw"),
+        "{row}"
+    );
+    assert_eq!(diff(&["--gate", "1"]).status, Some(0));
+    let words = diff(&[]).stdout;
+    assert!(
+        words.contains("the same number, 1 instruction differs: __svm_vcpu_run+"),
+        "{words}"
     );
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{lab, trace};
-use crate::common::{Said, exitpath};
+use crate::common::{Said, exitpath, row};
 
 #[test]
 fn rows_without_a_path_to_trace_are_refused() {
@@ -16,6 +16,74 @@ fn rows_without_a_path_to_trace_are_refused() {
         "diff", "nop", "--kernel", "6.1", "--kernel", "6.12",
     ]));
     said.fails(2, &["nop makes no exit"]);
+}
+
+#[test]
+fn a_row_whose_value_is_the_difference_of_two_paths_is_not_compared() {
+    let why = [
+        "hlt_pending is measured less what surrounds its operation",
+        "`exitpath measure hlt_pending`",
+    ];
+    for args in [
+        &["diff", "hlt_pending", "--kernel", "6.1", "--kernel", "6.12"][..],
+        &["gate", "--kernel", "6.1", "--base", "6.12", "hlt_pending"],
+        &["trace", "hlt_pending", "--without", "kvm_cpuid"],
+    ] {
+        Said::of(&mut exitpath(args)).fails(2, &why);
+    }
+    // In recordings it is left out, by name.
+    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings");
+    let [a, b] = ["6.1", "6.12"].map(|kernel| recordings.join(format!("trace-{kernel}-qemu7.2")));
+    let diff = Said::of(exitpath(&["diff", "--json"]).args([&a, &b])).json();
+    let names: Vec<&str> = diff["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .filter_map(|row| row["name"].as_str())
+        .collect();
+    assert_eq!(names, ["cpuid", "inl_from_qemu"]);
+    assert!(
+        diff["notes"].to_string().contains(why[0]),
+        "{}",
+        diff["notes"]
+    );
+}
+
+#[test]
+fn a_rows_total_is_what_is_measured() {
+    let recording =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings/trace-6.1-qemu7.2");
+    let measured = Said::of(exitpath(&["show", "--json"]).arg(&recording)).json();
+    let traced = Said::of(exitpath(&["trace", "--json", "--recording"]).arg(&recording)).json();
+    for path in traced.as_array().expect("several rows") {
+        let name = path["row"].as_str().expect("a name");
+        let number = |field: &str| path[field].as_u64().expect("a number");
+        assert_eq!(
+            number("total"),
+            number("guest_timed") + number("intercepted"),
+            "{name}"
+        );
+        let variants = &row(&measured, name)["variants"];
+        let values = variants.as_array().expect("its values").iter();
+        let mut values = values.filter_map(|variant| variant["value"].as_f64());
+        assert!(
+            values.any(|value| value == number("guest_timed") as f64),
+            "{name}: {} is not among {variants}",
+            number("guest_timed")
+        );
+        let sum: u64 = path["phases"]
+            .as_array()
+            .expect("phases")
+            .iter()
+            .filter_map(|phase| phase["instructions"].as_u64())
+            .sum();
+        assert_eq!(
+            sum,
+            number("total") + number("baseline") + number("delay"),
+            "{name}"
+        );
+        assert_eq!(number("baseline") > 0, name == "hlt_pending", "{name}");
+    }
 }
 
 #[test]
