@@ -67,7 +67,7 @@ impl Silence {
             Some(now) => now - *self.first.get_or_insert(now),
             None => 0,
         };
-        if !self.asked.is_some_and(|asked| asked.elapsed() < AGAIN) {
+        if self.asked.is_none_or(|asked| asked.elapsed() >= AGAIN) {
             self.asked = Some(Instant::now());
             // A monitor that does not take it has no say.
             let _ = self.monitor.write_all(ASK);

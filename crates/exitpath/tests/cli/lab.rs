@@ -261,6 +261,8 @@ fn the_host_path_works_on_the_labs_kvm() {
     }
     let program = program();
     let program = program.to_str().expect("a plain path");
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("recording");
     let said = Said::of(&mut exitpath(&[
         "lab",
         "run",
@@ -277,7 +279,7 @@ fn the_host_path_works_on_the_labs_kvm() {
         "--order-seed",
         "1",
         "--out",
-        "/tmp/recording",
+        out.to_str().expect("a plain path"),
         "empty",
         "nop_100",
         "cpuid",

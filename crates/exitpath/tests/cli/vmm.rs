@@ -181,10 +181,10 @@ fn vmms_that_never_tell_a_result_end_in_words() {
     // It is in /tmp, as is what it reads; the lab has them there too.
     let place = tempfile::tempdir_in("/tmp").expect("a folder");
     let config = place.path().join("config");
-    fs::write(&config, "configured in the lab\n").expect("a file");
+    fs::write(&config, "\nconfigured in the lab\n").expect("a file");
     let program = place.path().join("prints");
     fs::copy("/bin/cat", &program).expect("a program");
-    let vmm = format!("{} {} {{image}}", program.display(), config.display());
+    let vmm = format!("{} {{image}} {}", program.display(), config.display());
     let reads = ["measure", "cpuid", "--on", "lab", "--vmm", &vmm];
     let said = lab(exitpath(&reads).arg("--out").arg(&out));
     said.fails(
