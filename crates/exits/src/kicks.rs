@@ -346,8 +346,12 @@ const fn completion(
     .userspace()
     .needs(needs)
     .reasons(match handler {
-        // No APIC, so no write that tells it of the interrupt's end.
-        Handler::Interrupt => IO,
+        // No APIC, so no write that tells it of the interrupt's end. Behind the entry that injects the
+        // interrupt KVM wants the guest back at once: an IPI to its own CPU, or VMX's timer.
+        Handler::Interrupt => Reasons::new(
+            &["io", "interrupt"],
+            &["IO_INSTRUCTION", "PREEMPTION_TIMER", "EXTERNAL_INTERRUPT"],
+        ),
         _ => ANSWERED,
     })
     // An irqfd here is an ioeventfd's eventfd; nobody kicks that one.
