@@ -338,7 +338,7 @@ fn row_diff(name: &str, a: &[RowPath], b: &[RowPath], phases: &PhaseTable) -> Op
         // Of equally frequent deltas the first one's; of its seeds one at which something differs.
         let (here, best) = (rank(seed), rank(&seeds[shown]));
         let same_delta = seed.delta == seeds[shown].delta;
-        if here.0 > best.0 || (same_delta && here.1 > best.1) {
+        if here.0 > best.0 || (same_delta && here.1 && !best.1) {
             shown = position;
         }
     }

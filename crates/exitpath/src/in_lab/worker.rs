@@ -156,3 +156,33 @@ fn code_symbols(kallsyms: &str) -> String {
     };
     kallsyms.split_inclusive('\n').filter(is_code).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(rows: &[&str]) -> WorkerPlan {
+        WorkerPlan {
+            order: rows.iter().map(|row| (*row).to_owned()).collect(),
+            settings: Settings {
+                samples: 250,
+                warm_up: 64,
+                batches: 8,
+                batch_length: 16,
+                watchdog: std::time::Duration::from_secs(2),
+                cpus: vec![0],
+                yielding: true,
+            },
+            names: false,
+        }
+    }
+
+    #[test]
+    fn a_plans_file_is_as_long_whatever_is_planned() {
+        let all: Vec<&str> = exitpath_exits::ROWS.iter().map(|row| row.name).collect();
+        let (few, many) = (plan(&["cpuid"]).file(), plan(&all).file());
+        assert_eq!((few.len(), many.len()), (PLAN_SIZE, PLAN_SIZE));
+        let read: WorkerPlan = serde_json::from_slice(&many).expect("JSON");
+        assert_eq!(read.order, all);
+    }
+}

@@ -6,8 +6,6 @@ use std::process::Command;
 
 use object::{Object, ObjectSection, ObjectSymbol};
 
-use serde_json::Value;
-
 use super::{Lab, lab, list, number, the};
 use crate::common::{Said, exitpath};
 
@@ -245,18 +243,12 @@ fn what_is_wrong_with_the_base_is_no_verdict_on_a_kernel() {
     );
     let other =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings/trace-6.1-qemu7.2");
-    let mut copy: Value = {
-        let manifest = fs::read(other.join("manifest.json")).expect("a manifest");
-        serde_json::from_slice(&manifest).expect("JSON")
-    };
-    copy["environment"]["qemu"] = "1.2.3".into();
+    let mut copy = exitpath_recording::read(&other).expect("a recording");
+    copy.manifest.environment.qemu = Some("1.2.3".to_owned());
     let altered = tempfile::tempdir().expect("a folder");
-    for entry in fs::read_dir(&other).expect("its files").flatten() {
-        fs::copy(entry.path(), altered.path().join(entry.file_name())).expect("a copy");
-    }
-    let text = serde_json::to_vec(&copy).expect("JSON");
-    fs::write(altered.path().join("manifest.json"), text).expect("a manifest");
-    let altered = altered.path().to_str().expect("a plain path");
+    let altered = altered.path().join("altered");
+    exitpath_recording::write(&altered, &copy).expect("a folder to write to");
+    let altered = altered.to_str().expect("a plain path");
     of_base(
         &["--base", altered, "cpuid"],
         &["QEMU 1.2.3", "--qemu PATH"],
@@ -326,9 +318,8 @@ impl Unbooted {
 
 /// Where the lab's clock stood in a recording's first boot when the plan was read.
 fn begun(recording: &Path) -> u64 {
-    let manifest = fs::read(recording.join("manifest.json")).expect("a manifest");
-    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
-    let boots = &manifest["environment"]["facts"]["lab.boots"];
+    let recording = exitpath_recording::read(recording).expect("a recording");
+    let boots = &recording.manifest.environment.facts["lab.boots"];
     boots[0]["begun_ticks"].as_u64().expect("the clock")
 }
 
