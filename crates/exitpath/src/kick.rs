@@ -10,9 +10,9 @@ use exitpath_recording::Recording;
 
 use crate::cli::{Kick, KickTable, On, Place};
 use crate::failure::Failure;
-use crate::in_lab::{self, Plan};
+use crate::in_lab::{self, LabMeasurement};
 use crate::lab::Prepared;
-use crate::measure::host::HostPlan;
+use crate::measure::host::HostMeasurement;
 use crate::measure::{self, choose_machine};
 use crate::{interrupt, output, rows};
 
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Kick, place: &Place) -> Result<(), Failure> {
             if let Some(most) = most.map(|many| many.count).max() {
                 exitpath_vmm::files::allow(u64::from(most))?;
             }
-            let plan = HostPlan {
+            let plan = HostMeasurement {
                 command: NAME,
                 rows: &rows,
                 sampling: &args.sampling,
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Kick, place: &Place) -> Result<(), Failure> {
         On::Lab => {
             let prepared = Prepared::new(&args.lab, &interrupted)?;
             let samples = args.sampling.samples.unwrap_or(LAB_SAMPLES);
-            let plan = Plan {
+            let plan = LabMeasurement {
                 command: NAME,
                 rows: &rows,
                 settings: measure::settings(&args.sampling, samples, vec![0], true),

@@ -17,7 +17,7 @@ use exitpath_runner::Settings;
 use crate::cli::{LabOptions, PluginUse, Trace};
 use crate::failure::Failure;
 use crate::in_lab::vmm::Vmm;
-use crate::in_lab::{self, Plan};
+use crate::in_lab::{self, LabMeasurement};
 use crate::lab::Prepared;
 use crate::{image, interrupt, output, rows};
 
@@ -99,7 +99,7 @@ impl Job<'_> {
         prepared: &Prepared,
         interrupted: &std::sync::Arc<std::sync::atomic::AtomicBool>,
     ) -> Result<Recording, Failure> {
-        let plan = Plan {
+        let plan = LabMeasurement {
             command,
             rows: self.rows,
             settings: Settings {

@@ -14,9 +14,9 @@ use exitpath_recording::Recording;
 
 use crate::cli::{On, Place, Userspace};
 use crate::failure::Failure;
-use crate::in_lab::{self, Plan};
+use crate::in_lab::{self, LabMeasurement};
 use crate::lab::Prepared;
-use crate::measure::host::HostPlan;
+use crate::measure::host::HostMeasurement;
 use crate::measure::{self, choose_machine};
 use crate::{interrupt, output, rows};
 
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Userspace, place: &Place) -> Result<(), Failure> {
     let (machine, guest, why) = choose_machine(place)?;
     let mut recording = match machine {
         On::Host => {
-            let plan = HostPlan {
+            let plan = HostMeasurement {
                 command: NAME,
                 rows: &rungs,
                 sampling: &args.sampling,
@@ -60,7 +60,7 @@ fn in_the_lab(
 ) -> Result<Recording, Failure> {
     let prepared = Prepared::new(&args.lab, interrupted)?;
     let samples = args.sampling.samples.unwrap_or(LAB_SAMPLES);
-    let plan = Plan {
+    let plan = LabMeasurement {
         command: NAME,
         rows: rungs,
         settings: measure::settings(&args.sampling, samples, vec![0], true),

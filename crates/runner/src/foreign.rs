@@ -40,7 +40,7 @@ pub struct Limits {
 
 /// Why a VMM did not end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum Termination {
     /// It took longer than this.
     TooLong(Duration),
     /// It printed nothing for this long.
@@ -53,14 +53,14 @@ pub enum Ended {
     Interrupted,
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for Termination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ended::TooLong(limit) => write!(f, "it ran for more than {} s", limit.as_secs()),
-            Ended::Silent(limit) => write!(f, "it printed nothing for {} s", limit.as_secs()),
-            Ended::TooMuch(bytes) => write!(f, "it printed more than {bytes} bytes"),
-            Ended::Signal(signal) => write!(f, "signal {signal} ended it"),
-            Ended::Interrupted => f.write_str("it was interrupted"),
+            Termination::TooLong(limit) => write!(f, "it ran for more than {} s", limit.as_secs()),
+            Termination::Silent(limit) => write!(f, "it printed nothing for {} s", limit.as_secs()),
+            Termination::TooMuch(bytes) => write!(f, "it printed more than {bytes} bytes"),
+            Termination::Signal(signal) => write!(f, "signal {signal} ended it"),
+            Termination::Interrupted => f.write_str("it was interrupted"),
         }
     }
 }
@@ -73,30 +73,33 @@ pub struct Said {
     /// Its standard error.
     pub errors: String,
     /// How it ended, where that was not by itself.
-    pub ended: Option<Ended>,
+    pub ended: Option<Termination>,
     /// `/proc/PID/maps` at its first word.
     pub maps: String,
 }
 
 /// A process and all of its group, which ends when this is dropped; and whether it has.
-struct Group(Child, bool);
+struct ProcessGroup {
+    leader: Child,
+    ended: bool,
+}
 
-impl Group {
+impl ProcessGroup {
     /// Ends what is left of it; the first process's status is its own where it had ended.
     fn end(&mut self) -> Option<ExitStatus> {
-        self.1 = true;
-        let group = self.0.id() as libc::pid_t;
+        self.ended = true;
+        let group = self.leader.id() as libc::pid_t;
         // SAFETY: a plain system call. The child leads this group and is not waited for before, so
         // that the number is nobody else's.
         unsafe { libc::kill(-group, libc::SIGKILL) };
-        self.0.wait().ok()
+        self.leader.wait().ok()
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         // Once waited for, its number may be another's.
-        if !self.1 {
+        if !self.ended {
             self.end();
         }
     }
@@ -121,9 +124,12 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
     let child = command
         .spawn()
         .map_err(|error| format!("cannot start {program}: {error}"))?;
-    let mut group = Group(child, false);
-    let out = pieces(group.0.stdout.take());
-    let err = pieces(group.0.stderr.take());
+    let mut group = ProcessGroup {
+        leader: child,
+        ended: false,
+    };
+    let out = pieces(group.leader.stdout.take());
+    let err = pieces(group.leader.stderr.take());
     let begun = Instant::now();
     let mut heard = begun;
     let (mut text, mut errors, mut maps) = (Vec::new(), Vec::new(), String::new());
@@ -140,7 +146,7 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
                 }
                 // At its first word all its libraries are there; at its last one they may be gone.
                 if maps.is_empty() {
-                    let of_child = format!("/proc/{}/maps", group.0.id());
+                    let of_child = format!("/proc/{}/maps", group.leader.id());
                     maps = std::fs::read_to_string(of_child).unwrap_or_default();
                 }
             }
@@ -156,13 +162,13 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
             break None;
         }
         if text.len() > limits.text {
-            break Some(Ended::TooMuch(limits.text));
+            break Some(Termination::TooMuch(limits.text));
         }
         if interrupted.load(Ordering::Relaxed) {
-            break Some(Ended::Interrupted);
+            break Some(Termination::Interrupted);
         }
         if begun.elapsed() > limits.total {
-            break Some(Ended::TooLong(limits.total));
+            break Some(Termination::TooLong(limits.total));
         }
         let silence = if text.is_empty() {
             limits.first
@@ -170,9 +176,9 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
             limits.silence
         };
         if heard.elapsed() > silence {
-            break Some(Ended::Silent(silence));
+            break Some(Termination::Silent(silence));
         }
-        if closed && has_ended(&group.0) {
+        if closed && has_ended(&group.leader) {
             break None;
         }
     };
@@ -181,7 +187,7 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
     // that went on was ended here.
     let ended = ended.or_else(|| match whole {
         Some(_) => None,
-        None => status?.signal().map(Ended::Signal),
+        None => status?.signal().map(Termination::Signal),
     });
     // What the group had still in its pipes. A process that has left the group may hold them open.
     let until = Instant::now() + GRACE;
@@ -289,9 +295,9 @@ mod tests {
         assert_eq!((said.text.as_str(), said.ended), ("one\n", None));
         assert_eq!(said.errors, "two\n");
         let said = shell("kill -9 $$", 60_000);
-        assert_eq!(said.ended, Some(Ended::Signal(9)));
+        assert_eq!(said.ended, Some(Termination::Signal(9)));
         let said = shell("yes", 60_000);
-        assert_eq!(said.ended, Some(Ended::TooMuch(1 << 20)));
+        assert_eq!(said.ended, Some(Termination::TooMuch(1 << 20)));
     }
 
     #[test]
@@ -322,14 +328,14 @@ mod tests {
         let script = "setsid sh -c 'echo complaint >&2; echo word; exec >&-; \
                       while echo complaint >&2; do sleep 0.01; done' & sleep 1000";
         let said = shell(script, 300);
-        assert!(matches!(said.ended, Some(Ended::Silent(_))));
+        assert!(matches!(said.ended, Some(Termination::Silent(_))));
         assert!(said.errors.contains("complaint"));
     }
 
     #[test]
     fn one_that_says_nothing_is_ended_with_all_it_started() {
         let said = shell("sleep 1000 & echo $!; wait", 300);
-        assert!(matches!(said.ended, Some(Ended::Silent(_))));
+        assert!(matches!(said.ended, Some(Termination::Silent(_))));
         let started = said.text.trim();
         // Gone, or a zombie that nobody has waited for yet; a killed process may take a moment.
         let is_gone = || {

@@ -8,8 +8,10 @@ use exitpath_exits::catalogue::Address;
 use exitpath_exits::kicks::{Consumer as Wanted, Handler, IoThreads, Part, Placement, REQUESTS};
 use exitpath_exits::layout::word;
 use exitpath_recording::{KickInfo, KickPart, Outcome, Run};
-use exitpath_vmm::disk::{Account, Bank};
-use exitpath_vmm::{Config, Consumer, Error, Memory, Seat, Taken, Vcpu, Vm, clock, kick};
+use exitpath_vmm::disk::{Account, DiskSet};
+use exitpath_vmm::{
+    Config, Consumer, Error, Memory, Taken, ThreadPlacement, Vcpu, Vm, clock, kick,
+};
 
 use crate::Settings;
 
@@ -77,16 +79,16 @@ pub(crate) fn answer(row: &Row, vm: &Vm, vcpu: &Vcpu) -> Result<(), Error> {
 
 /// The threads that serve a guest.
 #[derive(Debug)]
-pub(crate) struct Served {
+pub(crate) struct GuestServices {
     consumer: Option<Consumer>,
     /// Whether an operation ends only when its kick was taken.
     waits_in_operation: bool,
-    bank: Option<Bank>,
+    disk_set: Option<DiskSet>,
     /// What is known of how they were set up, for the run's counters.
     facts: Vec<(&'static str, i64)>,
 }
 
-impl Served {
+impl GuestServices {
     /// Starts what the row asks for. `None` where this machine cannot do it, and the run says why.
     pub(crate) fn begin(
         row: &Row,
@@ -94,11 +96,11 @@ impl Served {
         vm: &Vm,
         vcpu: &Vcpu,
         run: &mut Run,
-    ) -> Result<Option<Served>, Error> {
-        let mut served = Served {
+    ) -> Result<Option<GuestServices>, Error> {
+        let mut services = GuestServices {
             consumer: None,
             waits_in_operation: row.kick.is_some_and(|kick| kick.waits_in_operation()),
-            bank: None,
+            disk_set: None,
             facts: Vec::new(),
         };
         if let Some(kick) = row.kick {
@@ -120,19 +122,21 @@ impl Served {
             }
         }
         if let Some(wanted) = row.consumer {
-            served.consumer = Some(served.start_consumer(wanted, settings, vm, run)?);
+            services.consumer = Some(services.start_consumer(wanted, settings, vm, run)?);
         }
         if let Some(disks) = row.kick.and_then(|kick| kick.disks) {
-            let seats = seats(settings)?;
-            let bank = match Bank::start(vm, disks, &seats) {
-                Err(Error::NotFirst { .. }) if seats.iter().any(|seat| seat.first) => {
+            let placements = placements(settings)?;
+            let disk_set = match DiskSet::start(vm, disks, &placements) {
+                Err(Error::NoSchedFifo { .. })
+                    if placements.iter().any(|placement| placement.sched_fifo) =>
+                {
                     run.notes.push(UNPRIVILEGED.to_owned());
-                    Bank::start(vm, disks, &unprivileged(&seats))
+                    DiskSet::start(vm, disks, &unprivileged(&placements))
                 }
                 started => started,
             };
-            match bank {
-                Ok(bank) => served.bank = Some(bank),
+            match disk_set {
+                Ok(disk_set) => services.disk_set = Some(disk_set),
                 Err(error @ Error::IoUring { .. }) => {
                     run.outcome = Outcome::Skipped {
                         reason: error.to_string(),
@@ -141,24 +145,24 @@ impl Served {
                 }
                 Err(error) => return Err(error),
             }
-            let same = seats.iter().any(|seat| seat.first);
-            served.facts.push((SAME_CPU, i64::from(same)));
+            let same = placements.iter().any(|placement| placement.sched_fifo);
+            services.facts.push((SAME_CPU, i64::from(same)));
             let threads = match disks.iothreads {
                 IoThreads::Shared => 1,
                 IoThreads::Each => disks.count as usize,
             };
-            served.facts.push(("disk.iothreads", threads as i64));
-            served
+            services.facts.push(("disk.iothreads", threads as i64));
+            services
                 .facts
-                .push(("disk.cpus", threads.min(seats.len()) as i64));
-            if threads > seats.len() {
+                .push(("disk.cpus", threads.min(placements.len()) as i64));
+            if threads > placements.len() {
                 run.notes.push(format!(
                     "{threads} I/O threads on {} CPU: what one each brings does not show",
-                    seats.len()
+                    placements.len()
                 ));
             }
         }
-        Ok(Some(served))
+        Ok(Some(services))
     }
 
     fn start_consumer(
@@ -168,25 +172,25 @@ impl Served {
         vm: &Vm,
         run: &mut Run,
     ) -> Result<Consumer, Error> {
-        let seats = match wanted.placement {
-            Placement::Beside => seats(settings)?,
-            Placement::SameCpu => vec![Seat {
+        let placements = match wanted.placement {
+            Placement::Beside => placements(settings)?,
+            Placement::SameCpu => vec![ThreadPlacement {
                 cpu: settings.cpus.first().copied(),
-                first: true,
+                sched_fifo: true,
             }],
         };
-        let seat = seats[0];
-        self.facts.push((SAME_CPU, i64::from(seat.first)));
-        self.facts.push((FIRST, i64::from(seat.first)));
-        let start = |seat| {
+        let placement = placements[0];
+        self.facts.push((SAME_CPU, i64::from(placement.sched_fifo)));
+        self.facts.push((FIRST, i64::from(placement.sched_fifo)));
+        let start = |placement| {
             let eventfd = vm.eventfd(0)?;
-            Consumer::start(eventfd, vm.memory().clone(), seat, wanted.takes)
+            Consumer::start(eventfd, vm.memory().clone(), placement, wanted.takes)
         };
-        match start(seat) {
-            Err(Error::NotFirst { .. }) if seat.first => {
+        match start(placement) {
+            Err(Error::NoSchedFifo { .. }) if placement.sched_fifo => {
                 self.facts.push((FIRST, 0));
                 run.notes.push(UNPRIVILEGED.to_owned());
-                start(unprivileged(&[seat])[0])
+                start(unprivileged(&[placement])[0])
             }
             started => started,
         }
@@ -206,8 +210,8 @@ impl Served {
         if let Some(consumer) = self.consumer.take() {
             end_consumer(consumer, self.waits_in_operation, memory, watchdog, run);
         }
-        if let Some(bank) = self.bank.take() {
-            end_bank(bank, run);
+        if let Some(disk_set) = self.disk_set.take() {
+            end_disk_set(disk_set, run);
         }
         if run.outcome == Outcome::Done && run.samples.iter().any(|s| (s.op as i64) < 0) {
             run.outcome = Outcome::Fault {
@@ -228,15 +232,15 @@ const UNPRIVILEGED: &str = "the thread that serves the guest shares the vCPU's C
     (root may): when it runs is up to the scheduler";
 
 /// Where threads that serve a guest sit.
-fn seats(settings: &Settings) -> Result<Vec<Seat>, Error> {
-    Ok(seats_beside(&settings.cpus, &kick::allowed_cpus()?))
+fn placements(settings: &Settings) -> Result<Vec<ThreadPlacement>, Error> {
+    Ok(placements_beside(&settings.cpus, &kick::allowed_cpus()?))
 }
 
 /// On the CPUs that the guest's vCPU is not on (first those that other vCPUs would have, then others of those
 /// `allowed`), or else on its CPU, before it. `bound`: those of its vCPUs, the first one's first.
-fn seats_beside(bound: &[usize], allowed: &[usize]) -> Vec<Seat> {
+fn placements_beside(bound: &[usize], allowed: &[usize]) -> Vec<ThreadPlacement> {
     let Some((&own, others)) = bound.split_first() else {
-        return vec![Seat::default()];
+        return vec![ThreadPlacement::default()];
     };
     let mut beside = others.to_vec();
     for &cpu in allowed {
@@ -244,22 +248,25 @@ fn seats_beside(bound: &[usize], allowed: &[usize]) -> Vec<Seat> {
             beside.push(cpu);
         }
     }
-    let seat = |cpu, first| Seat {
+    let placement = |cpu, sched_fifo| ThreadPlacement {
         cpu: Some(cpu),
-        first,
+        sched_fifo,
     };
     if beside.is_empty() {
-        return vec![seat(own, true)];
+        return vec![placement(own, true)];
     }
-    beside.into_iter().map(|cpu| seat(cpu, false)).collect()
+    beside
+        .into_iter()
+        .map(|cpu| placement(cpu, false))
+        .collect()
 }
 
-fn unprivileged(seats: &[Seat]) -> Vec<Seat> {
-    let without = |&seat: &Seat| Seat {
-        first: false,
-        ..seat
+fn unprivileged(placements: &[ThreadPlacement]) -> Vec<ThreadPlacement> {
+    let without = |&placement: &ThreadPlacement| ThreadPlacement {
+        sched_fifo: false,
+        ..placement
     };
-    seats.iter().map(without).collect()
+    placements.iter().map(without).collect()
 }
 
 fn end_consumer(
@@ -326,15 +333,15 @@ fn judge_consumer(
     }
 }
 
-fn end_bank(mut bank: Bank, run: &mut Run) {
-    let stopped = bank.stop(PATIENCE);
-    let accounts = bank.accounts();
+fn end_disk_set(mut disk_set: DiskSet, run: &mut Run) {
+    let stopped = disk_set.stop(PATIENCE);
+    let accounts = disk_set.accounts();
     for (name, value) in totals(&accounts) {
         run.counters.insert(name.to_owned(), value as i64);
     }
     judge_disks(&mut run.outcome, stopped, &accounts);
     if run.outcome == Outcome::Done
-        && let Err(reason) = bank.verify()
+        && let Err(reason) = disk_set.verify()
     {
         run.outcome = Outcome::Fault { reason };
     }
@@ -391,13 +398,16 @@ mod tests {
 
     use super::*;
 
-    fn cpus(seats: &[Seat]) -> Vec<(Option<usize>, bool)> {
-        seats.iter().map(|seat| (seat.cpu, seat.first)).collect()
+    fn cpus(placements: &[ThreadPlacement]) -> Vec<(Option<usize>, bool)> {
+        placements
+            .iter()
+            .map(|placement| (placement.cpu, placement.sched_fifo))
+            .collect()
     }
 
     #[test]
     fn threads_that_serve_a_guest_sit_beside_it_where_there_is_a_cpu() {
-        let of = |bound: &[usize], allowed: &[usize]| cpus(&seats_beside(bound, allowed));
+        let of = |bound: &[usize], allowed: &[usize]| cpus(&placements_beside(bound, allowed));
         assert_eq!(of(&[], &[0, 1]), [(None, false)], "not bound: anywhere");
         assert_eq!(of(&[2], &[1, 2, 3]), [(Some(1), false), (Some(3), false)]);
         // Another vCPU's CPU first, each once, and never the guest's own.
@@ -407,7 +417,7 @@ mod tests {
         );
         assert_eq!(of(&[2], &[2]), [(Some(2), true)], "on its CPU, before it");
         assert_eq!(
-            cpus(&unprivileged(&seats_beside(&[2], &[2]))),
+            cpus(&unprivileged(&placements_beside(&[2], &[2]))),
             [(Some(2), false)]
         );
     }

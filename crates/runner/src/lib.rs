@@ -8,11 +8,11 @@ mod contention;
 mod counters;
 mod exception;
 pub mod foreign;
+pub mod image_output;
 mod kicked;
 mod marker;
 mod order;
 mod session;
-pub mod told;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -17,11 +17,11 @@ use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Model, Stop, Vcpu, Vm};
 
 use crate::counters::Counters;
 use crate::exception::Exception;
-use crate::kicked::{self, Served};
+use crate::kicked::{self, GuestServices};
 use crate::{Settings, batches_of, samples_of, warm_up_of};
 use crate::{contention, marker};
 use counts::BASELINES_COUNTED;
-use watch::{Ended, PATIENCE, Worker, watch};
+use watch::{PATIENCE, ThreadEnd, Worker, watch};
 
 pub use usual::take_usual_place;
 
@@ -97,7 +97,7 @@ pub(crate) fn run(
     let memory = vm.memory().clone();
     let mut vcpus = vcpus.into_iter();
     let first = vcpus.next().expect("every row has a vCPU");
-    let Some(served) = Served::begin(row, settings, &vm, &first, run)? else {
+    let Some(services) = GuestServices::begin(row, settings, &vm, &first, run)? else {
         return Ok(());
     };
 
@@ -113,7 +113,7 @@ pub(crate) fn run(
         let (model, cpus) = (model.clone(), settings.cpus.clone());
         threads.push(Worker::spawn(move || {
             let unbound = bind(cpu, index);
-            vcpu.climb(row, &model, &cpus)?;
+            vcpu.take_rung(row, &model, &cpus)?;
             let mut devices = Devices::default();
             loop {
                 let before = vcpu.userspace_exits();
@@ -158,7 +158,7 @@ pub(crate) fn run(
     for thread in threads {
         match thread.collect(PATIENCE) {
             Some(Ok(unbound)) => run.notes.extend(unbound),
-            Some(Err(failure)) => ended = Ended::Home(Err(failure)),
+            Some(Err(failure)) => ended = ThreadEnd::Home(Err(failure)),
             None => {
                 LEFT_BEHIND.fetch_add(1, Ordering::Relaxed);
                 run.notes
@@ -167,7 +167,7 @@ pub(crate) fn run(
         }
     }
     finish(ended, &memory, &program, settings.watchdog, run)?;
-    served.end(&memory, settings.watchdog, run)
+    services.end(&memory, settings.watchdog, run)
 }
 
 /// What changes as long as the guest makes progress.
@@ -203,14 +203,14 @@ fn fault(memory: &Memory) -> Failure {
 
 /// Turns what the watchdog saw into the run's outcome.
 fn finish(
-    ended: Ended<Result<Harvest, Failure>>,
+    ended: ThreadEnd<Result<Harvest, Failure>>,
     memory: &Memory,
     program: &Program,
     watchdog: Duration,
     run: &mut Run,
 ) -> Result<(), Error> {
     match ended {
-        Ended::Home(Ok(harvest)) => {
+        ThreadEnd::Home(Ok(harvest)) => {
             run.samples = harvest.samples;
             run.batches = harvest.batches;
             run.ops = harvest.ops;
@@ -221,16 +221,16 @@ fn finish(
                 run.outcome = Outcome::Fault { reason };
             }
         }
-        Ended::Home(Err(Failure::Exception(exception))) => {
+        ThreadEnd::Home(Err(Failure::Exception(exception))) => {
             run.outcome = exception.outcome(program);
         }
-        Ended::Home(Err(Failure::Error(error @ Error::Unexpected { .. }))) => {
+        ThreadEnd::Home(Err(Failure::Error(error @ Error::Unexpected { .. }))) => {
             run.outcome = Outcome::Fault {
                 reason: error.to_string(),
             };
         }
-        Ended::Home(Err(Failure::Error(error))) => return Err(error),
-        Ended::Home(Err(Failure::Stopped { rip })) => {
+        ThreadEnd::Home(Err(Failure::Error(error))) => return Err(error),
+        ThreadEnd::Home(Err(Failure::Stopped { rip })) => {
             let place = rip.map_or_else(|| "an unknown place".to_owned(), |rip| program.place(rip));
             run.outcome = Outcome::Hung {
                 reason: format!(
@@ -239,12 +239,12 @@ fn finish(
                 ),
             };
         }
-        Ended::Panicked => {
+        ThreadEnd::Panicked => {
             run.outcome = Outcome::Fault {
                 reason: "a vCPU's thread panicked: report this as a bug of exitpath".to_owned(),
             };
         }
-        Ended::Lost => {
+        ThreadEnd::Lost => {
             LEFT_BEHIND.fetch_add(1, Ordering::Relaxed);
             run.outcome = Outcome::Hung {
                 reason: format!(
@@ -280,7 +280,7 @@ impl Protocol {
         self.vm.memory().set_word(word::YIELD, yielding);
 
         let cpus = self.settings.cpus.clone();
-        self.vcpu.climb(self.row, &self.model, &cpus)?;
+        self.vcpu.take_rung(self.row, &self.model, &cpus)?;
         self.until_ready()?;
         marker::arm();
         // Nothing that is counted or timed may be the first touch of a page: results, stack, and

@@ -15,11 +15,11 @@ use crate::{Error, Memory, kick};
 
 /// Where a consumer's thread runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Seat {
+pub struct ThreadPlacement {
     /// The CPU it is bound to; `None`: any.
     pub cpu: Option<usize>,
     /// Whether it takes its CPU over when it is woken (SCHED_FIFO).
-    pub first: bool,
+    pub sched_fifo: bool,
 }
 
 /// What a consumer has done so far.
@@ -61,11 +61,11 @@ impl Consumer {
     /// Starts the thread; it waits when this returns. It takes no more than `most` kicks.
     ///
     /// # Errors
-    /// [`Error::System`] where the thread cannot be put on its seat.
+    /// [`Error::System`] where the thread cannot be put on its placement.
     pub fn start(
         eventfd: EventFd,
         memory: Memory,
-        seat: Seat,
+        placement: ThreadPlacement,
         most: u64,
     ) -> Result<Consumer, Error> {
         let shared = Arc::new(Shared::default());
@@ -74,7 +74,7 @@ impl Consumer {
         let of_thread = another(&eventfd)?;
         let state = shared.clone();
         std::thread::spawn(move || {
-            let sat = seat.take();
+            let sat = placement.take();
             let go_on = sat.is_ok();
             let _ = tell.send(sat);
             let before = sleeps();
@@ -141,21 +141,21 @@ impl Drop for Consumer {
     }
 }
 
-impl Seat {
+impl ThreadPlacement {
     /// Puts the calling thread there.
     ///
     /// # Errors
-    /// [`Error::NotFirst`] where the thread may not have SCHED_FIFO, [`Error::System`] where the kernel
+    /// [`Error::NoSchedFifo`] where the thread may not have SCHED_FIFO, [`Error::System`] where the kernel
     /// refuses the CPU.
     pub fn take(self) -> Result<(), Error> {
         if let Some(cpu) = self.cpu {
             kick::pin(cpu)?;
         }
-        if self.first {
+        if self.sched_fifo {
             let priority = libc::sched_param { sched_priority: 1 };
             // SAFETY: the structure is valid and outlives the call, which is about this thread.
             if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) } != 0 {
-                return Err(Error::NotFirst {
+                return Err(Error::NoSchedFifo {
                     source: std::io::Error::last_os_error(),
                 });
             }
@@ -209,8 +209,8 @@ mod tests {
         let memory = Memory::new(&Image::new(&program)).expect("memory");
         let kicked = eventfd(0).expect("one more");
         let taking = another(&kicked).expect("one more");
-        let consumer =
-            Consumer::start(taking, memory.clone(), Seat::default(), 5).expect("a thread");
+        let consumer = Consumer::start(taking, memory.clone(), ThreadPlacement::default(), 5)
+            .expect("a thread");
         // One kick, then three at once: one wake-up takes them all.
         kicked.write(1).expect("it counts");
         assert_eq!(

@@ -20,7 +20,7 @@ use exitpath_exits::layout::disk::{
 use io_uring::{IoUring, opcode, types};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::consumer::Seat;
+use crate::consumer::ThreadPlacement;
 use crate::notify::{another, eventfd};
 use crate::{Error, Memory, Vm};
 
@@ -51,7 +51,7 @@ pub struct Account {
 
 /// The disks of a VM and the threads that serve them.
 #[derive(Debug)]
-pub struct Bank {
+pub struct DiskSet {
     memory: Memory,
     progress: Arc<Vec<Progress>>,
     threads: Vec<Thread>,
@@ -78,15 +78,15 @@ struct Disk {
     done: [bool; DEPTH as usize],
 }
 
-impl Bank {
-    /// Makes the disks and starts their threads, the i-th on the i-th seat, going round.
+impl DiskSet {
+    /// Makes the disks and starts their threads, the i-th on the i-th placement, going round.
     ///
     /// # Errors
     /// [`Error::IoUring`] where the kernel gives nobody a ring, [`Error::NoFilesLeft`], and
-    /// [`Error::System`] for files and seats.
-    pub fn start(vm: &Vm, disks: Disks, seats: &[Seat]) -> Result<Bank, Error> {
+    /// [`Error::System`] for files and placements.
+    pub fn start(vm: &Vm, disks: Disks, placements: &[ThreadPlacement]) -> Result<DiskSet, Error> {
         let progress = Arc::new((0..disks.count).map(|_| Progress::default()).collect());
-        let mut bank = Bank {
+        let mut disk_set = DiskSet {
             memory: vm.memory().clone(),
             progress,
             threads: Vec::new(),
@@ -100,20 +100,25 @@ impl Bank {
             }
         }
         for (i, group) in groups.into_iter().enumerate() {
-            let seat = seats.get(i % seats.len().max(1)).copied();
-            bank.spawn(group, seat.unwrap_or_default(), disks.completes)?;
+            let placement = placements.get(i % placements.len().max(1)).copied();
+            disk_set.spawn(group, placement.unwrap_or_default(), disks.completes)?;
         }
-        Ok(bank)
+        Ok(disk_set)
     }
 
-    fn spawn(&mut self, group: Vec<Disk>, seat: Seat, most: u64) -> Result<(), Error> {
+    fn spawn(
+        &mut self,
+        group: Vec<Disk>,
+        placement: ThreadPlacement,
+        most: u64,
+    ) -> Result<(), Error> {
         let stop = eventfd(0)?;
         let stopped = another(&stop)?;
         let (memory, progress) = (self.memory.clone(), self.progress.clone());
         let (tell, ready) = mpsc::channel();
         let (done, result) = mpsc::channel();
         std::thread::spawn(move || {
-            let ring = seat.take().and_then(|()| ring());
+            let ring = placement.take().and_then(|()| ring());
             let ring = match ring {
                 Ok(ring) => {
                     let _ = tell.send(Ok(()));
@@ -135,9 +140,9 @@ impl Bank {
                 under_way: 0,
                 armed: 0,
             };
-            let served = server.serve();
+            let services = server.serve();
             drop(server);
-            let _ = done.send(served);
+            let _ = done.send(services);
         });
         ready
             .recv()
@@ -205,7 +210,7 @@ impl Bank {
     }
 }
 
-impl Drop for Bank {
+impl Drop for DiskSet {
     fn drop(&mut self) {
         // Nothing may outlive a run, however it ended; whoever wants to know has asked before.
         let _ = self.stop(Duration::from_secs(3));
@@ -538,10 +543,10 @@ mod tests {
         // The first disk is asked for what it has, the second for what nobody has, the third for nothing.
         ask(&server, &doorbells[0], 0, DEPTH, REQUEST);
         ask(&server, &doorbells[1], 1, 1, REQUEST + 1);
-        let served = server.serve();
+        let services = server.serve();
         let is_refused =
-            matches!(&served, Err(Error::Unexpected { reason }) if reason.contains("disk 1"));
-        assert!(is_refused, "{served:?}");
+            matches!(&services, Err(Error::Unexpected { reason }) if reason.contains("disk 1"));
+        assert!(is_refused, "{services:?}");
         assert!(server.armed > 0, "the third doorbell and the stop");
         server.settle().expect("they come back");
         assert_eq!((server.under_way, server.armed), (0, 0));

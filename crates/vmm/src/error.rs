@@ -63,7 +63,7 @@ pub enum Error {
     NoFilesLeft,
     /// A thread may not take its CPU over when it is woken.
     #[error("sched_setscheduler(SCHED_FIFO): {source}: root may (CAP_SYS_NICE)")]
-    NotFirst {
+    NoSchedFifo {
         /// The errno.
         source: std::io::Error,
     },

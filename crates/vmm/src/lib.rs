@@ -22,7 +22,7 @@ mod vcpu;
 mod vm;
 
 pub use clock::clock;
-pub use consumer::{Consumer, Seat, Taken};
+pub use consumer::{Consumer, Taken, ThreadPlacement};
 pub use devices::Devices;
 pub use error::Error;
 pub use kvm::Kvm;

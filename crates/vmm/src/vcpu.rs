@@ -135,7 +135,12 @@ impl Vcpu {
     ///
     /// # Errors
     /// Where KVM or the operating system refuses what the rung's layers need.
-    pub fn climb(&mut self, row: &Row, model: &Arc<Model>, cpus: &[usize]) -> Result<(), Error> {
+    pub fn take_rung(
+        &mut self,
+        row: &Row,
+        model: &Arc<Model>,
+        cpus: &[usize],
+    ) -> Result<(), Error> {
         self.layered = Layered::new(self, row, model, cpus)?;
         Ok(())
     }

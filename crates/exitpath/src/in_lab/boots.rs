@@ -19,8 +19,8 @@ use exitpath_recording::{Outcome, Run, Trace};
 use exitpath_runner::{Settings, random_order, samples_of};
 use indicatif::ProgressBar;
 
-use super::Plan;
-use super::worker::{self, PLAN_FILE, RESULT_FILE, Report, WorkerPlan};
+use super::LabMeasurement;
+use super::worker::{self, PLAN_FILE, RESULT_FILE, Report, WorkerJob};
 use crate::failure::Failure;
 use crate::lab::Prepared;
 
@@ -63,7 +63,7 @@ pub(crate) fn on_two_cpus(row: &Row) -> bool {
 /// Rows of one vCPU are measured on one CPU, whatever else is in the table, so that a row's value
 /// does not depend on its company. Rows of several vCPUs, those whose vCPU moves, and what they are
 /// compared with get a boot with two CPUs where QEMU can, and are never recorded: see [`crate::trace::traceable`].
-pub(super) fn plan(plan: &Plan<'_>, seeds: &[u64], two_cpus: bool) -> Vec<Boot> {
+pub(super) fn plan(plan: &LabMeasurement<'_>, seeds: &[u64], two_cpus: bool) -> Vec<Boot> {
     let rows = plan.rows.iter().copied();
     let (several, single): (Rows, Rows) = rows.partition(|row| on_two_cpus(row));
     let one = &plan.settings;
@@ -109,7 +109,7 @@ pub(super) fn plan(plan: &Plan<'_>, seeds: &[u64], two_cpus: bool) -> Vec<Boot> 
 
 /// Runs the boots, as many at a time as this machine has CPUs; results in the order of `boots`.
 pub(super) fn run_all(
-    plan: &Plan<'_>,
+    plan: &LabMeasurement<'_>,
     prepared: &Prepared,
     boots: &[Boot],
     bar: &ProgressBar,
@@ -200,7 +200,7 @@ impl Sink for Follow<'_> {
 }
 
 /// How a boot ended that did its work.
-pub(super) struct Ended {
+pub(super) struct CommandResult {
     pub(super) outcome: exitpath_lab::boot::Outcome,
     /// The windows, where they were expected.
     pub(super) collector: Option<Collector>,
@@ -215,7 +215,7 @@ pub(super) fn run_command(
     command: &str,
     expected: Option<Vec<Expected>>,
     bar: &ProgressBar,
-) -> Result<Ended, Failure> {
+) -> Result<CommandResult, Failure> {
     let mut follow = Follow {
         bar,
         collector: expected.map(Collector::new),
@@ -247,7 +247,7 @@ pub(super) fn run_command(
             "measuring in the lab failed: {said}"
         )));
     }
-    Ok(Ended {
+    Ok(CommandResult {
         outcome,
         collector: follow.collector,
         broken: follow.broken,
@@ -255,7 +255,7 @@ pub(super) fn run_command(
 }
 
 fn boot_one(
-    plan: &Plan<'_>,
+    plan: &LabMeasurement<'_>,
     prepared: &Prepared,
     boot: &Boot,
     bar: &ProgressBar,
@@ -264,7 +264,7 @@ fn boot_one(
         .into_iter()
         .map(|(_, row)| row)
         .collect();
-    let work = WorkerPlan {
+    let work = WorkerJob {
         order: order.iter().map(|row| row.name.to_owned()).collect(),
         settings: boot.settings.clone(),
         names: plan.traced,
@@ -280,7 +280,7 @@ fn boot_one(
     lab.patches = plan.patches.clone();
     lab.silence = Some(silence(&boot.settings));
     let expected = (boot.plugin == Some(Plugin::Records)).then(|| expected(&order, &boot.settings));
-    let Ended {
+    let CommandResult {
         outcome,
         collector,
         broken,

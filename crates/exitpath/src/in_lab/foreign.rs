@@ -14,14 +14,14 @@ use exitpath_lab::windows::{Collector, Expected};
 use exitpath_lab::wire::Hello;
 use exitpath_recording::Run;
 use exitpath_runner::foreign::Limits;
-use exitpath_runner::told;
+use exitpath_runner::image_output;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
-use super::boots::{self, Ended};
+use super::boots::{self, CommandResult};
 use super::worker::{self, PLAN_FILE, RESULT_FILE, Vdso};
 use crate::failure::Failure;
 use crate::output;
@@ -52,7 +52,7 @@ pub(crate) struct Start {
 
 /// What one boot does.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct VmmPlan {
+pub(crate) struct VmmJob {
     /// One after the other.
     pub(crate) starts: Vec<Start>,
     /// Whether the kernel's symbols are wanted.
@@ -111,13 +111,13 @@ pub(crate) struct VmmBooted {
 pub(crate) fn boot(
     lab: Lab,
     mut files: Initramfs,
-    plan: &VmmPlan,
+    plan: &VmmJob,
     expected: Option<Vec<Expected>>,
     bar: &ProgressBar,
 ) -> Result<VmmBooted, Failure> {
     let json = serde_json::to_vec(plan).expect("plain data always serialises");
     files.file(PLAN_FILE, 0o644, json)?;
-    let Ended {
+    let CommandResult {
         outcome,
         collector,
         broken,
@@ -145,7 +145,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         ))
     };
     let plan = std::fs::read(PLAN_FILE).map_err(|error| broken(&error))?;
-    let plan: VmmPlan = serde_json::from_slice(&plan).map_err(|error| broken(&error))?;
+    let plan: VmmJob = serde_json::from_slice(&plan).map_err(|error| broken(&error))?;
     let mut printed = Vec::new();
     for start in &plan.starts {
         output::print(&start.title)?;
@@ -179,7 +179,7 @@ fn one(start: &Start) -> Result<Printed, Failure> {
         first: total,
         silence: total,
         text: start.text,
-        is_whole: told::is_whole,
+        is_whole: image_output::is_whole,
     };
     let said = exitpath_runner::foreign::run(&start.argv, &limits, &AtomicBool::new(false))
         .map_err(Failure::Cannot)?;
@@ -201,7 +201,7 @@ impl Printed {
     /// Where it said nothing, or what it never should, and how the VMM ended, in words.
     pub(crate) fn runs(&self, rows: &[&'static Row]) -> Result<Vec<Run>, String> {
         let how = self.how_it_ended();
-        let told = told::so_far(&self.text, rows).map_err(|what| format!("{what}{how}"))?;
+        let told = image_output::so_far(&self.text, rows).map_err(|what| format!("{what}{how}"))?;
         let mut runs = told.runs;
         for run in &mut runs {
             run.notes.push(NOT_COUNTED.to_owned());
@@ -216,7 +216,7 @@ impl Printed {
             } else {
                 "the VMM ended before it began"
             };
-            runs.push(told::hung(
+            runs.push(image_output::hung(
                 runs.len() as u32,
                 row.name,
                 format!("{what}{how}"),

@@ -32,7 +32,7 @@ use crate::{output, provenance};
 pub(crate) const AMD: bool = true;
 
 /// What is to be done in the lab.
-pub(crate) struct Plan<'a> {
+pub(crate) struct LabMeasurement<'a> {
     /// The command that wants it.
     pub(crate) command: &'static str,
     /// The rows.
@@ -56,7 +56,7 @@ pub(crate) struct Plan<'a> {
 
 /// Boots, and makes one recording of what all boots brought out.
 pub(crate) fn record(
-    plan: &Plan<'_>,
+    plan: &LabMeasurement<'_>,
     options: &LabOptions,
     prepared: &Prepared,
     interrupted: &Arc<AtomicBool>,

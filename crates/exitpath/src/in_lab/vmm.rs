@@ -19,7 +19,7 @@ use exitpath_recording::{Environment, Machine, Manifest, Outcome, Plan, Recordin
 use exitpath_runner::row_info;
 use indicatif::ProgressBar;
 
-use super::foreign::{self, Facts, Start, VmmBooted, VmmPlan};
+use super::foreign::{self, Facts, Start, VmmBooted, VmmJob};
 use super::{AMD, boots, distinct, names};
 use crate::cli::LabOptions;
 use crate::failure::Failure;
@@ -219,7 +219,7 @@ pub(crate) struct UnderVmm<'a> {
     /// The command that wants it.
     pub(crate) command: &'static str,
     pub(crate) rows: &'a [&'static Row],
-    pub(crate) image: bare::Plan,
+    pub(crate) image: bare::ImageContents,
     /// One boot each.
     pub(crate) seeds: Vec<u64>,
     /// The plugin, where instructions are to be recorded.
@@ -249,7 +249,7 @@ pub(crate) fn record(
     let ready = vmm.add_to(&mut files)?;
     let order = in_order(plan.rows);
     files.file(IMAGE, 0o644, bare::elf(&order, &plan.image))?;
-    let work = VmmPlan {
+    let work = VmmJob {
         starts: vec![ready.start(
             "the VMM",
             IMAGE,
@@ -424,7 +424,7 @@ pub(crate) fn boot_all<T: Sync, R: Send>(
 fn boot(
     plan: &UnderVmm<'_>,
     order: &[&'static Row],
-    work: &VmmPlan,
+    work: &VmmJob,
     files: Initramfs,
     seed: u64,
     prepared: &Prepared,

@@ -34,7 +34,7 @@ const PLAN_SIZE: usize = 64 << 10;
 
 /// What one boot measures.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct WorkerPlan {
+pub(crate) struct WorkerJob {
     /// Names of rows in the order to measure them.
     pub(crate) order: Vec<String>,
     /// How much of each.
@@ -43,7 +43,7 @@ pub(crate) struct WorkerPlan {
     pub(crate) names: bool,
 }
 
-impl WorkerPlan {
+impl WorkerJob {
     /// The plan's file.
     pub(crate) fn file(&self) -> Vec<u8> {
         let mut file = serde_json::to_vec(self).expect("plain data always serialises");
@@ -102,7 +102,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     exitpath_runner::take_usual_place(&kvm)?;
     let begun_ticks = exitpath_vmm::clock();
     let plan = std::fs::read(PLAN_FILE).map_err(|error| broken(&error))?;
-    let plan: WorkerPlan = serde_json::from_slice(&plan).map_err(|error| broken(&error))?;
+    let plan: WorkerJob = serde_json::from_slice(&plan).map_err(|error| broken(&error))?;
     let mut runs = Vec::new();
     for (id, name) in (0..).zip(&plan.order) {
         output::print(name)?;
@@ -161,8 +161,8 @@ fn code_symbols(kallsyms: &str) -> String {
 mod tests {
     use super::*;
 
-    fn plan(rows: &[&str]) -> WorkerPlan {
-        WorkerPlan {
+    fn plan(rows: &[&str]) -> WorkerJob {
+        WorkerJob {
             order: rows.iter().map(|row| (*row).to_owned()).collect(),
             settings: Settings {
                 samples: 250,
@@ -182,7 +182,7 @@ mod tests {
         let all: Vec<&str> = exitpath_exits::ROWS.iter().map(|row| row.name).collect();
         let (few, many) = (plan(&["cpuid"]).file(), plan(&all).file());
         assert_eq!((few.len(), many.len()), (PLAN_SIZE, PLAN_SIZE));
-        let read: WorkerPlan = serde_json::from_slice(&many).expect("JSON");
+        let read: WorkerJob = serde_json::from_slice(&many).expect("JSON");
         assert_eq!(read.order, all);
     }
 }

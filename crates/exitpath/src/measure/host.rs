@@ -18,7 +18,7 @@ use crate::{doctor, output, provenance};
 pub(super) const SAMPLES: u32 = 1000;
 
 /// What is to be done on this machine's KVM.
-pub(crate) struct HostPlan<'a> {
+pub(crate) struct HostMeasurement<'a> {
     /// The command that wants it.
     pub(crate) command: &'static str,
     /// The rows.
@@ -29,11 +29,11 @@ pub(crate) struct HostPlan<'a> {
 
 /// Runs each row in fresh VMs, in random order.
 pub(crate) fn measure(
-    plan: &HostPlan<'_>,
+    plan: &HostMeasurement<'_>,
     guest: &GuestOutcome,
     interrupted: &AtomicBool,
 ) -> Result<Recording, Failure> {
-    let HostPlan {
+    let HostMeasurement {
         command,
         rows,
         sampling,

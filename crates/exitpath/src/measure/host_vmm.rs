@@ -9,11 +9,11 @@ use std::time::Duration;
 use exitpath_exits::{Row, bare};
 use exitpath_host::GuestOutcome;
 use exitpath_recording::{Machine, Manifest, Plan, Recording, Run};
-use exitpath_runner::foreign::{self, Ended, Limits, how_it_ended};
-use exitpath_runner::{random_order, row_info, told};
+use exitpath_runner::foreign::{self, Limits, Termination, how_it_ended};
+use exitpath_runner::{image_output, random_order, row_info};
 use exitpath_vmm::kick;
 
-use super::host::{self, HostPlan, SAMPLES};
+use super::host::{self, HostMeasurement, SAMPLES};
 use super::{BATCH_LENGTH, BATCHES};
 use crate::failure::Failure;
 use crate::in_lab::foreign::NOT_COUNTED;
@@ -25,12 +25,12 @@ const SILENCES: u32 = 10;
 
 /// Runs the rows in a fresh VMM for each run, in random order within it.
 pub(super) fn measure(
-    plan: &HostPlan<'_>,
+    plan: &HostMeasurement<'_>,
     vmm: &str,
     guest: &GuestOutcome,
     interrupted: &AtomicBool,
 ) -> Result<Recording, Failure> {
-    let HostPlan {
+    let HostMeasurement {
         command,
         rows,
         sampling,
@@ -115,7 +115,7 @@ pub(super) fn measure(
 /// What all starts have in common.
 struct Started<'a> {
     ready: &'a Ready,
-    image: bare::Plan,
+    image: bare::ImageContents,
     silence: Duration,
     place: &'a Place,
     interrupted: &'a AtomicBool,
@@ -158,23 +158,24 @@ impl Started<'_> {
             first: silence * SILENCES,
             silence,
             text: start.text,
-            is_whole: told::is_whole,
+            is_whole: image_output::is_whole,
         };
         let said = foreign::run(&start.argv, &limits, self.interrupted).map_err(|what| {
             Failure::Usage(format!(
                 "--vmm: {what}; name a program that this machine has"
             ))
         })?;
-        if self.interrupted.load(Ordering::Relaxed) || said.ended == Some(Ended::Interrupted) {
+        if self.interrupted.load(Ordering::Relaxed) || said.ended == Some(Termination::Interrupted)
+        {
             return Err(Failure::Interrupted);
         }
         let how = how_it_ended(
             said.ended.map(|ended| ended.to_string()).as_deref(),
             &said.errors,
         );
-        let told = told::so_far(&said.text, rows)
+        let told = image_output::so_far(&said.text, rows)
             .map_err(|what| Failure::Cannot(format!("{what}{how}")))?;
-        if let Some(Ended::TooLong(_) | Ended::TooMuch(_)) = said.ended {
+        if let Some(Termination::TooLong(_) | Termination::TooMuch(_)) = said.ended {
             // No row's fault: rows that hang are silent.
             let never = "the VMM did not come to an end";
             return Err(Failure::Cannot(format!("{never}{how}")));
@@ -186,7 +187,7 @@ impl Started<'_> {
         match told.midst {
             Some(row) => {
                 let what = format!("the VMM told no more of it{how}");
-                runs.push(told::hung(0, row, what));
+                runs.push(image_output::hung(0, row, what));
             }
             None if runs.len() < rows.len() => {
                 return Err(Failure::Cannot(format!(

@@ -15,7 +15,7 @@ use exitpath_runner::row_info;
 use super::{BATCH_LENGTH, BATCHES, WARM_UP};
 use crate::cli::Measure;
 use crate::failure::Failure;
-use crate::in_lab::foreign::{self, VmmPlan};
+use crate::in_lab::foreign::{self, VmmJob};
 use crate::in_lab::vmm::{self, IMAGE, Vmm};
 use crate::in_lab::{AMD, not_done};
 use crate::lab::Prepared;
@@ -50,7 +50,7 @@ pub(super) fn run(
     }
     let out = output::folder(args.measuring.out.as_deref(), "measure")?;
     let prepared = Prepared::new(&args.lab, interrupted)?;
-    let image = bare::Plan {
+    let image = bare::ImageContents {
         samples: args.sampling.samples.unwrap_or(SAMPLES),
         warm_up: WARM_UP,
         batches: BATCHES,
@@ -74,7 +74,7 @@ pub(super) fn run(
         let text = image.most_text(&[row]);
         let start =
             |kernel: &str, more: &[&str]| ready.start(row.name, kernel, more, SECONDS, text);
-        let plan = VmmPlan {
+        let plan = VmmJob {
             starts: vec![start(VMEXIT, &["-append", row.name]), start(IMAGE, &[])],
             names: false,
         };

@@ -9,7 +9,7 @@ use exitpath_recording::Recording;
 use crate::cli::Measure;
 use crate::failure::Failure;
 use crate::in_lab::vmm::{self, UnderVmm, Vmm};
-use crate::in_lab::{self, Plan};
+use crate::in_lab::{self, LabMeasurement};
 use crate::lab::Prepared;
 
 /// Bracketed samples in a run unless the user says otherwise. The same path takes the same number
@@ -35,7 +35,7 @@ pub(super) fn measure(
         };
         return vmm::record(&under, &vmm, &args.lab, &prepared, interrupted);
     }
-    let plan = Plan {
+    let plan = LabMeasurement {
         command: "measure",
         rows,
         settings: super::settings(&args.sampling, samples, vec![0], true),

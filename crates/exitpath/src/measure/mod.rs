@@ -12,7 +12,7 @@ use exitpath_analysis::table::{RowSummary, Verdict, summarise};
 use exitpath_host::GuestOutcome;
 use exitpath_recording::Recording;
 use exitpath_runner::Settings;
-use host::HostPlan;
+use host::HostMeasurement;
 
 use crate::cli::{Measure, On, Place, Sampling};
 use crate::failure::Failure;
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Measure, place: &Place) -> Result<(), Failure> {
     let (machine, guest, why) = choose_machine(place)?;
     let mut recording = match machine {
         On::Host => {
-            let plan = HostPlan {
+            let plan = HostMeasurement {
                 command: "measure",
                 rows: &rows,
                 sampling: &args.sampling,
@@ -160,8 +160,8 @@ pub(crate) fn settings(
 }
 
 /// How much an image for another VMM measures of each row.
-pub(crate) fn image_plan(samples: u32, multiboot: bool) -> exitpath_exits::bare::Plan {
-    exitpath_exits::bare::Plan {
+pub(crate) fn image_plan(samples: u32, multiboot: bool) -> exitpath_exits::bare::ImageContents {
+    exitpath_exits::bare::ImageContents {
         samples,
         warm_up: WARM_UP,
         batches: BATCHES,

@@ -33,7 +33,7 @@ pub(super) fn run(
     let under = UnderVmm {
         command: "trace",
         rows: job.rows,
-        image: bare::Plan {
+        image: bare::ImageContents {
             samples: job.rounds,
             warm_up: WARM_UP,
             batches: 0,

@@ -53,7 +53,7 @@ const TSC_ADJUST: u32 = 0x3b;
 
 /// How much of each row the image measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub struct ImageContents {
     /// Bracketed samples, unless a row limits itself.
     pub samples: u32,
     /// Iterations before the first sample that counts.
@@ -66,7 +66,7 @@ pub struct Plan {
     pub multiboot: bool,
 }
 
-impl Plan {
+impl ImageContents {
     /// Samples it takes of a row.
     pub fn samples_of(&self, row: &Row) -> u32 {
         let room = (RESULTS_SIZE / 16) as u32;
@@ -120,7 +120,7 @@ pub fn rows() -> impl Iterator<Item = &'static Row> {
 /// # Panics
 /// If a row has an [`obstacle`], or a program does not lie where RAM is sure to be; tests hold
 /// every row to the latter.
-pub fn elf(rows: &[&Row], plan: &Plan) -> Vec<u8> {
+pub fn elf(rows: &[&Row], plan: &ImageContents) -> Vec<u8> {
     let driver = driver::driver();
     let mut at = Layout::new(driver.bytes);
     let handler = BASE + driver.handler;
@@ -217,7 +217,7 @@ impl Layout {
     }
 }
 
-fn row_record(row: &Row, plan: &Plan, at: &mut Layout) -> Vec<u8> {
+fn row_record(row: &Row, plan: &ImageContents, at: &mut Layout) -> Vec<u8> {
     let name = at.push(row.name.as_bytes());
     let needs: Vec<u8> = row
         .needs
@@ -413,7 +413,7 @@ fn file(loaded: &[u8], memory: u64, entry: u64, pvh_entry: u64, flat_entry: u64)
 mod tests {
     use super::*;
 
-    const PLAN: Plan = Plan {
+    const PLAN: ImageContents = ImageContents {
         samples: 250,
         warm_up: 50,
         batches: 5,

@@ -14,7 +14,7 @@ use exitpath_exits::layout::command;
 use exitpath_exits::{Image, Row, find};
 use exitpath_vmm::{Config, Devices, Error, Kvm, Model, Vm, kick};
 
-use super::{Ended, Failure, Protocol, Worker, signs, watch};
+use super::{Failure, Protocol, ThreadEnd, Worker, signs, watch};
 use crate::Settings;
 use crate::counters::Counters;
 
@@ -86,7 +86,7 @@ fn timed(kvm: &Kvm, row: &'static Row) -> Result<Option<(u64, Protocol)>, Error>
     };
     let worker = Worker::spawn(move || -> Result<(u64, Protocol), Failure> {
         let model = protocol.model.clone();
-        protocol.vcpu.climb(row, &model, &[])?;
+        protocol.vcpu.take_rung(row, &model, &[])?;
         protocol.until_ready()?;
         protocol.settle(1)?;
         protocol.go(command::PAIRS, BRACKETS, 0)?;
@@ -100,8 +100,8 @@ fn timed(kvm: &Kvm, row: &'static Row) -> Result<Option<(u64, Protocol)>, Error>
     let ended = watch(&worker, || signs(&memory), PATIENCE, &stop);
     stop.store(true, Ordering::Relaxed);
     match ended {
-        Ended::Home(Ok(place)) => Ok(Some(place)),
-        Ended::Home(Err(Failure::Error(error))) => Err(error),
+        ThreadEnd::Home(Ok(place)) => Ok(Some(place)),
+        ThreadEnd::Home(Err(Failure::Error(error))) => Err(error),
         _ => Ok(None),
     }
 }

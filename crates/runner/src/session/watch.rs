@@ -47,7 +47,7 @@ impl<T: Send + 'static> Worker<T> {
 }
 
 /// How a watched thread ended.
-pub(super) enum Ended<T> {
+pub(super) enum ThreadEnd<T> {
     Home(T),
     /// It did not come home and was left behind.
     Lost,
@@ -62,17 +62,19 @@ pub(super) fn watch<T: Send + 'static, S: PartialEq>(
     signs: impl Fn() -> S,
     limit: Duration,
     stop: &AtomicBool,
-) -> Ended<T> {
+) -> ThreadEnd<T> {
     let mut seen = signs();
     loop {
         match worker.result.recv_timeout(limit) {
-            Ok(result) => return Ended::Home(result),
-            Err(RecvTimeoutError::Disconnected) => return Ended::Panicked,
+            Ok(result) => return ThreadEnd::Home(result),
+            Err(RecvTimeoutError::Disconnected) => return ThreadEnd::Panicked,
             Err(RecvTimeoutError::Timeout) => {
                 let now = signs();
                 if now == seen {
                     stop.store(true, Ordering::Relaxed);
-                    return worker.collect(PATIENCE).map_or(Ended::Lost, Ended::Home);
+                    return worker
+                        .collect(PATIENCE)
+                        .map_or(ThreadEnd::Lost, ThreadEnd::Home);
                 }
                 seen = now;
             }
@@ -97,7 +99,7 @@ mod tests {
         let stop = AtomicBool::new(false);
         let worker = Worker::spawn(|| 7);
         let ended = watch(&worker, || 0, LONG, &stop);
-        assert!(matches!(ended, Ended::Home(7)));
+        assert!(matches!(ended, ThreadEnd::Home(7)));
         assert!(!stop.load(Ordering::Relaxed));
     }
 
@@ -108,7 +110,7 @@ mod tests {
             std::panic::resume_unwind(Box::new(()))
         });
         let ended = watch(&worker, || 0, LONG, &AtomicBool::new(false));
-        assert!(matches!(ended, Ended::Panicked));
+        assert!(matches!(ended, ThreadEnd::Panicked));
     }
 
     #[test]
@@ -125,7 +127,7 @@ mod tests {
         // Ten times it got further since the last time, then it did not.
         let signs = || progress.fetch_add(1, Ordering::Relaxed).min(10);
         let ended = watch(&worker, signs, SHORT, &stop);
-        assert!(matches!(ended, Ended::Home("stopped")));
+        assert!(matches!(ended, ThreadEnd::Home("stopped")));
         assert_eq!(progress.load(Ordering::Relaxed), 12);
     }
 
