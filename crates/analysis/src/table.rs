@@ -19,6 +19,7 @@ use exitpath_recording::{Machine, Outcome, Recording, RowInfo, Run};
 pub use counts::HandledBy;
 pub(crate) use counts::total;
 pub(crate) use host::net_mean;
+pub use lab::qemu_version;
 
 /// The row that does nothing: what it reads as, the method adds to every other row.
 const EMPTY_ROW: &str = "empty";
@@ -189,6 +190,7 @@ fn apply(summary: &mut RowSummary, recording: &Recording, runs: &[&Run], measure
         Machine::Lab => {
             check_sharing(summary, measured);
             lab::apply(summary, measured);
+            lab::check_emulator(summary, environment);
             check_seeds(summary, runs, &environment.seeds);
             counts::verify(summary, measured, true);
         }

@@ -12,7 +12,7 @@ mod vmexit;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use exitpath_analysis::table::{RowSummary, Variant, Verdict};
+use exitpath_analysis::table::{RowSummary, Variant, Verdict, qemu_version};
 use exitpath_recording::{Machine, Manifest};
 
 pub use annotate::annotate;
@@ -304,12 +304,8 @@ pub const NEWER_QEMU: &str = "with QEMU 10 or later, rows of two vCPUs run on tw
 /// Appends what the figures hold for, and what another emulator would change.
 pub(crate) fn push_environment(text: &mut Text, manifest: &Manifest) {
     push_lines(text, &environment(manifest));
-    let version = manifest.environment.qemu.as_deref().unwrap_or_default();
-    let major = version
-        .split('.')
-        .next()
-        .and_then(|major| major.parse::<u32>().ok());
-    if manifest.machine == Machine::Lab && major.is_some_and(|major| major < 10) {
+    let is_old = qemu_version(&manifest.environment).is_some_and(|(major, _)| major < 10);
+    if manifest.machine == Machine::Lab && is_old {
         push_wrapped(text, &format!("QEMU: {NEWER_QEMU}"));
     }
 }

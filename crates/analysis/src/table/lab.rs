@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exitpath_recording::{Batch, Run};
+use exitpath_recording::{Batch, Environment, Run};
 
 use super::{EMPTY_ROW, Figures, RowSummary, Variant, Verdict};
 use crate::stats;
@@ -19,6 +19,35 @@ const BLOCKED: &str = "halt_wait_ns";
 /// Slopes are compared as whole numbers of this part of an instruction, so that equal ones compare
 /// equal.
 const SLOPE_PARTS: i128 = 1_000_000;
+
+/// The first QEMU that tells an INVD from a WBINVD: those before give KVM the exit code of WBINVD for both.
+const TELLS_INVD: (u32, u32) = (8, 1);
+
+/// The two numbers that a recorded QEMU's version begins with.
+pub fn qemu_version(environment: &Environment) -> Option<(u32, u32)> {
+    let mut numbers = environment.qemu.as_deref()?.split('.');
+    let mut number = || {
+        let digits = |word: &str| {
+            word.chars()
+                .take_while(char::is_ascii_digit)
+                .collect::<String>()
+        };
+        numbers.next().and_then(|word| digits(word).parse().ok())
+    };
+    Some((number()?, number()?))
+}
+
+/// What the emulated CPU is known to do otherwise than it should, although the counts are right.
+pub(super) fn check_emulator(summary: &mut RowSummary, environment: &Environment) {
+    let is_old = qemu_version(environment).is_some_and(|version| version < TELLS_INVD);
+    if summary.row.name == "invd" && is_old {
+        summary.doubt(
+            Verdict::Void,
+            "QEMU before 8.1 exits for INVD with WBINVD's code: these are figures of a WBINVD exit \
+             (--qemu)",
+        );
+    }
+}
 
 /// One net sample.
 #[derive(Debug, Clone, Copy)]

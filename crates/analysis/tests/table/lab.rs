@@ -1,7 +1,7 @@
 //! The lab: exact values, no interval, interrupts told apart.
 
 use exitpath_analysis::table::{Variant, Verdict::Clean, Verdict::Usable, Verdict::Void};
-use exitpath_recording::{RowInfo, Run, Sample};
+use exitpath_recording::{Machine, RowInfo, Run, Sample};
 
 use crate::build::{
     EMPTY, With, assert_verdict, in_lab, only, quiet_run, recording, reference, row, run,
@@ -20,6 +20,24 @@ fn variant(instructions: i64, samples: u64, seeds: &[u64], interrupted: bool) ->
         samples,
         seeds: seeds.to_vec(),
         interrupted,
+    }
+}
+
+#[test]
+fn an_emulator_that_takes_invd_for_wbinvd_has_no_figures_of_it() {
+    let of = |name: &str, qemu: &str| {
+        let measured = run(name, &[3_012; 50]).seed(1).slope(3_012);
+        let mut recording = recording(Machine::Lab, vec![row(name)], vec![measured]);
+        recording.manifest.environment.qemu = Some(qemu.to_owned());
+        only(&recording)
+    };
+    let words = ["QEMU before 8.1 exits for INVD with WBINVD's code"];
+    for old in ["7.2", "7.2.22 (Debian 1:7.2+dfsg-7)", "8.0.5"] {
+        assert_verdict(&of("invd", old), Void, &words);
+        assert_ne!(of("wbinvd", old).verdict, Void);
+    }
+    for new in ["8.1.0", "10.0.2 (Debian)", "11.0.0", "a build of today"] {
+        assert_ne!(of("invd", new).verdict, Void, "{new}");
     }
 }
 
