@@ -37,7 +37,7 @@ pub const DEFAULT_CPU: &str = "EPYC-Milan";
 /// What every lab's kernel is told. `nokaslr` keeps addresses from one boot to the next;
 /// mitigations are the kernel's own default.
 const CMDLINE: &str = "console=ttyS0 nokaslr panic=-1 quiet";
-/// How long a kernel may take to reach init, in real time. It takes 10 s on a slow machine.
+/// How long a kernel may take to reach init, in QEMU's CPU time. It takes 10 s on a slow machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// Seconds of a lab's own clock after which one that has said nothing does nothing any more: a boot
 /// takes 4, a row some. An idle lab takes seconds of real time for them.
@@ -172,6 +172,7 @@ impl Lab {
             _terminal: terminal,
         };
         let mut wait = Wait {
+            qemu: child.child.id(),
             lab: self,
             began: Instant::now(),
             decoder: Decoder::default(),
