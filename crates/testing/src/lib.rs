@@ -29,18 +29,24 @@ pub enum Need {
     Namespaces,
     /// `root`: to be root, or whatever else the user would have to be allowed.
     Root,
+    /// `other_kernel`: a second kernel in the Debian archive that this machine's apt knows.
+    OtherKernel,
+    /// `io_uring`: a kernel that lets this process have a ring.
+    IoUring,
     /// `build`: a build of another kind: optimised, or with debug information.
     Build,
 }
 
 impl Need {
-    const ALL: [Need; 7] = [
+    const ALL: [Need; 9] = [
         Need::Lab,
         Need::Qemu10,
         Need::Kvm,
         Need::Tools,
         Need::Namespaces,
         Need::Root,
+        Need::OtherKernel,
+        Need::IoUring,
         Need::Build,
     ];
 
@@ -53,6 +59,8 @@ impl Need {
             Need::Tools => "tools",
             Need::Namespaces => "namespaces",
             Need::Root => "root",
+            Need::OtherKernel => "other_kernel",
+            Need::IoUring => "io_uring",
             Need::Build => "build",
         }
     }

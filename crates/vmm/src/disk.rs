@@ -473,6 +473,7 @@ impl Drop for Server {
 #[cfg(test)]
 mod tests {
     use exitpath_exits::{Image, find};
+    use exitpath_testing::{Need, skipped};
 
     use super::*;
 
@@ -482,7 +483,7 @@ mod tests {
         let ring = match ring() {
             Ok(ring) => ring,
             Err(error) => {
-                eprintln!("skipped: reads of disks and doorbells: {error}");
+                skipped(Need::IoUring, error);
                 return None;
             }
         };

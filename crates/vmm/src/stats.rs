@@ -126,6 +126,8 @@ impl Stats {
 mod tests {
     use std::io;
 
+    use exitpath_testing::{Need, skipped};
+
     use super::*;
 
     #[test]
@@ -190,14 +192,12 @@ mod tests {
             return;
         }
         let Ok(device) = kvm_ioctls::Kvm::new() else {
-            eprintln!("skipped: KVM's statistics without a file left, as there is no /dev/kvm");
-            return;
+            return skipped(Need::Kvm, "there is no /dev/kvm that opens");
         };
         let vm = device.create_vm().expect("a VM");
         let vcpu = vm.create_vcpu(0).expect("a vCPU");
         let Ok(Some(_)) = Stats::open(&vcpu) else {
-            eprintln!("skipped: KVM's statistics without a file left, as this kernel has none");
-            return;
+            return skipped(Need::Kvm, "this kernel has no statistics of KVM");
         };
         let limit = libc::rlimit {
             rlim_cur: 0,

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use exitpath_testing::{Need, skipped};
+
 use crate::common::{Said, exitpath, installed_qemu, row};
 
 /// Measures cpuid with this command line, and reads the object.
@@ -180,7 +182,8 @@ fn modules_of_another_kernel_are_refused_before_a_boot() {
         .lines()
         .find(|line| line.ends_with("in the cache"));
     let Some(release) = cached.and_then(|line| line.split_whitespace().next()) else {
-        return eprintln!("skipped: no kernel is in the cache: {}", kernel.stderr);
+        let why = format!("no kernel is in the cache: {}", kernel.stderr);
+        return skipped(Need::Lab, why);
     };
     let dir = tempfile::tempdir().expect("a folder");
     let other = dir.path().join("lib/modules/4.4.0-other/kernel");

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use exitpath_testing::{Need, skipped};
 use object::{Object, ObjectSection, ObjectSymbol};
 
 use super::{Lab, lab, list, number, the};
-use crate::common::{Said, exitpath};
+use crate::common::{Said, exitpath, installed_qemu};
 
 /// `xchg %ax,%ax`, a NOP of two bytes.
 const WIDE_NOP: [u8; 2] = [0x66, 0x90];
@@ -201,6 +202,24 @@ fn what_cannot_be_judged_is_skipped_by_a_bisection() {
     );
 }
 
+/// What ends that lab is not its time limit: the words say what did.
+#[test]
+fn a_kernel_that_waits_for_ever_before_init_cannot_be_judged() {
+    let Some(lab) = lab() else { return };
+    let waits = "rdinit=/nonexistent root=/dev/nonexistent rootwait";
+    let mut gate = exitpath(&["gate", "cpuid", "--cmdline", waits, "--rounds", "100"]);
+    gate.args(["--kernel", lab.release]);
+    gate.arg("--base").arg(&lab.recording);
+    gate.arg("--qemu").arg(&lab.qemu);
+    Said::of(&mut gate).fails(
+        125,
+        &[
+            "does nothing any more",
+            "passed by its own clock without a word before its kernel reached init",
+        ],
+    );
+}
+
 #[test]
 fn what_is_wrong_with_the_base_is_no_verdict_on_a_kernel() {
     let Some(lab) = lab() else { return };
@@ -346,12 +365,11 @@ fn a_row_is_the_same_in_whichever_company() {
 
 #[test]
 fn a_nop_that_became_a_mitigation_is_a_difference() {
-    let Some(lab) = lab() else { return };
-    let _ = lab;
+    let Some(qemu) = installed_qemu() else { return };
     let fetched = Said::of(&mut exitpath(&["lab", "kernels", "6.12"]));
     if fetched.status != Some(0) {
-        eprintln!("skipped: no kernel 6.12 to be had: {}", fetched.stderr);
-        return;
+        let why = format!("no kernel 6.12 to be had: {}", fetched.stderr);
+        return skipped(Need::OtherKernel, why);
     }
     let dir = tempfile::tempdir().expect("a folder");
     let trace = |name: &str, cmdline: &str| {
@@ -360,9 +378,7 @@ fn a_nop_that_became_a_mitigation_is_a_difference() {
             "trace", "cpuid", "--kernel", "6.12", "--rounds", "50", "--seed", "1",
         ];
         let mut command = exitpath(&args);
-        command
-            .args(["--cmdline", cmdline, "--qemu"])
-            .arg(&lab.qemu);
+        command.args(["--cmdline", cmdline, "--qemu"]).arg(&qemu);
         let said = Said::of(command.arg("--out").arg(&out));
         assert_eq!(said.status, Some(0), "{}", said.stderr);
         out
