@@ -433,14 +433,9 @@ pub(crate) struct Gate {
     /// instruction more) [default: that of --max-growth]
     #[arg(long, value_name = "N")]
     pub(crate) max_class_growth: Option<u64>,
-    /// Appended to the kernel's command line
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        allow_hyphen_values = true
-    )]
-    pub(crate) cmdline: String,
+    /// Appended to the kernel's command line [default: what a recorded base has]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) cmdline: Option<String>,
     #[command(flatten)]
     pub(crate) trace: TraceOptions,
     /// Folder for the recording of the kernel judged [default: none is kept]
@@ -451,9 +446,9 @@ pub(crate) struct Gate {
 /// What two traces to be compared have in common.
 #[derive(Debug, Args)]
 pub(crate) struct TraceOptions {
-    /// Rounds to record of each row
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Lab")]
-    pub(crate) rounds: u32,
+    /// Rounds to record of each row [default: 200]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Lab")]
+    pub(crate) rounds: Option<u32>,
     #[command(flatten)]
     pub(crate) emulator: Emulator,
 }

@@ -2,18 +2,20 @@
 
 use std::path::Path;
 
-use exitpath_analysis::path::diff::{ClassDiff, PathDiff, diff_paths};
+use exitpath_analysis::path::diff::{PathDiff, diff_paths};
 use exitpath_exits::Row;
 use exitpath_lab::plugin::Plugin;
 use exitpath_recording::Recording;
 use exitpath_report::{json, markdown, text};
 
-use crate::cli::{Diff, LabOptions, TraceOptions};
+use crate::cli::{Diff, LabOptions};
 use crate::failure::Failure;
 use crate::lab::Prepared;
 use crate::trace::{self, Job};
 use crate::{interrupt, lab, output, rows};
 
+/// Rounds of each row, unless the user or a base says otherwise.
+pub(crate) const ROUNDS: u32 = 200;
 /// Seconds a traced guest may go without progress.
 const WATCHDOG: u64 = 20;
 
@@ -67,14 +69,12 @@ impl Limits {
     }
 }
 
-/// Whether a row takes more instructions than before, or more of a class of costly ones, by more
-/// than is allowed.
+/// Whether a row takes more instructions than before at any seed, or more of a class of costly ones, by
+/// more than is allowed.
 pub(crate) fn grew(diff: &PathDiff, limits: &Limits) -> bool {
-    let beyond = |delta: i64, allowed: u64| u64::try_from(delta).is_ok_and(|by| by > allowed);
-    diff.rows.iter().any(|row| {
-        let of_a_class = |class: &ClassDiff| beyond(class.delta, limits.of_a_class);
-        beyond(row.delta, limits.instructions) || row.classes.iter().any(of_a_class)
-    })
+    diff.rows
+        .iter()
+        .any(|row| row.grew(limits.instructions, limits.of_a_class))
 }
 
 /// The two sides: read, or traced now.
@@ -112,11 +112,12 @@ fn recordings(args: &Diff) -> Result<[Recording; 2], Failure> {
         prepared.check_modules()?;
         Ok::<_, Failure>((options, prepared))
     };
+    let rounds = args.trace.rounds.unwrap_or(ROUNDS);
     let (of_a, prepared_a) = prepare(side(0))?;
     let (of_b, prepared_b) = prepare(side(1))?;
     Ok([
-        record("diff", &rows, &of_a, &prepared_a, &args.trace)?,
-        record("diff", &rows, &of_b, &prepared_b, &args.trace)?,
+        record("diff", &rows, &of_a, &prepared_a, rounds)?,
+        record("diff", &rows, &of_b, &prepared_b, rounds)?,
     ])
 }
 
@@ -126,12 +127,12 @@ pub(crate) fn record(
     rows: &[&'static Row],
     options: &LabOptions,
     prepared: &Prepared,
-    trace: &TraceOptions,
+    rounds: u32,
 ) -> Result<Recording, Failure> {
     let interrupted = interrupt::flag();
     let job = Job {
         rows,
-        rounds: trace.rounds,
+        rounds,
         seeds: options.emulator.seeds(&[1, 2, 3]),
         watchdog: WATCHDOG,
         plugin: Some(Plugin::Records),

@@ -12,13 +12,15 @@ use exitpath_analysis::path::conditions::warnings;
 use exitpath_analysis::path::diff::diff_paths;
 use exitpath_analysis::path::{Incomparable, PhaseTable, trace_rows};
 use exitpath_exits::Row;
+use exitpath_lab::boot::added_to_cmdline;
 use exitpath_lab::qemu::Qemu;
 use exitpath_recording::{Machine, Recording};
 use exitpath_report::text;
 
 use crate::cli::{Gate, LabOptions};
-use crate::diff::{Limits, grew, record};
+use crate::diff::{Limits, ROUNDS, grew, record};
 use crate::failure::Failure;
+use crate::in_lab::vmm;
 use crate::lab::{self, Prepared};
 use crate::{interrupt, output, rows, trace};
 
@@ -44,10 +46,11 @@ pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
     let mut options = args.trace.lab(
         Some(args.kernel.clone()),
         args.modules.clone(),
-        args.cmdline.clone(),
+        args.cmdline.clone().unwrap_or_default(),
     );
+    let mut rounds = args.trace.rounds.unwrap_or(ROUNDS);
     let recorded = match recorded {
-        Some(base) => Some(usable(args, base, &rows, &qemu, &mut options)?),
+        Some(base) => Some(usable(args, base, &rows, &qemu, &mut options, &mut rounds)?),
         None => None,
     };
     if let Some(dir) = &args.out {
@@ -62,7 +65,7 @@ pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
     let of_base_kernel = LabOptions {
         kernel: Some(args.base.clone()),
         modules: args.base_modules.clone(),
-        ..args.trace.lab(None, None, args.cmdline.clone())
+        ..args.trace.lab(None, None, options.cmdline.clone())
     };
     let base_prepared = match recorded {
         Some(_) => None,
@@ -74,15 +77,23 @@ pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
         (Some(base), _) => base,
         (None, prepared) => {
             let prepared = prepared.expect("a base that is no recording is a kernel");
-            record("gate", &rows, &of_base_kernel, &prepared, &args.trace)
+            record("gate", &rows, &of_base_kernel, &prepared, rounds)
                 .map_err(|failure| of_base(args, failure))?
         }
     };
-    let kernel = record("gate", &rows, &options, &prepared, &args.trace).map_err(of_kernel)?;
+    let kernel = record("gate", &rows, &options, &prepared, rounds).map_err(of_kernel)?;
     let diff = diff_paths(&base, &kernel, &PhaseTable::default())
         .map_err(|error| Failure::Unjudged(error.to_string()))?;
     if let Some(dir) = &args.out {
         output::keep(dir, &kernel)?;
+    }
+    // Kernels are what is compared.
+    for note in diff
+        .notes
+        .iter()
+        .filter(|note| !note.starts_with("kernel: "))
+    {
+        output::remark(note);
     }
     for warning in warnings(&base.manifest, &kernel.manifest) {
         output::remark(&format!("warning: {warning}"));
@@ -157,6 +168,7 @@ fn usable(
     rows: &[&'static Row],
     qemu: &Qemu,
     options: &mut LabOptions,
+    rounds: &mut u32,
 ) -> Result<Recording, Failure> {
     let fault = |what: String| fault_of_base(args, &what);
     if base.manifest.machine != Machine::Lab {
@@ -164,6 +176,23 @@ fn usable(
     }
     keep(&mut base, rows).map_err(fault)?;
     let environment = &base.manifest.environment;
+    if let Some(command) = environment.facts.get(vmm::COMMAND) {
+        return Err(fault(format!(
+            "it was recorded under another VMM ({command}), and a kernel is judged under exitpath's own"
+        )));
+    }
+    // Where KVM's memory lies depends on how much is recorded, too.
+    *rounds = args.trace.rounds.unwrap_or(base.manifest.plan.samples);
+    if args.cmdline.is_none() {
+        options.cmdline = added_to_cmdline(&environment.cmdline)
+            .ok_or_else(|| {
+                fault(format!(
+                    "its command line is none of a lab: {}",
+                    environment.cmdline
+                ))
+            })?
+            .to_owned();
+    }
     let emulator = &mut options.emulator;
     let cpu = emulator.cpu.get_or_insert_with(|| environment.cpu.clone());
     if *cpu != environment.cpu {

@@ -64,7 +64,11 @@ impl Word {
 
     /// The module and its parameter, both with `_`, where it is one of a module's.
     pub fn of_module(&self) -> Option<(String, String)> {
-        let (module, parameter) = self.name.split_once('.')?;
+        // Those that begin so are settings that the kernel makes itself.
+        let (module, parameter) = self
+            .name
+            .split_once('.')
+            .filter(|(module, _)| *module != "sysctl")?;
         let plain = |name: &str| {
             let sign = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
             !name.is_empty() && name.chars().all(sign)

@@ -207,6 +207,7 @@ pub(crate) fn works(state: &str) -> bool {
         "Clear CPU buffers",
         "etpoline",
         "IBRS",
+        "LFENCE",
         "IBPB",
         "ntrained return",
     ];

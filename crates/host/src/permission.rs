@@ -45,11 +45,13 @@ fn asking(root: &Root) -> Option<Asking> {
     };
     let mut groups = ids("Groups:").unwrap_or_default();
     groups.push(gid);
-    let map = root.text("/proc/self/uid_map").unwrap_or_default();
+    // A kernel without user namespaces has no such file.
+    let map = root.text("/proc/self/uid_map");
+    let is_whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
     Some(Asking {
         uid,
         groups,
-        own_ids: map.split_whitespace().eq(["0", "0", "4294967295"]),
+        own_ids: map.map_or(true, is_whole),
     })
 }
 

@@ -29,7 +29,7 @@ use crate::plugin::{self, Plugin};
 use crate::qemu::Qemu;
 use crate::silence::Silence;
 use crate::wire::{Decoder, Hello};
-use wait::Wait;
+use wait::{MOST_WAITED, Wait};
 
 /// Named CPU model of the lab unless another is chosen: SVM and nested paging, a family the
 /// kernel knows.
@@ -37,6 +37,11 @@ pub const DEFAULT_CPU: &str = "EPYC-Milan";
 /// What every lab's kernel is told. `nokaslr` keeps addresses from one boot to the next;
 /// mitigations are the kernel's own default.
 const CMDLINE: &str = "console=ttyS0 nokaslr panic=-1 quiet";
+/// What was added to a lab's command line, as the kernel said it; `None` where that is none of a lab.
+pub fn added_to_cmdline(all: &str) -> Option<&str> {
+    all.strip_prefix(CMDLINE).map(str::trim)
+}
+
 /// How long a kernel may take to reach init, in QEMU's CPU time. It takes 10 s on a slow machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// Seconds of a lab's own clock after which one that has said nothing does nothing any more: a boot
@@ -186,7 +191,7 @@ impl Lab {
             silence,
             complained: None,
             patcher: self.patches.clone().zip(stub).map(|(patches, stub)| {
-                thread::spawn(move || patches.apply(stub, Instant::now() + BOOT_LIMIT))
+                thread::spawn(move || patches.apply(stub, Instant::now() + MOST_WAITED))
             }),
         };
         let exit = wait.until_exit(out, console, stream)?;

@@ -115,7 +115,14 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
         says(&job, wire);
         share_root()?;
         // Relative paths would mean something else in another one.
-        fs::read_dir(format!("{SHARED}{}", job.cwd)).step(format!("entering {}", job.cwd))?;
+        let folder =
+            fs::metadata(format!("{SHARED}{}", job.cwd)).step(format!("entering {}", job.cwd))?;
+        if !folder.is_dir() {
+            return Err(Failed(
+                format!("entering {}", job.cwd),
+                "it is no folder".to_owned(),
+            ));
+        }
     }
 
     let mut command = command(&job);

@@ -139,6 +139,7 @@ fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> Text {
         "p99",
         "exits",
         "handled by",
+        "95 % interval",
         "mean",
     ];
     let mut table = new_table(&header, &[0, 1, 12]).leaving(&leaving);

@@ -22,7 +22,7 @@ pub const CLASSES: [Class; 26] = [
                 INVD, INVLPG, MOV to CR but CR8, MOV to DR, LGDT, LIDT, LLDT, LTR (Intel SDM vol. 3 \
                 \"Serializing Instructions\" and AMD APM vol. 2 \"Serializing Instructions\"); SWAPGS, \
                 MFENCE, INVLPGA and TLBSYNC on AMD only, LMSW, INVEPT and INVVPID on Intel only. WRMSR to some \
-                registers does not serialise",
+                registers does not serialise. INVPCID is in the decoder's list of them",
     },
     Class {
         name: "msr-access",

@@ -7,12 +7,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exitpath_recording::{Machine, Recording, Space};
+use exitpath_recording::{Environment, Machine, Recording, Space};
 
 pub use super::instructions::{ClassDiff, InstructionDiff, Side};
 use super::instructions::{Differing, classes, differing};
 use super::model::{Function, RowPath};
 use super::{PathError, PhaseTable, trace_rows};
+
+/// The fact that names the command of a real VMM.
+const VMM: &str = "vmm.command";
 
 /// Why two recordings cannot be compared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +96,13 @@ pub struct RowDiff {
 }
 
 impl RowDiff {
+    /// Whether, at any seed, B takes more instructions than A by more than is allowed, or more of any one
+    /// class of costly ones.
+    pub fn grew(&self, instructions: u64, of_a_class: u64) -> bool {
+        let mut seeds = self.seeds.iter();
+        seeds.any(|seed| seed.grew(instructions, of_a_class))
+    }
+
     /// Whether A and B execute anything else, at the seed that is shown.
     pub fn paths_differ(&self) -> bool {
         let instructions = !self.instructions.is_empty() || self.instructions_left_out > 0;
@@ -113,6 +123,17 @@ pub struct SeedDiff {
     pub delta: i64,
     /// Whether A and B execute anything else.
     pub paths_differ: bool,
+    /// Classes of instructions of which there are more or fewer.
+    pub classes: Vec<ClassDiff>,
+}
+
+impl SeedDiff {
+    /// Whether A or a class of it grew by more than this; see [`RowDiff::grew`].
+    fn grew(&self, instructions: u64, of_a_class: u64) -> bool {
+        let beyond = |delta: i64, allowed: u64| u64::try_from(delta).is_ok_and(|by| by > allowed);
+        let mut classes = self.classes.iter();
+        beyond(self.delta, instructions) || classes.any(|class| beyond(class.delta, of_a_class))
+    }
 }
 
 /// A phase.
@@ -253,11 +274,16 @@ fn differences(a: &Recording, b: &Recording) -> Vec<String> {
     }
     let (a, b) = (&a.manifest.environment, &b.manifest.environment);
     let qemu = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
+    let vmm = |environment: &Environment| {
+        let command = environment.facts.get(VMM).and_then(|fact| fact.as_str());
+        command.unwrap_or("exitpath's own").to_owned()
+    };
     let seeds = |seeds: &[u64]| listed(seeds.iter().map(u64::to_string));
     for (what, a, b) in [
         ("QEMU", qemu(&a.qemu), qemu(&b.qemu)),
         ("CPU model", a.cpu.clone(), b.cpu.clone()),
         ("CPUs", a.cpus.to_string(), b.cpus.to_string()),
+        ("VMM", vmm(a), vmm(b)),
         ("seeds", seeds(&a.seeds), seeds(&b.seeds)),
     ] {
         if a != b {
@@ -329,6 +355,7 @@ fn row_diff(name: &str, a: &[RowPath], b: &[RowPath], phases: &PhaseTable) -> Op
             b: b.guest_timed,
             delta: minus(b.guest_timed, a.guest_timed),
             paths_differ: !functions.is_empty() || !differing.is_empty(),
+            classes: classes(a, b),
         })
         .collect();
     let agreeing = |delta: i64| seeds.iter().filter(|seed| seed.delta == delta).count();
@@ -343,6 +370,7 @@ fn row_diff(name: &str, a: &[RowPath], b: &[RowPath], phases: &PhaseTable) -> Op
         }
     }
     let (path_a, path_b) = pairs.get(shown)?;
+    let of_shown = seeds[shown].classes.clone();
     let same = seeds
         .iter()
         .all(|seed| seed.delta == 0 && !seed.paths_differ);
@@ -358,7 +386,7 @@ fn row_diff(name: &str, a: &[RowPath], b: &[RowPath], phases: &PhaseTable) -> Op
         seeds_agreeing: agreeing(delta),
         phases: phases_of(path_a, path_b, phases),
         functions,
-        classes: classes(path_a, path_b),
+        classes: of_shown,
         instructions: differing.told,
         instructions_left_out: differing.left_out,
         reordered: differing.reordered,

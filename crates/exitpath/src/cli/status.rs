@@ -28,4 +28,4 @@ pub(super) const RUN: &str = "Exit status: the command's own; 2 usage, 3 this ma
                               what it prints.";
 pub(super) const GATE: &str = "Exit status: 0 no row grew by more than allowed, 1 one did, 125 this kernel cannot be judged \
                                (it does not boot, has no usable KVM, or lacks a row that the base has), 2 wrong command line or unusable base, \
-                               3 this machine cannot do it, 130 interrupted. So `git bisect run exitpath gate …` skips what cannot be judged.";
+                               3 this machine cannot do it, 130 interrupted. `git bisect run` takes 2 and 3 for \"bad\": turn those into 255, which stops it; docs/gate.md has the lines.";

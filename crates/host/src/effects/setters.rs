@@ -9,8 +9,8 @@ pub(super) struct Setter {
     pub(super) option: &'static str,
     /// The vulnerability's file.
     pub(super) file: &'static str,
-    /// Values after which a mitigation must work, with what the file must have where that is one word
-    /// for all kernels. Of values that are not here nothing is expected.
+    /// Values after which a mitigation must work, with what the file must have (one of several, divided by `|`) where
+    /// that is the same for all kernels. Of values that are not here nothing is expected.
     pub(super) on: &'static [(&'static str, &'static str)],
     /// All values there are, where the kernel says nothing of others; else empty.
     pub(super) all: &'static [&'static str],
@@ -111,9 +111,9 @@ pub(super) const SETTERS: &[Setter] = &[
             ("retpoline", "retpoline"),
             ("retpoline,generic", "retpoline"),
             ("retpoline,lfence", "lfence"),
-            ("eibrs", "enhanced"),
-            ("eibrs,retpoline", "enhanced"),
-            ("eibrs,lfence", "enhanced"),
+            ("eibrs", "enhanced|eibrs"),
+            ("eibrs,retpoline", "enhanced|eibrs"),
+            ("eibrs,lfence", "enhanced|eibrs"),
             ("ibrs", "ibrs"),
         ],
         all: &[],

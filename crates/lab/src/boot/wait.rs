@@ -20,7 +20,7 @@ use crate::wire::{Decoder, Exit, Failure, FileName, Frame, Hello, Kind};
 /// Bytes of files that are taken out of a lab.
 const MOST_KEPT: usize = 1 << 30;
 /// How long a kernel may take to reach init where the machine gives QEMU hardly any time.
-const MOST_WAITED: Duration = Duration::from_secs(1800);
+pub(super) const MOST_WAITED: Duration = Duration::from_secs(1800);
 /// How long the rest of a complaint may take to come out.
 const REST: Duration = Duration::from_secs(2);
 

@@ -32,6 +32,8 @@ pub struct Path<'a> {
     /// subtracts. With `baseline` and `delay` it is the sum over `phases`, and over the `self` of
     /// `functions`.
     pub total: u64,
+    /// What was executed: `total`, `baseline` and `delay`; the sum over `phases`.
+    pub executed: u64,
     /// Of what was executed, what surrounds the operation and is measured by itself.
     pub baseline: u64,
     /// `baseline` without skip-emulation.
@@ -232,6 +234,7 @@ pub fn path<'a>(
         cpus: path.cpus,
         environment: &manifest.environment,
         total: path.value().all,
+        executed: path.total.all,
         baseline: path.baseline.all,
         baseline_without_skip_emulation: path.baseline.lean,
         delay: path.delay,

@@ -19,7 +19,7 @@ const NAMED: usize = 3;
 /// Instructions that a table has, unless everything is to be shown.
 const LISTED: usize = 10;
 /// Columns for the text of an instruction.
-const TEXT_WIDTH: usize = 40;
+const TEXT_WIDTH: usize = 28;
 /// What may come before a mnemonic.
 const PREFIXES: [&str; 7] = ["lock", "rep", "repz", "repe", "repnz", "repne", "notrack"];
 
@@ -84,9 +84,10 @@ pub fn commit(diff: &PathDiff) -> String {
             text.push_str(" unchanged");
         }
         let elsewhere = elsewhere(row).map_or_else(String::new, |words| format!(", {words}"));
+        let others = other_seeds(row).map_or_else(String::new, |words| format!(", {words}"));
         let _ = writeln!(
             text,
-            " [seeds {}/{}{elsewhere}]",
+            " [seeds {}/{}{elsewhere}{others}]",
             row.seeds_agreeing,
             row.seeds.len()
         );
@@ -239,10 +240,15 @@ pub(crate) fn other_seeds(row: &RowDiff) -> Option<String> {
     let others: Vec<String> = row
         .seeds
         .iter()
-        .filter(|seed| seed.delta != row.delta)
+        .filter(|seed| seed.delta != row.delta || seed.classes != row.classes)
         .map(|other| {
             let seed = other.seed.map_or_else(String::new, |seed| seed.to_string());
-            format!("{} at seed {seed}", change(other.delta))
+            let classes = match other.classes == row.classes {
+                true => String::new(),
+                false if other.classes.is_empty() => " without a change of classes".to_owned(),
+                false => format!(" with {}", classes(&other.classes)),
+            };
+            format!("{} at seed {seed}{classes}", change(other.delta))
         })
         .collect();
     (!others.is_empty()).then(|| format!("but {}", others.join(", ")))
@@ -352,16 +358,23 @@ pub(crate) fn unlisted(row: &RowDiff, listed: usize) -> Option<String> {
     (more > 0).then(|| format!("… and {} more", thousands(more as u64)))
 }
 
+/// An instruction as a table shows it: without its operands where these are long, so that no number of them is cut.
+fn brief(of: &Side) -> String {
+    let whole = side(of);
+    if whole.chars().count() <= TEXT_WIDTH {
+        return whole;
+    }
+    let text = format!("{} …", operation(&of.text));
+    side(&Side { text, ..of.clone() })
+}
+
 fn instructions(text: &mut Text, row: &RowDiff, functions: Functions) {
     if row.instructions.is_empty() {
         return;
     }
     let mut table = new_table(&["", "instruction", "module", "a", "b"], &[0, 1, 2, 3, 4]);
     let listed = listed(row, functions);
-    let word = |of: &Option<Side>| {
-        of.as_ref()
-            .map_or_else(none, |of| short(&side(of), TEXT_WIDTH))
-    };
+    let word = |of: &Option<Side>| of.as_ref().map_or_else(none, |of| brief(of));
     for diff in &row.instructions[..listed] {
         table.add_row([
             String::new(),

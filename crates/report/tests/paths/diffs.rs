@@ -54,6 +54,7 @@ fn row(name: &str, a: u64, b: u64, functions: Vec<FunctionDiff>) -> RowDiff {
                 b,
                 delta,
                 paths_differ: delta != 0 || !functions.is_empty(),
+                classes: Vec::new(),
             })
             .to_vec(),
         verdict: verdict(delta != 0 || !functions.is_empty()),
@@ -100,12 +101,47 @@ fn mitigated() -> RowDiff {
         b: 1,
         delta: 1,
     }];
+    for seed in &mut row.seeds {
+        seed.classes.clone_from(&row.classes);
+    }
     row.instructions = vec![instruction(
         "__svm_vcpu_run",
         side(0x96, 1, "nopl 0x0(%rax)"),
         side(0x96, 1, "verw 0x1000(%rip)"),
     )];
     row
+}
+
+#[test]
+fn a_row_that_grew_at_one_seed_grew_and_the_commit_line_says_where() {
+    let mut cpuid = row("cpuid", 3_120, 3_120, Vec::new());
+    assert!(!cpuid.grew(0, 0));
+    cpuid.seeds[2].delta = 40;
+    cpuid.verdict = Verdict::Different;
+    cpuid.seeds_agreeing = 2;
+    assert!(cpuid.grew(39, 39));
+    assert!(!cpuid.grew(40, 0));
+    let mut vmcall = row("vmcall", 900, 900, Vec::new());
+    vmcall.verdict = Verdict::Different;
+    vmcall.seeds[1].classes = vec![ClassDiff {
+        class: "buffer-clear",
+        a: 0,
+        b: 1,
+        delta: 1,
+    }];
+    assert!(vmcall.grew(5, 0));
+    assert!(!vmcall.grew(0, 1));
+    let diff = PathDiff {
+        verdict: Verdict::Different,
+        notes: Vec::new(),
+        rows: vec![cpuid, vmcall],
+    };
+    let said = text::commit(&diff);
+    assert!(said.contains("but +40 at seed 3]"), "{said}");
+    assert!(
+        said.contains("but 0 at seed 2 with buffer-clear +1]"),
+        "{said}"
+    );
 }
 
 /// One row by one function, one by many, one whose functions make up for each other, one the same.
@@ -160,6 +196,10 @@ fn of_equal_number() -> PathDiff {
     let mut several = mitigated();
     several.name = "vmcall".to_owned();
     several.classes.clear();
+    several
+        .seeds
+        .iter_mut()
+        .for_each(|seed| seed.classes.clear());
     several.instructions = vec![
         instruction("f", side(4, 3, "rep movsb"), side(4, 1, "rep movsb")),
         instruction("f", side(6, 1, "lock xadd %eax,(%rdi)"), None),
@@ -213,7 +253,7 @@ fn the_block_for_a_commit_message() {
         text::commit(&diff()),
         "cpuid 2,812 → 2,615 (−197): kvm_pmu_trigger_event −197 [seeds 3/3]\n\
          inl_from_qemu 3,538 → 4,000 (+462): kvm_vcpu_ioctl +600, vcpu_load −100, rcu_note +33, \
-         and 2 more −71 [seeds 2/3]\n\
+         and 2 more −71 [seeds 2/3, but +461 at seed 2]\n\
          vmcall 900 → 900 (0): a +4, b −4 [seeds 3/3]\n\
          nop 1 unchanged [seeds 3/3]\n"
     );
