@@ -194,7 +194,8 @@ fn differs(word: &Word, module: &str, said: &str) -> Option<String> {
             .all(|part| number(part).is_some() || truth(part).is_some())
     };
     // Modules other than KVM's may show a word in another spelling than they take it in.
-    if !is_kvm(module) && !(is_plain(asked) && is_plain(said)) {
+    let compares = is_kvm(module) || is_plain(asked) && is_plain(said);
+    if !compares {
         return None;
     }
     (!same_value(asked, said))

@@ -374,7 +374,7 @@ fn instructions(text: &mut Text, row: &RowDiff, functions: Functions) {
     }
     let mut table = new_table(&["", "instruction", "module", "a", "b"], &[0, 1, 2, 3, 4]);
     let listed = listed(row, functions);
-    let word = |of: &Option<Side>| of.as_ref().map_or_else(none, |of| brief(of));
+    let word = |of: &Option<Side>| of.as_ref().map_or_else(none, brief);
     for diff in &row.instructions[..listed] {
         table.add_row([
             String::new(),
