@@ -9,6 +9,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// This machine cannot do it. Status 3.
     Cannot(String),
+    /// This machine lacks something that has nothing to do with what is measured. Status 3.
+    Machine(String),
     /// The lab's kernel could not be patched, and ran as it is. Status 3.
     Unpatched(String),
     /// The user interrupted. Status 130.
@@ -27,6 +29,7 @@ impl Failure {
         match self {
             Failure::Usage(message)
             | Failure::Cannot(message)
+            | Failure::Machine(message)
             | Failure::Unpatched(message)
             | Failure::Unjudged(message) => message.clone(),
             Failure::Interrupted => "interrupted".to_owned(),
@@ -39,7 +42,9 @@ impl Failure {
     pub(crate) fn report(self) -> ExitCode {
         let (message, status) = match self {
             Failure::Usage(message) => (message, 2),
-            Failure::Cannot(message) | Failure::Unpatched(message) => (message, 3),
+            Failure::Cannot(message) | Failure::Machine(message) | Failure::Unpatched(message) => {
+                (message, 3)
+            }
             Failure::Interrupted => ("interrupted: nothing was kept".to_owned(), 130),
             Failure::Check => return ExitCode::from(1),
             Failure::Unjudged(message) => (format!("this kernel cannot be judged: {message}"), 125),
@@ -66,6 +71,14 @@ impl From<exitpath_lab::Error> for Failure {
             | Lab::ParametersRefused { .. }
             | Lab::OtherModules { .. }
             | Lab::PartsMissing { .. } => Failure::Usage(error.to_string()),
+            Lab::NoQemu
+            | Lab::QemuUnusable { .. }
+            | Lab::NoPlugin { .. }
+            | Lab::PluginRefused { .. }
+            | Lab::NoCacheFolder
+            | Lab::MissingTool { .. }
+            | Lab::NoArchive { .. }
+            | Lab::Apt { .. } => Failure::Machine(error.to_string()),
             Lab::Patch { .. } => Failure::Unpatched(error.to_string()),
             error => Failure::Cannot(error.to_string()),
         }

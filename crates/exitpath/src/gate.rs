@@ -127,7 +127,7 @@ fn comparable(rows: Vec<&'static Row>) -> Vec<&'static Row> {
 /// What is wrong with the kernel that is judged.
 fn of_kernel(failure: Failure) -> Failure {
     match failure {
-        Failure::Interrupted => Failure::Interrupted,
+        failure @ (Failure::Interrupted | Failure::Machine(_)) => failure,
         failure => Failure::Unjudged(failure.message()),
     }
 }
@@ -135,7 +135,7 @@ fn of_kernel(failure: Failure) -> Failure {
 /// What is wrong with the base.
 fn of_base(args: &Gate, failure: Failure) -> Failure {
     match failure {
-        Failure::Interrupted => Failure::Interrupted,
+        failure @ (Failure::Interrupted | Failure::Machine(_)) => failure,
         failure => fault_of_base(args, &failure.message()),
     }
 }
