@@ -23,10 +23,10 @@ pub(crate) fn run(args: &Image) -> Result<(), Failure> {
         ))
     })?;
     output::remark(&format!(
-        "{}: {} rows; boot it with a serial port on COM1, for instance by `qemu-system-x86_64 -machine \
+        "{}: {}; boot it with a serial port on COM1, for instance by `qemu-system-x86_64 -machine \
          pc,accel=kvm -cpu host -display none -serial stdio -no-reboot -kernel {}`",
         args.output.display(),
-        rows.len(),
+        output::number(rows.len(), "row"),
         args.output.display()
     ));
     Ok(())

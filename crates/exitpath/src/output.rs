@@ -109,6 +109,12 @@ fn default_folder(command: &str) -> Result<PathBuf, Failure> {
     Ok(base.join(free.unwrap_or(name)))
 }
 
+/// So many of these, in words.
+pub(crate) fn number(of: usize, what: &str) -> String {
+    let plural = if of == 1 { "" } else { "s" };
+    format!("{of} {what}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -66,8 +66,8 @@ pub(crate) fn record(
     let boots = boots::plan(plan, &seeds, prepared.qemu().boots_two_cpus());
     let what = format!(
         "{}, {} of the lab, {} at a time; a boot takes 10 to 30 s on an idle machine",
-        number(plan.rows.len(), "row"),
-        number(boots.len(), "boot"),
+        output::number(plan.rows.len(), "row"),
+        output::number(boots.len(), "boot"),
         boots::at_a_time(boots.len())
     );
     let steps = boots.iter().map(|boot| boot.rows.len() as u64).sum();
@@ -206,10 +206,4 @@ fn distinct(given: &[u64]) -> Vec<u64> {
         }
     }
     seeds
-}
-
-/// So many of these, in words.
-fn number(of: usize, what: &str) -> String {
-    let plural = if of == 1 { "" } else { "s" };
-    format!("{of} {what}{plural}")
 }

@@ -260,9 +260,9 @@ pub(crate) fn record(
         names: plan.plugin.is_some(),
     };
     let what = format!(
-        "{} rows under a VMM, {} boots of the lab",
-        plan.rows.len(),
-        seeds.len()
+        "{} under a VMM, {} of the lab",
+        output::number(plan.rows.len(), "row"),
+        output::number(seeds.len(), "boot")
     );
     let bar = output::progress(seeds.len() as u64, &what);
     let booted = boot_all(&seeds, interrupted, |&seed| {

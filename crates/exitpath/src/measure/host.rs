@@ -48,7 +48,11 @@ pub(crate) fn measure(
     let begun_unix_seconds = provenance::unix_seconds();
 
     let order = random_order(rows, sampling.runs, order_seed);
-    let what = format!("{} rows, {} fresh VMs of each", rows.len(), sampling.runs);
+    let what = format!(
+        "{}, {} of each",
+        output::number(rows.len(), "row"),
+        output::number(sampling.runs as usize, "fresh VM")
+    );
     let bar = output::progress(order.len() as u64, &what);
     let mut runs = Vec::new();
     let mut given_up: Vec<&str> = Vec::new();

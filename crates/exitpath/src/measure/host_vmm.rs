@@ -58,7 +58,11 @@ pub(super) fn measure(
     };
 
     let order = random_order(rows, sampling.runs, order_seed);
-    let what = format!("{} rows, {} starts of the VMM", rows.len(), sampling.runs);
+    let what = format!(
+        "{}, {} of the VMM",
+        output::number(rows.len(), "row"),
+        output::number(sampling.runs as usize, "start")
+    );
     let bar = output::progress(u64::from(sampling.runs), &what);
     let mut runs = Vec::new();
     for (block, of_block) in (0..).zip(order.chunks(rows.len().max(1))) {
