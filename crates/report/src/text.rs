@@ -30,6 +30,9 @@ use crate::layout::{Text, Tone, new_table, push_lines, push_warnings, push_wrapp
 
 /// A column's title.
 const OTHER_VALUES: &str = "other values";
+/// What these two columns are.
+const EXITS_AND_USER: &str =
+    "exits, user: exits, and those of them that return from KVM_RUN to the VMM, for one operation";
 /// Columns for other values than the row's own; those that do not fit are counted.
 const VARIANTS_WIDTH: usize = 44;
 /// Seeds of such a value that a line shows; the rest are counted.
@@ -86,10 +89,7 @@ fn lab_table(manifest: &Manifest, rows: &[RowSummary]) -> Text {
     }
     let mut text = Text::new();
     text.table(table);
-    push_wrapped(
-        &mut text,
-        "exits, user: exits, and those of them that return from KVM_RUN to the VMM, for one operation",
-    );
+    push_wrapped(&mut text, EXITS_AND_USER);
     push_wrapped(
         &mut text,
         "instructions: what most samples take, less what each takes without the operation; they are counted, \
@@ -172,10 +172,7 @@ fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> Text {
     }
     let mut text = Text::new();
     text.table(table);
-    push_wrapped(
-        &mut text,
-        "exits, user: exits, and those of them that return from KVM_RUN to the VMM, for one operation",
-    );
+    push_wrapped(&mut text, EXITS_AND_USER);
     push_wrapped(
         &mut text,
         "floor (p1), median, p99: of all samples, ns; mean: of the runs' means, with its interval, ns; cycles: \
