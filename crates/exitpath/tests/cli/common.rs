@@ -83,6 +83,16 @@ pub(crate) fn kernel() -> Option<&'static Kernel> {
     kernel.as_ref().map_err(why).ok()
 }
 
+/// Whether Linux 6.1 is to be had, for what is known of it alone; says what is skipped where it is not.
+pub(crate) fn linux_6_1() -> bool {
+    let fetched = Said::of(&mut exitpath(&["lab", "kernels", "6.1"]));
+    if fetched.status != Some(0) {
+        let why = format!("no kernel 6.1 to be had: {}", fetched.complaint());
+        skipped(Need::OtherKernel, why);
+    }
+    fetched.status == Some(0)
+}
+
 /// A QEMU that is installed; says what is skipped where there is none.
 pub(crate) fn qemu_in_path() -> Option<PathBuf> {
     let found = std::env::split_paths(&std::env::var_os("PATH")?)

@@ -197,7 +197,7 @@ fn what_cannot_be_judged_is_skipped_by_a_bisection() {
     let empty = tempfile::tempdir().expect("a folder");
     let empty = empty.path().to_str().expect("a plain path");
     unjudged(
-        &["--kernel", "6.1", "--modules", empty],
+        &["--kernel", lab.release, "--modules", empty],
         &["no module 'kvm_amd'"],
     );
 }
@@ -226,7 +226,7 @@ fn what_is_wrong_with_the_base_is_no_verdict_on_a_kernel() {
     let base = lab.recording.to_str().expect("a plain path");
     let fake = Unbooted::new(&lab.qemu);
     let wrong = |args: &[&str], pieces: &[&str]| {
-        let said = fake.says(&[&["gate", "--kernel", "6.1"], args].concat());
+        let said = fake.says(&[&["gate", "--kernel", lab.release], args].concat());
         said.fails(2, pieces);
         assert_eq!(said.stdout, "", "no verdict");
     };
@@ -244,7 +244,7 @@ fn what_is_wrong_with_the_base_is_no_verdict_on_a_kernel() {
     let empty = empty.path().to_str().expect("a plain path");
     of_base(&["--base", empty], &[]);
     of_base(
-        &["--base", "6.1", "--base-modules", empty],
+        &["--base", lab.release, "--base-modules", empty],
         &["no module 'kvm_amd'"],
     );
     // What a base was recorded with.
@@ -285,7 +285,7 @@ fn what_is_wrong_with_the_base_is_no_verdict_on_a_kernel() {
 fn both_kernels_are_looked_at_before_one_is_traced() {
     let Some(lab) = lab() else { return };
     let fake = Unbooted::new(&lab.qemu);
-    let diff = ["diff", "cpuid", "--kernel", "6.1", "--kernel"];
+    let diff = ["diff", "cpuid", "--kernel", lab.release, "--kernel"];
     let said = fake.says(&[&diff[..], &["/nonexistent/bzImage"]].concat());
     said.fails(2, &["/nonexistent/bzImage"]);
     let empty = tempfile::tempdir().expect("a folder");
@@ -348,7 +348,7 @@ fn a_row_is_the_same_in_whichever_company() {
     let dir = tempfile::tempdir().expect("a folder");
     let out = dir.path().join("alone");
     let base = lab.recording.to_str().expect("a plain path");
-    let args = ["--kernel", "6.1", "--base", base, "cpuid", "--out"];
+    let args = ["--kernel", lab.release, "--base", base, "cpuid", "--out"];
     let said = gate(
         lab,
         &[&args[..], &[out.to_str().expect("a plain path")]].concat(),

@@ -9,7 +9,7 @@ use exitpath_exits::ladder::{RUNGS, is_locking};
 use exitpath_exits::{Group, ROWS, Row, find};
 use serde_json::Value;
 
-use crate::common::{Said, exitpath, qemus};
+use crate::common::{Said, exitpath, linux_6_1, qemus};
 
 /// Every row of one vCPU that may exit, but for those whose disks, or consumers that never run, make
 /// an operation of many exits.
@@ -42,6 +42,9 @@ fn words(reasons: &Value) -> Vec<&str> {
 
 #[test]
 fn every_row_exits_for_the_reasons_that_the_catalogue_gives() {
+    if !linux_6_1() {
+        return;
+    }
     for (major, qemu) in qemus() {
         let dir = tempfile::tempdir().expect("a folder");
         let rows = rows();
@@ -80,6 +83,9 @@ fn every_row_exits_for_the_reasons_that_the_catalogue_gives() {
 
 #[test]
 fn a_round_tells_its_reasons_in_their_order() {
+    if !linux_6_1() {
+        return;
+    }
     for (major, qemu) in qemus() {
         let dir = tempfile::tempdir().expect("a folder");
         let out = dir.path().join("traced");
