@@ -200,6 +200,7 @@ mod tests {
         Run {
             id: 0,
             row: "cpuid".to_owned(),
+            condition: exitpath_recording::Condition::BASE.to_owned(),
             block: 0,
             seed: None,
             cpus: 1,

@@ -22,7 +22,7 @@ const PIECE: usize = 1 << 16;
 fn main() {
     let dir =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings/trace-6.1-qemu7.2");
-    let mut recording = exitpath_recording::read(&dir).expect("the recording");
+    let mut recording = exitpath_store::read(&dir).expect("the recording");
     prolong(&mut recording);
     let (stream, expected, instructions) = stream(&recording);
     let rate = |began: Instant| {

@@ -294,7 +294,7 @@ impl Sink for PassOn<'_> {
 /// Writes the recordings that were made inside to where they were there. The lab is not trusted: what
 /// comes out has to be a recording, and takes nothing's place.
 fn bring_out(kept: Vec<Kept>) -> Result<(), Failure> {
-    let names: Vec<&str> = exitpath_recording::file_names().collect();
+    let names: Vec<&str> = exitpath_store::file_names().collect();
     let mut folders: BTreeMap<PathBuf, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
     for file in kept {
         if names.contains(&file.name.as_str()) {
@@ -304,8 +304,8 @@ fn bring_out(kept: Vec<Kept>) -> Result<(), Failure> {
     }
     let mut failed = Ok(());
     for (folder, files) in folders {
-        let written = exitpath_recording::from_files(&folder, &files)
-            .and_then(|recording| exitpath_recording::write(&folder, &recording));
+        let written = exitpath_store::from_files(&folder, &files)
+            .and_then(|recording| exitpath_store::write(&folder, &recording));
         if let Err(error) = written {
             let what = format!(
                 "the recording {} was made in the lab and is gone with it: {error}",

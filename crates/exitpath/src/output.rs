@@ -75,14 +75,13 @@ pub(crate) fn remark(text: &str) {
 /// here, before anything is measured.
 pub(crate) fn folder(given: Option<&Path>, command: &str) -> Result<PathBuf, Failure> {
     let dir = given.map_or_else(|| default_folder(command), |dir| Ok(dir.to_owned()))?;
-    exitpath_recording::check_writable(&dir).map_err(|error| Failure::Usage(error.to_string()))?;
+    exitpath_store::check_writable(&dir).map_err(|error| Failure::Usage(error.to_string()))?;
     Ok(dir)
 }
 
 /// Writes a recording; one made inside a lab comes out of it.
 pub(crate) fn keep(dir: &Path, recording: &Recording) -> Result<(), Failure> {
-    exitpath_recording::write(dir, recording)
-        .map_err(|error| Failure::Cannot(error.to_string()))?;
+    exitpath_store::write(dir, recording).map_err(|error| Failure::Cannot(error.to_string()))?;
     lab::keep(dir);
     Ok(())
 }

@@ -10,8 +10,8 @@ use crate::failure::Failure;
 use crate::{kick, output, userspace};
 
 pub(crate) fn run(args: &Show) -> Result<(), Failure> {
-    let recording = exitpath_recording::read(&args.recording)
-        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let recording =
+        exitpath_store::read(&args.recording).map_err(|error| Failure::Usage(error.to_string()))?;
     if recording.manifest.command == userspace::NAME {
         return userspace::show(&recording, &args.recording, args.json);
     }

@@ -156,8 +156,7 @@ pub(crate) fn comparable(rows: &[&'static Row]) -> Result<(), Failure> {
 
 /// Reads a recording that has a trace.
 pub(crate) fn open(dir: &Path) -> Result<Recording, Failure> {
-    let recording =
-        exitpath_recording::read(dir).map_err(|error| Failure::Usage(error.to_string()))?;
+    let recording = exitpath_store::read(dir).map_err(|error| Failure::Usage(error.to_string()))?;
     if recording.trace.is_none() {
         return Err(Failure::Usage(format!(
             "{} has no instructions: it was made by `exitpath {}`, and `exitpath trace` records them",

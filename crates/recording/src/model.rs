@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::names::fact;
 use crate::trace::Trace;
 
 /// Which lens made the numbers.
@@ -16,11 +17,19 @@ pub enum Machine {
     Lab,
 }
 
-/// Everything that had a hand in the numbers of one recording.
+/// Everything that had a hand in the numbers of one recording; what differs from condition to condition is
+/// as under the first one. [`Manifest::environment_under`] gives another's.
 ///
 /// Facts that only one lens has are `None` in the other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
+    /// Architecture of the kernel whose KVM ran the guests, in the kernel's word (`uname -m`).
+    #[serde(default = "x86_64")]
+    pub arch: String,
+    /// What kind of machine that was: [`kind::HOST`], or one of the lab's. Empty in recordings from before
+    /// there were several; reading fills it in.
+    #[serde(default)]
+    pub machine_kind: String,
     /// Release of the kernel whose KVM ran the guests (`uname -r`).
     pub kernel: String,
     /// That kernel's command line.
@@ -40,6 +49,95 @@ pub struct Environment {
     pub exitpath: String,
     /// Further facts, by name: the doctor's findings, the kernel's configuration, mitigations …
     pub facts: BTreeMap<String, serde_json::Value>,
+}
+
+/// What recordings from before it was recorded were made on.
+fn x86_64() -> String {
+    "x86_64".to_owned()
+}
+
+/// Kinds of machines: values of [`Environment::machine_kind`].
+pub mod kind {
+    /// This machine itself.
+    pub const HOST: &str = "host";
+    /// QEMU TCG with emulated SVM.
+    pub const SVM: &str = "svm";
+}
+
+/// Something that rows are measured under. Conditions of one recording are compared with each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Condition {
+    /// Its name, which no other condition of the recording has.
+    pub name: String,
+    /// What distinguishes it from the others; nothing for one that is as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differs: Vec<Difference>,
+    /// Facts that are others under it than [`Environment::facts`] says; null for one that there is not.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, serde_json::Value>,
+}
+
+impl Condition {
+    /// Name of the condition of a recording that compares none.
+    pub const BASE: &'static str = "base";
+
+    /// The condition in which nothing differs.
+    pub fn base() -> Condition {
+        Condition {
+            name: Condition::BASE.to_owned(),
+            differs: Vec::new(),
+            facts: BTreeMap::new(),
+        }
+    }
+}
+
+/// One thing that differs from one condition to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Difference {
+    /// The kernel's release.
+    Kernel(String),
+    /// The kernel's command line, all of it.
+    Cmdline(String),
+    /// A parameter of a kernel module.
+    Parameter {
+        /// The module.
+        module: String,
+        /// The parameter.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// A function of the kernel that returns at once.
+    Patch {
+        /// The function.
+        function: String,
+        /// What it returns; `None`: whatever the register holds.
+        returns: Option<u64>,
+    },
+    /// A tracer that is switched on.
+    Tracer(String),
+    /// A wait that is added to each exit.
+    Delay {
+        /// How long, in ticks.
+        ticks: u64,
+    },
+    /// Another VMM.
+    Vmm {
+        /// Its command.
+        command: String,
+        /// Its version, where it says one.
+        version: Option<String>,
+    },
+    /// What exitpath's own VMM does on each exit, one word each.
+    Layers(Vec<String>),
+    /// Another program in the guest than exitpath's.
+    Guest {
+        /// What it is.
+        name: String,
+        /// SHA-256 of its file.
+        sha256: Option<String>,
+    },
 }
 
 /// Inclusive bounds on a number of exits per operation.
@@ -202,6 +300,8 @@ pub struct Run {
     pub id: u32,
     /// The row measured.
     pub row: String,
+    /// The condition it was measured under: the name of one of [`Manifest::conditions`].
+    pub condition: String,
     /// The block of the randomised order this run belongs to; every row occurs once per block.
     pub block: u32,
     /// The lab's seed; `None` on a host.
@@ -256,10 +356,94 @@ pub struct Manifest {
     pub environment: Environment,
     /// What was planned.
     pub plan: Plan,
+    /// The conditions that rows were measured under: at least one, in the order to compare them in.
+    #[serde(default = "only_base")]
+    pub conditions: Vec<Condition>,
     /// The rows as the catalogue described them, in its order.
     pub rows: Vec<RowInfo>,
     /// Warnings with advice, for a reader.
     pub warnings: Vec<String>,
+}
+
+/// The conditions of recordings from before there were any.
+fn only_base() -> Vec<Condition> {
+    vec![Condition::base()]
+}
+
+impl Manifest {
+    /// The condition of that name.
+    pub fn condition(&self, name: &str) -> Option<&Condition> {
+        self.conditions
+            .iter()
+            .find(|condition| condition.name == name)
+    }
+
+    /// The environment as it is under one of the conditions.
+    pub fn environment_under(&self, condition: &Condition) -> Environment {
+        let mut environment = self.environment.clone();
+        for differs in &condition.differs {
+            match differs {
+                Difference::Kernel(release) => environment.kernel.clone_from(release),
+                Difference::Cmdline(cmdline) => environment.cmdline.clone_from(cmdline),
+                Difference::Vmm { command, version } => {
+                    let facts = &mut environment.facts;
+                    facts.insert(fact::VMM_COMMAND.to_owned(), command.as_str().into());
+                    let version = version.as_deref().map(Into::into);
+                    set(facts, fact::VMM_VERSION, version);
+                }
+                _ => {}
+            }
+        }
+        for (name, value) in &condition.facts {
+            let value = Some(value.clone()).filter(|value| !value.is_null());
+            set(&mut environment.facts, name, value);
+        }
+        environment
+    }
+}
+
+fn set(
+    facts: &mut BTreeMap<String, serde_json::Value>,
+    name: &str,
+    value: Option<serde_json::Value>,
+) {
+    match value {
+        Some(value) => drop(facts.insert(name.to_owned(), value)),
+        None => drop(facts.remove(name)),
+    }
+}
+
+impl Recording {
+    /// As much of it as was measured under one condition, as a recording of that alone; `None` where there
+    /// is no such condition. What it was called there it is still called.
+    pub fn under(&self, name: &str) -> Option<Recording> {
+        let condition = self.manifest.condition(name)?;
+        let runs: Vec<Run> = self
+            .runs
+            .iter()
+            .filter(|run| run.condition == name)
+            .cloned()
+            .collect();
+        let trace = self.trace.as_ref().map(|trace| {
+            let has = |window: &&crate::trace::Window| runs.iter().any(|run| run.id == window.run);
+            Trace {
+                windows: trace.windows.iter().filter(has).cloned().collect(),
+                ..trace.clone()
+            }
+        });
+        let rows = self.manifest.rows.iter();
+        let rows = rows.filter(|row| runs.iter().any(|run| run.row == row.name));
+        Some(Recording {
+            manifest: Manifest {
+                environment: self.manifest.environment_under(condition),
+                conditions: vec![condition.clone()],
+                rows: rows.cloned().collect(),
+                ..self.manifest.clone()
+            },
+            runs,
+            trace: trace.filter(|trace| !trace.windows.is_empty()),
+        })
+    }
 }
 
 /// A recording in memory.

@@ -155,6 +155,3 @@ pub const OPERATION: &str = "operation";
 pub const HANDLER: &str = "interrupt handler";
 /// Name of the module of all of the guest's symbols.
 pub const GUEST: &str = "guest";
-/// Name of the fact that says, in words, why the reasons of exits are not known; a recording that
-/// knows them has none, nor has one from before they were recorded.
-pub const EXITS_UNREAD: &str = "lab.exit_reasons_unknown";

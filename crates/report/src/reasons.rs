@@ -1,7 +1,7 @@
 //! Exit reasons in words.
 
 use exitpath_exits::reasons;
-use exitpath_recording::trace::EXITS_UNREAD;
+use exitpath_recording::fact::EXITS_UNREAD;
 use exitpath_recording::{Exit, Manifest};
 
 use crate::format::{plain, thousands};

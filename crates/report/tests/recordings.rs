@@ -18,7 +18,7 @@ const KICK: &str = "kick-6.1-qemu7.2";
 
 fn read(name: &str) -> Recording {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings");
-    exitpath_recording::read(&folder.join(name)).expect("a checked-in recording")
+    exitpath_store::read(&folder.join(name)).expect("a checked-in recording")
 }
 
 /// As JSON, but for the facts, which are hundreds.

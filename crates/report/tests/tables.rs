@@ -101,10 +101,13 @@ fn manifest(machine: Machine) -> Manifest {
     let lab = machine == Machine::Lab;
     let of = |lab_says: &str, host_says: &str| if lab { lab_says } else { host_says }.to_owned();
     Manifest {
+        conditions: vec![exitpath_recording::Condition::base()],
         command: "measure".to_owned(),
         begun_unix_seconds: 1_750_000_000,
         machine,
         environment: Environment {
+            arch: "x86_64".to_owned(),
+            machine_kind: exitpath_recording::kind::SVM.to_owned(),
             kernel: of("6.1.0-56-amd64", "6.12.48"),
             cmdline: of("console=ttyS0 quiet", "root=/dev/sda1 ro isolcpus=2,3"),
             cpu: of("EPYC-Milan", "AMD EPYC 7313 16-Core Processor"),

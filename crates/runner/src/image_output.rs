@@ -191,6 +191,7 @@ fn begun(id: u32, row: &str) -> Run {
     Run {
         id,
         row: row.to_owned(),
+        condition: exitpath_recording::Condition::BASE.to_owned(),
         block: 0,
         seed: None,
         cpus: 1,

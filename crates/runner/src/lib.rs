@@ -110,6 +110,7 @@ pub fn run_row(
     let mut run = Run {
         id: place.id,
         row: row.name.to_owned(),
+        condition: exitpath_recording::Condition::BASE.to_owned(),
         block: place.block,
         seed: place.seed,
         cpus: place.cpus,

@@ -330,6 +330,7 @@ pub(crate) fn recording(trace: Trace, samples: Vec<Sample>, seed: u64) -> Record
     let run = Run {
         id: 7,
         row: "row".to_owned(),
+        condition: exitpath_recording::Condition::BASE.to_owned(),
         block: 0,
         seed: Some(seed),
         cpus: 1,
@@ -342,6 +343,8 @@ pub(crate) fn recording(trace: Trace, samples: Vec<Sample>, seed: u64) -> Record
         batches: Vec::new(),
     };
     let environment = Environment {
+        arch: "x86_64".to_owned(),
+        machine_kind: exitpath_recording::kind::SVM.to_owned(),
         kernel: "6.1.0".to_owned(),
         cmdline: "quiet".to_owned(),
         cpu: "EPYC-Milan".to_owned(),
@@ -354,6 +357,7 @@ pub(crate) fn recording(trace: Trace, samples: Vec<Sample>, seed: u64) -> Record
     };
     Recording {
         manifest: Manifest {
+            conditions: vec![exitpath_recording::Condition::base()],
             command: "trace".to_owned(),
             begun_unix_seconds: 0,
             machine: Machine::Lab,

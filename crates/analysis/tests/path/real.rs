@@ -4,7 +4,8 @@ use std::path::Path;
 
 use exitpath_analysis::path::diff::Verdict;
 use exitpath_analysis::path::{Entered, PhaseTable, RowPath, diff_paths, trace_rows};
-use exitpath_recording::{Recording, read};
+use exitpath_recording::Recording;
+use exitpath_store::read;
 
 use crate::build::{counts, hangs_together, node, place};
 

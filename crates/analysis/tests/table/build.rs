@@ -48,6 +48,7 @@ pub(crate) fn bare_run(row: &str) -> Run {
     Run {
         id: 0,
         row: row.to_owned(),
+        condition: exitpath_recording::Condition::BASE.to_owned(),
         block: 0,
         seed: None,
         cpus: 1,
@@ -138,10 +139,13 @@ pub(crate) fn recording(machine: Machine, rows: Vec<RowInfo>, mut runs: Vec<Run>
     seeds.dedup();
     Recording {
         manifest: Manifest {
+            conditions: vec![exitpath_recording::Condition::base()],
             command: "measure".to_owned(),
             begun_unix_seconds: 1_750_000_000,
             machine,
             environment: Environment {
+                arch: "x86_64".to_owned(),
+                machine_kind: exitpath_recording::kind::SVM.to_owned(),
                 kernel: "6.1.0".to_owned(),
                 cmdline: "quiet".to_owned(),
                 cpu: "a CPU".to_owned(),

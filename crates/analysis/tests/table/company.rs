@@ -15,7 +15,7 @@ fn recordings() -> Vec<(String, Recording)> {
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.is_dir())
         .map(|path| {
-            let recording = exitpath_recording::read(&path).expect("a recording");
+            let recording = exitpath_store::read(&path).expect("a recording");
             (path.display().to_string(), recording)
         })
         .collect();

@@ -19,7 +19,7 @@ use exitpath_host::KernelSays;
 use exitpath_lab::gdb::Patches;
 use exitpath_lab::plugin::Plugin;
 use exitpath_lab::windows;
-use exitpath_recording::trace::EXITS_UNREAD;
+use exitpath_recording::fact::EXITS_UNREAD;
 use exitpath_recording::{self as recording, Environment, Machine, Manifest, Recording, Run};
 use exitpath_runner::{Settings, row_info};
 
@@ -161,6 +161,8 @@ pub(crate) fn record(
             begun_unix_seconds,
             machine: Machine::Lab,
             environment: Environment {
+                arch: "x86_64".to_owned(),
+                machine_kind: exitpath_recording::kind::SVM.to_owned(),
                 kernel,
                 cmdline,
                 cpu: options.emulator.cpu().to_owned(),
@@ -171,6 +173,7 @@ pub(crate) fn record(
                 exitpath: provenance::version(),
                 facts,
             },
+            conditions: vec![exitpath_recording::Condition::base()],
             plan: recording::Plan {
                 runs: seeds.len() as u32,
                 samples: plan.settings.samples,

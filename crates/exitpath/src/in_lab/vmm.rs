@@ -14,7 +14,7 @@ use exitpath_lab::plugin::Plugin;
 use exitpath_lab::qemu::Qemu;
 use exitpath_lab::wire::Hello;
 use exitpath_lab::{vmm_files, windows};
-use exitpath_recording::trace::EXITS_UNREAD;
+use exitpath_recording::fact::EXITS_UNREAD;
 use exitpath_recording::{Environment, Machine, Manifest, Outcome, Plan, Recording, Run, Trace};
 use exitpath_runner::row_info;
 use indicatif::ProgressBar;
@@ -324,6 +324,7 @@ pub(crate) fn record(
                 prepared,
                 &seeds,
             ),
+            conditions: vec![exitpath_recording::Condition::base()],
             plan: Plan {
                 runs: seeds.len() as u32,
                 samples: plan.image.samples,
@@ -369,6 +370,8 @@ pub(crate) fn environment(
         prepared.kernel.origin.clone().into(),
     );
     Environment {
+        arch: "x86_64".to_owned(),
+        machine_kind: exitpath_recording::kind::SVM.to_owned(),
         kernel: hello.release,
         cmdline: hello.cmdline,
         cpu: options.emulator.cpu().to_owned(),

@@ -93,6 +93,7 @@ pub(crate) fn measure(
             machine: Machine::Host,
             environment: environment(&examination, guest, &allowed, &cpus),
             plan,
+            conditions: vec![exitpath_recording::Condition::base()],
             rows: rows.iter().map(|row| row_info(row, kvm.is_amd())).collect(),
             warnings: warnings(
                 &examination,
@@ -128,6 +129,8 @@ pub(super) fn environment(
         facts.insert(GUESTS_RUN_ON_CPU.to_owned(), on_cpu.into());
     }
     Environment {
+        arch: "x86_64".to_owned(),
+        machine_kind: exitpath_recording::kind::HOST.to_owned(),
         kernel: fact("kernel.release"),
         cmdline: fact("kernel.cmdline"),
         cpu: fact("cpu.model_name"),

@@ -100,6 +100,7 @@ pub(super) fn measure(
             begun_unix_seconds,
             machine: Machine::Host,
             environment,
+            conditions: vec![exitpath_recording::Condition::base()],
             plan: Plan {
                 runs: sampling.runs,
                 samples,

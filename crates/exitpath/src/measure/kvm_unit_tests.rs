@@ -128,6 +128,7 @@ pub(super) fn run(
             begun_unix_seconds,
             machine: Machine::Lab,
             environment,
+            conditions: vec![exitpath_recording::Condition::base()],
             plan: Plan {
                 runs: 1,
                 samples: image.samples,

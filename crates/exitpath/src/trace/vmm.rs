@@ -28,8 +28,7 @@ pub(super) fn run(
     interrupted: &Arc<AtomicBool>,
 ) -> Result<(), Failure> {
     let own_dir = own_dir(dir);
-    exitpath_recording::check_writable(&own_dir)
-        .map_err(|error| Failure::Usage(error.to_string()))?;
+    exitpath_store::check_writable(&own_dir).map_err(|error| Failure::Usage(error.to_string()))?;
     let under = UnderVmm {
         command: "trace",
         rows: job.rows,

@@ -262,7 +262,7 @@ fn several_vcpus_are_measured_on_the_machines_own_kvm() {
         assert!(row["per_exit"].is_f64(), "{row}");
         assert!(number(row, "exits_per_unit") > 0.0, "{row}");
     }
-    let runs = exitpath_recording::read(&out).expect("a recording").runs;
+    let runs = exitpath_store::read(&out).expect("a recording").runs;
     let locking = runs.iter().filter(|run| run.row.starts_with("locking"));
     for run in locking {
         assert_eq!(run.outcome, Outcome::Done, "{}", run.row);

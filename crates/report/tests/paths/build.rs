@@ -506,10 +506,13 @@ pub(crate) fn manifest() -> Manifest {
         kick: None,
     };
     Manifest {
+        conditions: vec![exitpath_recording::Condition::base()],
         command: "trace".to_owned(),
         begun_unix_seconds: 1_750_000_000,
         machine: Machine::Lab,
         environment: Environment {
+            arch: "x86_64".to_owned(),
+            machine_kind: exitpath_recording::kind::SVM.to_owned(),
             kernel: "6.1.0-56-amd64".to_owned(),
             cmdline: "console=ttyS0 nokaslr panic=-1 quiet -- <&>".to_owned(),
             cpu: "EPYC-Milan".to_owned(),

@@ -1,5 +1,5 @@
 use exitpath_analysis::path::{Count, Function, RowPath};
-use exitpath_recording::trace::EXITS_UNREAD;
+use exitpath_recording::fact::EXITS_UNREAD;
 use exitpath_recording::{Exit, Trace};
 use exitpath_report::text::Functions;
 use exitpath_report::{Error, flame, json, text};

@@ -262,11 +262,11 @@ fn what_is_wrong_with_the_base_is_no_verdict_on_a_kernel() {
     );
     let other =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings/trace-6.1-qemu7.2");
-    let mut copy = exitpath_recording::read(&other).expect("a recording");
+    let mut copy = exitpath_store::read(&other).expect("a recording");
     copy.manifest.environment.qemu = Some("1.2.3".to_owned());
     let altered = tempfile::tempdir().expect("a folder");
     let altered = altered.path().join("altered");
-    exitpath_recording::write(&altered, &copy).expect("a folder to write to");
+    exitpath_store::write(&altered, &copy).expect("a folder to write to");
     let altered = altered.to_str().expect("a plain path");
     of_base(
         &["--base", altered, "cpuid"],
@@ -337,7 +337,7 @@ impl Unbooted {
 
 /// Where the lab's clock stood in a recording's first boot when the plan was read.
 fn begun(recording: &Path) -> u64 {
-    let recording = exitpath_recording::read(recording).expect("a recording");
+    let recording = exitpath_store::read(recording).expect("a recording");
     let boots = &recording.manifest.environment.facts["lab.boots"];
     boots[0]["begun_ticks"].as_u64().expect("the clock")
 }

@@ -5,10 +5,10 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::model::Manifest;
 use crate::table::Table;
 use crate::tables::TABLES;
 use crate::trace_tables::{EXITS, TRACE_TABLES};
+use exitpath_recording::Manifest;
 
 /// The value of `format` in every `manifest.json`.
 pub const FORMAT: &str = "exitpath-recording";

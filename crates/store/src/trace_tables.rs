@@ -2,7 +2,7 @@
 
 use crate::table::{Encoded, Problem, Table, encode_table, read_table};
 use crate::tables::numbered;
-use crate::trace::{
+use exitpath_recording::{
     Block, Exit, Instruction, Location, Part, Path, Segment, Space, Symbol, Trace, Window,
 };
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use common::{FILES, TRACED_FILES, names, small, traced};
-use exitpath_recording::{Error, Recording, Trace, read, write};
+use exitpath_recording::{Recording, Trace};
+use exitpath_store::{Error, read, write};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sha2::{Digest, Sha256};

@@ -3,8 +3,8 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::model::{Batch, Manifest, Outcome, Run, Sample};
 use crate::table::{Encoded, GroupReader, Problem, Table, encode_table, read_table};
+use exitpath_recording::{Batch, Condition, Manifest, Outcome, Run, Sample};
 
 /// One row per run.
 const RUNS: Table = Table {
@@ -221,6 +221,7 @@ fn bare_run(id: u32) -> Run {
     Run {
         id,
         row: String::new(),
+        condition: Condition::BASE.to_owned(),
         block: 0,
         seed: None,
         cpus: 0,

@@ -8,10 +8,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use common::{FILES, TRACED_FILES, names, recordings, small, traced};
-use exitpath_recording::{
-    Batch, Block, Error, Part, Recording, Sample, Segment, Symbol, Trace, check_writable,
-    file_names, from_files, read, write,
-};
+use exitpath_recording::{Batch, Block, Part, Recording, Sample, Segment, Symbol, Trace};
+use exitpath_store::{Error, check_writable, file_names, from_files, read, write};
 use proptest::prelude::*;
 use tempfile::tempdir;
 

@@ -13,7 +13,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{FILES, names, small};
-use exitpath_recording::{Error, Recording, Sample, read, write};
+use exitpath_recording::{Recording, Sample};
+use exitpath_store::{Error, read, write};
 use exitpath_testing::{Need, skipped};
 use tempfile::tempdir;
 

@@ -67,6 +67,7 @@ pub(crate) fn small() -> Recording {
     let run = |id, row: &str, outcome, samples: u64| Run {
         id,
         row: row.into(),
+        condition: exitpath_recording::Condition::BASE.to_owned(),
         block: id / 2,
         seed: (id > 0).then_some(u64::MAX - u64::from(id)),
         cpus: 1,
@@ -93,10 +94,13 @@ pub(crate) fn small() -> Recording {
     };
     Recording {
         manifest: Manifest {
+            conditions: vec![exitpath_recording::Condition::base()],
             command: "measure".into(),
             begun_unix_seconds: 1_767_225_600,
             machine: Machine::Lab,
             environment: Environment {
+                arch: "x86_64".to_owned(),
+                machine_kind: exitpath_recording::kind::SVM.to_owned(),
                 kernel: "6.1.0-56-amd64".into(),
                 cmdline: "console=ttyS0".into(),
                 cpu: "EPYC-Milan".into(),
@@ -288,6 +292,8 @@ fn environment() -> impl Strategy<Value = Environment> {
     )
         .prop_map(
             |([kernel, cmdline, cpu, exitpath], cpus, qemu, seeds, tsc_khz, facts)| Environment {
+                arch: "x86_64".to_owned(),
+                machine_kind: exitpath_recording::kind::SVM.to_owned(),
                 kernel,
                 cmdline,
                 cpu,
@@ -357,6 +363,7 @@ fn manifest() -> impl Strategy<Value = Manifest> {
                 machine,
                 environment,
                 plan,
+                conditions: vec![exitpath_recording::Condition::base()],
                 rows,
                 warnings,
             },
@@ -402,6 +409,7 @@ fn run() -> impl Strategy<Value = (usize, Run)> {
                 let run = Run {
                     id: 0,
                     row: String::new(),
+                    condition: exitpath_recording::Condition::BASE.to_owned(),
                     block,
                     seed,
                     cpus,

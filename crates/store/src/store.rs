@@ -10,11 +10,11 @@ use tempfile::TempDir;
 
 use crate::error::Error;
 use crate::manifest_file::{Fault, ManifestFile, TableEntry, VERSION, sha256};
-use crate::model::Recording;
 use crate::table::Encoded;
 use crate::tables::{self, TABLES, check_runs};
 use crate::trace_check::{check_exits, check_trace};
 use crate::trace_tables::{self, EXITS, TRACE_TABLES};
+use exitpath_recording::Recording;
 
 /// The file that makes a folder a recording. It is written last.
 const MANIFEST: &str = "manifest.json";

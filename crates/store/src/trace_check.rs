@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use crate::model::Run;
 use crate::table::{Problem, Table};
-use crate::trace::{Block, Instruction, Location, Path, Symbol, Trace, Window};
 use crate::trace_tables::{
     EXITS, INSTRUCTIONS, LOCATIONS, PATHS, PATHS_MAX, SYMBOLS, WINDOWS, space_name, too_many,
 };
+use exitpath_recording::Run;
+use exitpath_recording::{Block, Instruction, Location, Path, Symbol, Trace, Window};
 
 /// What has to hold in a trace of these runs, before writing and after reading: what is referred
 /// to is there, and what is to be found by its order is in order. An error comes with the name of
