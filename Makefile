@@ -23,7 +23,7 @@ run: build
 	$(EXITPATH) measure
 
 build: packages
-	cargo build --release --locked -p exitpath
+	tools/build
 
 packages:
 	@tools/install-packages $(PACKAGES)

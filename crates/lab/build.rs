@@ -1,4 +1,4 @@
-//! Compiles the plugin, once for each family of QEMU's plugin API.
+//! Compiles the plugin, once for each family of QEMU's plugin API, and takes the program inside in.
 //!
 //! By calling the compiler, because Cargo has no way yet to depend on a shared object for a
 //! target other than the one being built for: exitpath is linked statically, which a shared
@@ -10,6 +10,23 @@ use std::process::Command;
 const SOURCE: &str = "../lab-plugin/src";
 
 fn main() {
+    plugins();
+    inside();
+}
+
+/// The program inside a lab, where its file is named: it becomes a part of this one.
+fn inside() {
+    println!("cargo::rerun-if-env-changed=EXITPATH_INSIDE");
+    let out = std::env::var("OUT_DIR").expect("Cargo sets it for build scripts");
+    let bytes = std::env::var_os("EXITPATH_INSIDE").map(|file| {
+        println!("cargo::rerun-if-changed={}", Path::new(&file).display());
+        std::fs::read(&file).expect("EXITPATH_INSIDE names the program that was built")
+    });
+    std::fs::write(Path::new(&out).join("inside"), bytes.unwrap_or_default())
+        .expect("the build script's own folder can be written");
+}
+
+fn plugins() {
     println!("cargo::rerun-if-changed={SOURCE}");
     let variable = |name: &str| std::env::var(name).expect("Cargo sets it for build scripts");
     let out = variable("OUT_DIR");

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use exitpath_recording::{KickInfo, KickPart, Machine, Outcome, Recording};
 
 use crate::compare::of_means;
+use crate::conditions::first_of_each_row;
 use crate::table::{RowSummary, Verdict, net_mean, summarise};
 
 pub use crate::compare::Finding;
@@ -144,6 +145,7 @@ impl Kicks {
 
 /// The tables of a recording. Rows that are no part of `exitpath kick` are left out.
 pub fn kicks(recording: &Recording) -> Kicks {
+    let recording = &*first_of_each_row(recording);
     let mut lines: Vec<Line> = Vec::new();
     for summary in summarise(recording) {
         if let Some(info) = summary.row.kick.clone() {

@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+mod conditions;
 pub mod kick;
+pub mod nothing;
 pub mod path;
 pub mod stats;
 pub mod table;

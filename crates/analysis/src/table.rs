@@ -16,10 +16,14 @@ use std::collections::BTreeSet;
 
 use exitpath_recording::{Machine, Outcome, Recording, RowInfo, Run};
 
+use crate::conditions::first_of_each_row;
+
 pub use counts::HandledBy;
 pub(crate) use counts::total;
 pub(crate) use host::net_mean;
 pub use lab::qemu_version;
+
+pub use crate::nothing::of_table as nothing;
 
 /// The row that does nothing: what it reads as, the method adds to every other row.
 const EMPTY_ROW: &str = "empty";
@@ -149,8 +153,10 @@ impl RowSummary {
     }
 }
 
-/// Summaries of all rows of a recording, in its order.
+/// Summaries of all rows of a recording, in its order: of each the runs of the first condition it was measured
+/// under.
 pub fn summarise(recording: &Recording) -> Vec<RowSummary> {
+    let recording = &*first_of_each_row(recording);
     recording
         .manifest
         .rows

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 
 use exitpath_recording::{Machine, Outcome, Recording, RowInfo, Run, RungInfo, RungRole};
 
+use crate::conditions::first_of_each_row;
 use crate::path::{PathError, PhaseTable};
 use crate::stats::{self, Confidence};
 use crate::table::{RowSummary, Verdict, net_mean, summarise, total};
@@ -137,6 +138,7 @@ type Values = BTreeMap<usize, BTreeMap<String, f64>>;
 /// # Errors
 /// If the recording has a trace that does not hold together.
 pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, PathError> {
+    let recording = &*first_of_each_row(recording);
     let lab = recording.manifest.machine == Machine::Lab;
     let values = values(recording, value);
     let rates = self::values(recording, |run, _| rate(run));

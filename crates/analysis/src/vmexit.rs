@@ -6,14 +6,9 @@
 
 use std::ops::RangeInclusive;
 
-use exitpath_recording::{Recording, Run};
+use exitpath_recording::{Recording, Run, counter, fact};
 
 use crate::stats;
-
-/// Among a recording's facts: what vmexit printed, by row.
-pub const TICKS: &str = "vmexit.ticks";
-/// Among a recording's facts: the test's file, as SHA-256.
-pub const FILE: &str = "vmexit.sha256";
 
 /// A row that vmexit has, and does the same operation in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,12 +115,20 @@ impl Comparison {
     }
 }
 
-/// The rows of a recording that vmexit was run for, too: what it printed is among the facts.
+/// The rows of a recording that vmexit was run for, too: what it printed is a counter of a run under a condition
+/// of its own, and in recordings up to version 3 among the facts.
 #[must_use]
 pub fn compared(recording: &Recording) -> Vec<Comparison> {
-    let ticks = recording.manifest.environment.facts.get(TICKS);
+    let facts = recording.manifest.environment.facts.get(fact::VMEXIT_TICKS);
+    let theirs_of = |row: &str| {
+        let mut runs = recording.runs.iter().filter(|run| run.row == row);
+        match runs.find_map(|run| run.counters.get(counter::VMEXIT_TICKS)) {
+            Some(&ticks) => u64::try_from(ticks).ok(),
+            None => facts?.get(row)?.as_u64(),
+        }
+    };
     let of_run = |run: &Run| {
-        let theirs = ticks?.get(&run.row)?.as_u64()?;
+        let theirs = theirs_of(&run.row)?;
         let row = ROWS.iter().find(|row| row.name == run.row)?;
         Comparison::new(row, theirs, run)
     };

@@ -1,16 +1,23 @@
 //! The command line: names and flags. What they do is in the module of each command's name.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use exitpath_experiment::lab::{Choice, DEFAULT_CPU};
+use exitpath_experiment::{Machine, Place};
 
 use crate::failure::Failure;
 
 mod effects;
 mod status;
 
-pub(crate) use effects::Place;
+/// Rounds of each row in a comparison, unless the user or a base says otherwise.
+pub(crate) const ROUNDS: u32 = 200;
+/// Seconds a traced guest may go without progress.
+pub(crate) const WATCHDOG: u64 = 20;
 
 /// Measures how long a KVM exit takes and explains where every cycle of it goes.
 #[derive(Debug, Parser)]
@@ -70,7 +77,7 @@ pub(crate) enum Command {
     #[command(after_help = status::DIFF)]
     Diff(Diff),
     /// Whether a kernel's exits take more instructions than another's: for git bisect and CI
-    #[command(after_help = status::GATE, mut_arg("seeds", of_the_base("1,2,3")), mut_arg("cpu", of_the_base("EPYC-Milan")))]
+    #[command(after_help = status::GATE, mut_arg("seeds", of_the_base("1,2,3")), mut_arg("cpu", of_the_base(DEFAULT_CPU)))]
     Gate(Gate),
     /// What this machine can be trusted for, and what to do about it
     #[command(after_help = status::DOCTOR)]
@@ -110,6 +117,15 @@ pub(crate) enum On {
     Host,
     /// A kernel under QEMU with counted time, in instructions
     Lab,
+}
+
+impl From<On> for Machine {
+    fn from(on: On) -> Machine {
+        match on {
+            On::Host => Machine::Host,
+            On::Lab => Machine::Lab,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -279,12 +295,25 @@ pub(crate) struct Emulator {
     pub(crate) timeout: Option<u64>,
 }
 
+impl LabOptions {
+    /// What the lab is made of.
+    pub(crate) fn choice(&self) -> Choice {
+        let (kernel, modules) = (self.kernel.clone(), self.modules.clone());
+        self.emulator.choice(kernel, modules, self.cmdline.clone())
+    }
+}
+
 impl Emulator {
-    /// The CPU model.
-    pub(crate) fn cpu(&self) -> &str {
-        self.cpu
-            .as_deref()
-            .unwrap_or(exitpath_lab::boot::DEFAULT_CPU)
+    /// A lab on it, with this kernel.
+    fn choice(&self, kernel: Option<String>, modules: Option<PathBuf>, cmdline: String) -> Choice {
+        Choice {
+            kernel,
+            modules,
+            cmdline,
+            qemu: self.qemu.clone(),
+            cpu: self.cpu.clone(),
+            timeout: self.timeout.map(Duration::from_secs),
+        }
     }
 
     /// The seeds given, or else these.
@@ -314,7 +343,7 @@ pub(crate) struct Trace {
     /// Let these kernel functions return at once (NAME=0: with 0), and hold the change against the
     /// trace with them
     #[arg(long, value_name = "FUNCTION", value_delimiter = ',',
-        conflicts_with_all = ["json", "tree", "annotate", "folded", "flamegraph", "perfetto"])]
+        conflicts_with_all = ["tree", "annotate", "folded", "flamegraph", "perfetto", "vmm"])]
     pub(crate) without: Vec<String>,
     /// Trace under a real VMM in the lab, with exitpath's own beside it: `qemu` is this machine's; else
     /// a QEMU's path, or a command in which {image} stands for the image's path
@@ -454,19 +483,14 @@ pub(crate) struct TraceOptions {
 }
 
 impl TraceOptions {
-    /// Options of a lab for one side of a comparison.
-    pub(crate) fn lab(
+    /// A lab for one side of a comparison.
+    pub(crate) fn choice(
         &self,
         kernel: Option<String>,
         modules: Option<PathBuf>,
         cmdline: String,
-    ) -> LabOptions {
-        LabOptions {
-            kernel,
-            modules,
-            cmdline,
-            emulator: self.emulator.clone(),
-        }
+    ) -> Choice {
+        self.emulator.choice(kernel, modules, cmdline)
     }
 }
 

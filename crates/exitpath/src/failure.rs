@@ -2,19 +2,13 @@
 
 use std::process::ExitCode;
 
+use exitpath_experiment::{Error, Kind};
+
 /// Why a command ended early.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The user asked for something that does not exist or cannot be read. Status 2.
-    Usage(String),
-    /// This machine cannot do it. Status 3.
-    Cannot(String),
-    /// This machine lacks something that has nothing to do with what is measured. Status 3.
-    Machine(String),
-    /// The lab's kernel could not be patched, and ran as it is. Status 3.
-    Unpatched(String),
-    /// The user interrupted. Status 130.
-    Interrupted,
+    /// Something could not be done, and whose fault it is.
+    Failed(Kind, String),
     /// What was to be checked is not so, and has been printed. Status 1.
     Check,
     /// A kernel cannot be judged. Status 125, which `git bisect run` takes for "skip this one".
@@ -24,28 +18,24 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// What it says, without saying it.
-    pub(crate) fn message(&self) -> String {
-        match self {
-            Failure::Usage(message)
-            | Failure::Cannot(message)
-            | Failure::Machine(message)
-            | Failure::Unpatched(message)
-            | Failure::Unjudged(message) => message.clone(),
-            Failure::Interrupted => "interrupted".to_owned(),
-            Failure::Check => "the check failed".to_owned(),
-            Failure::Status(status) => format!("status {status}"),
-        }
+    /// The user asked for something that does not exist or cannot be read.
+    pub(crate) fn usage(why: impl ToString) -> Failure {
+        Failure::Failed(Kind::Usage, why.to_string())
+    }
+
+    /// This machine cannot do it.
+    pub(crate) fn cannot(why: impl ToString) -> Failure {
+        Failure::Failed(Kind::Cannot, why.to_string())
     }
 
     /// Prints the one line and gives the status.
     pub(crate) fn report(self) -> ExitCode {
         let (message, status) = match self {
-            Failure::Usage(message) => (message, 2),
-            Failure::Cannot(message) | Failure::Machine(message) | Failure::Unpatched(message) => {
-                (message, 3)
+            Failure::Failed(Kind::Usage, message) => (message, 2),
+            Failure::Failed(Kind::Interrupted, _) => {
+                ("interrupted: nothing was kept".to_owned(), 130)
             }
-            Failure::Interrupted => ("interrupted: nothing was kept".to_owned(), 130),
+            Failure::Failed(_, message) => (message, 3),
             Failure::Check => return ExitCode::from(1),
             Failure::Unjudged(message) => (format!("this kernel cannot be judged: {message}"), 125),
             Failure::Status(status) => return ExitCode::from(status),
@@ -57,42 +47,14 @@ impl Failure {
     }
 }
 
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Failed(error.kind(), error.to_string())
+    }
+}
+
 impl From<exitpath_lab::Error> for Failure {
     fn from(error: exitpath_lab::Error) -> Failure {
-        use exitpath_lab::Error as Lab;
-        match error {
-            Lab::Interrupted => Failure::Interrupted,
-            Lab::UnknownKernel { .. }
-            | Lab::NotAKernel { .. }
-            | Lab::Damaged { .. }
-            | Lab::NotInTheLab { .. }
-            | Lab::UnknownParameter { .. }
-            | Lab::UnknownModule { .. }
-            | Lab::ParametersRefused { .. }
-            | Lab::OtherModules { .. }
-            | Lab::PartsMissing { .. } => Failure::Usage(error.to_string()),
-            Lab::NoQemu
-            | Lab::QemuUnusable { .. }
-            | Lab::NoPlugin { .. }
-            | Lab::PluginRefused { .. }
-            | Lab::NoCacheFolder
-            | Lab::MissingTool { .. }
-            | Lab::NoArchive { .. }
-            | Lab::Apt { .. } => Failure::Machine(error.to_string()),
-            Lab::Patch { .. } => Failure::Unpatched(error.to_string()),
-            error => Failure::Cannot(error.to_string()),
-        }
-    }
-}
-
-impl From<exitpath_names::Error> for Failure {
-    fn from(error: exitpath_names::Error) -> Failure {
-        Failure::Cannot(error.to_string())
-    }
-}
-
-impl From<exitpath_vmm::Error> for Failure {
-    fn from(error: exitpath_vmm::Error) -> Failure {
-        Failure::Cannot(error.to_string())
+        Error::from(error).into()
     }
 }

@@ -24,14 +24,14 @@ const COMPLETIONS: [(Shell, &str, &str); 3] = [
 /// Writes them under a folder that stands for a prefix's `share`.
 pub(crate) fn run(arguments: &[OsString]) -> Result<(), Failure> {
     let [folder] = arguments else {
-        return Err(Failure::Usage(format!(
+        return Err(Failure::usage(format!(
             "{NAME} takes the folder to write to, which stands for PREFIX/share"
         )));
     };
     let folder = Path::new(folder);
     let command = visible(&Cli::command());
     write(folder, &command)
-        .map_err(|error| Failure::Cannot(format!("cannot write to {}: {error}", folder.display())))
+        .map_err(|error| Failure::cannot(format!("cannot write to {}: {error}", folder.display())))
 }
 
 fn write(folder: &Path, command: &Command) -> std::io::Result<()> {

@@ -1,51 +1,34 @@
 //! `exitpath image`: the guest programs as a file that any VMM can boot.
 
-use exitpath_exits::{Row, bare};
+use std::time::Duration;
+
+use exitpath_exits::bare;
+use exitpath_experiment::{Sampling, image_contents, rows};
 
 use crate::cli::Image;
 use crate::failure::Failure;
-use crate::{measure, output, rows};
-
-/// Bracketed samples unless the user says otherwise, as on a host.
-const SAMPLES: u32 = 1000;
+use crate::measuring::HOST_SAMPLES;
+use crate::output;
 
 pub(crate) fn run(args: &Image) -> Result<(), Failure> {
-    let rows = choose(&args.rows)?;
+    let rows = rows::choose_for_image(&args.rows)?;
     if let Some(limited) = rows::limited(&rows, args.samples) {
         output::remark(&limited);
     }
-    let plan = measure::image_plan(args.samples.unwrap_or(SAMPLES), !args.no_multiboot);
-    let image = bare::elf(&rows, &plan);
+    // As on a host; the image has no watchdog.
+    let sampling = Sampling::measured(args.samples.unwrap_or(HOST_SAMPLES), Duration::ZERO);
+    let image = bare::elf(&rows, &image_contents(&sampling, !args.no_multiboot));
+    let file = args.output.display();
     std::fs::write(&args.output, &image).map_err(|error| {
-        Failure::Usage(format!(
-            "cannot write {}: {error}; name a file in a folder that exists with -o",
-            args.output.display()
+        Failure::usage(format!(
+            "cannot write {file}: {error}; name a file in a folder that exists with -o"
         ))
     })?;
+    let plural = if rows.len() == 1 { "" } else { "s" };
     output::remark(&format!(
-        "{}: {}; boot it with a serial port on COM1, for instance by `qemu-system-x86_64 -machine \
-         pc,accel=kvm -cpu host -display none -serial stdio -no-reboot -kernel {}`",
-        args.output.display(),
-        output::number(rows.len(), "row"),
-        args.output.display()
+        "{file}: {} row{plural}; boot it with a serial port on COM1, for instance by `qemu-system-x86_64 \
+         -machine pc,accel=kvm -cpu host -display none -serial stdio -no-reboot -kernel {file}`",
+        rows.len()
     ));
     Ok(())
-}
-
-/// The rows of these names, all of which an image can hold; those that it can where there are none.
-pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
-    if names.is_empty() {
-        return Ok(bare::rows().collect());
-    }
-    let rows = rows::choose(names)?;
-    for row in &rows {
-        if let Some(why) = bare::obstacle(row) {
-            return Err(Failure::Usage(format!(
-                "{} cannot be measured under another VMM: {why}; `exitpath measure {}` does it under \
-                 exitpath's own",
-                row.name, row.name
-            )));
-        }
-    }
-    Ok(rows)
 }

@@ -1,22 +1,19 @@
-//! The command line of exitpath. Thin: each command's module reads as what it does.
-//!
-//! Inside the lab the same program is process 1; see [`exitpath_lab::init`].
+//! The command line of exitpath: flags, words and exit statuses. Each command's module reads as choose →
+//! record → analyse → show; what does the work is in the other crates.
 
 mod cli;
+mod control;
 mod diff;
 mod doctor;
 mod failure;
 mod gate;
 mod generate;
 mod image;
-mod in_lab;
-mod interrupt;
 mod kick;
 mod lab;
 mod measure;
+mod measuring;
 mod output;
-mod provenance;
-mod rows;
 mod show;
 mod trace;
 mod userspace;
@@ -24,17 +21,13 @@ mod userspace;
 use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use cli::{Cli, Command, Place};
+use cli::{Cli, Command};
+use exitpath_experiment::Place;
 use failure::Failure;
 
 fn main() -> ExitCode {
-    if exitpath_lab::init::is_init() {
-        exitpath_lab::init::main();
-    }
     let first = std::env::args_os().nth(1);
     let result = match first.as_deref().and_then(OsStr::to_str) {
-        Some(in_lab::worker::NAME) => in_lab::worker::run(),
-        Some(in_lab::foreign::NAME) => in_lab::foreign::run(),
         Some(generate::NAME) => generate::run(&std::env::args_os().skip(2).collect::<Vec<_>>()),
         _ => Cli::read().and_then(|(cli, place)| run(cli.command, &place)),
     };

@@ -1,26 +1,30 @@
-//! Writing to standard output, and progress on standard error.
+//! Writing to standard output, remarks on standard error, and recordings to their folders.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use exitpath_recording::Recording;
-use exitpath_report::Style;
-use indicatif::{ProgressBar, ProgressStyle};
+use exitpath_report::{Style, Text};
 
 use crate::failure::Failure;
-use crate::{lab, provenance};
 
 /// Prints text and a line break. A reader that has gone away is no error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Cannot(format!("cannot write the result: {error}")))
+            Err(Failure::cannot(format!("cannot write the result: {error}")))
         }
         _ => Ok(()),
     }
+}
+
+/// Prints text as standard output is to have it, and behind it where the recording is.
+pub(crate) fn show(text: &Text, recording: &Path) -> Result<(), Failure> {
+    let (text, place) = (text.laid_out(&style()), recording.display());
+    print(&format!("{text}recording: {place}"))
 }
 
 /// What text on standard output is to look like: as wide as the terminal, which `COLUMNS` may say, and
@@ -51,21 +55,6 @@ fn style_of(
     }
 }
 
-/// A progress bar over `steps` on a terminal; elsewhere one line that says what is begun, so that
-/// nobody takes a minute of silence for a hang.
-pub(crate) fn progress(steps: u64, what: &str) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        remark(what);
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(steps);
-    if let Ok(style) = ProgressStyle::with_template("{elapsed} {wide_bar} {pos}/{len} {msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(500));
-    bar
-}
-
 /// A remark for a person, on standard error.
 pub(crate) fn remark(text: &str) {
     eprintln!("exitpath: {text}");
@@ -75,14 +64,14 @@ pub(crate) fn remark(text: &str) {
 /// here, before anything is measured.
 pub(crate) fn folder(given: Option<&Path>, command: &str) -> Result<PathBuf, Failure> {
     let dir = given.map_or_else(|| default_folder(command), |dir| Ok(dir.to_owned()))?;
-    exitpath_store::check_writable(&dir).map_err(|error| Failure::Usage(error.to_string()))?;
+    exitpath_store::check_writable(&dir).map_err(Failure::usage)?;
     Ok(dir)
 }
 
 /// Writes a recording; one made inside a lab comes out of it.
 pub(crate) fn keep(dir: &Path, recording: &Recording) -> Result<(), Failure> {
-    exitpath_store::write(dir, recording).map_err(|error| Failure::Cannot(error.to_string()))?;
-    lab::keep(dir);
+    exitpath_store::write(dir, recording).map_err(Failure::cannot)?;
+    exitpath_experiment::lab::keep(dir);
     Ok(())
 }
 
@@ -92,26 +81,16 @@ fn default_folder(command: &str) -> Result<PathBuf, Failure> {
         .map(PathBuf::from)
         .filter(|dir| dir.is_absolute())
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")))
-        .ok_or_else(|| {
-            Failure::Usage("no HOME to put the recording into: name a folder with --out".to_owned())
-        })?;
-    let name = format!(
-        "{command}-{}-{}",
-        provenance::unix_seconds(),
-        std::process::id()
-    );
+        .ok_or(exitpath_experiment::Error::NoHome)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = now.map_or(0, |since| since.as_secs());
+    let name = format!("{command}-{seconds}-{}", std::process::id());
     let base = base.join("exitpath");
     // In a lab, times and process numbers are the same each time.
     let names = (2..).map(|nth| format!("{name}-{nth}"));
     let mut free = std::iter::once(name.clone()).chain(names);
     let free = free.find(|name| base.join(name).symlink_metadata().is_err());
     Ok(base.join(free.unwrap_or(name)))
-}
-
-/// So many of these, in words.
-pub(crate) fn number(of: usize, what: &str) -> String {
-    let plural = if of == 1 { "" } else { "s" };
-    format!("{of} {what}{plural}")
 }
 
 #[cfg(test)]

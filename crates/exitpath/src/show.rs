@@ -1,61 +1,57 @@
-//! `exitpath show DIR`: the table (or the ladder) of a recording, without measuring anything.
+//! `exitpath show DIR`: the table (or the ladder, or the kicks) of a recording, without measuring anything;
+//! and how the commands that measure show what they have recorded.
 
-use exitpath_analysis::table::{RowSummary, summarise};
-use exitpath_analysis::vmexit::{self, Comparison};
-use exitpath_recording::Recording;
 use std::path::Path;
+
+use exitpath_analysis::kick::kicks;
+use exitpath_analysis::nothing::Nothing;
+use exitpath_analysis::path::PhaseTable;
+use exitpath_analysis::userspace::ladder;
+use exitpath_analysis::{table, vmexit};
+use exitpath_recording::Recording;
+use exitpath_report::{json, text};
 
 use crate::cli::Show;
 use crate::failure::Failure;
 use crate::{kick, output, userspace};
 
 pub(crate) fn run(args: &Show) -> Result<(), Failure> {
-    let recording =
-        exitpath_store::read(&args.recording).map_err(|error| Failure::Usage(error.to_string()))?;
-    if recording.manifest.command == userspace::NAME {
-        return userspace::show(&recording, &args.recording, args.json);
-    }
-    if recording.manifest.command == kick::NAME {
-        return kick::show(&recording, &args.recording, args.json);
-    }
-    let compared = vmexit::compared(&recording);
-    if !compared.is_empty() {
-        return beside(&recording, &compared, &args.recording, args.json);
-    }
-    let rows = summarise(&recording);
-    table(&recording, &rows, &args.recording, args.json)
+    let recording = exitpath_store::read(&args.recording).map_err(Failure::usage)?;
+    self::recording(&recording, &args.recording, args.json)
 }
 
-/// Prints what kvm-unit-tests' vmexit said beside a recording's rows, as text or JSON.
-pub(crate) fn beside(
-    recording: &Recording,
-    compared: &[Comparison],
-    dir: &Path,
-    json: bool,
-) -> Result<(), Failure> {
+/// Shows a recording as the command that made it does. One in which nothing could be measured is an error,
+/// behind what there is of it.
+pub(crate) fn recording(recording: &Recording, dir: &Path, as_json: bool) -> Result<(), Failure> {
+    let manifest = &recording.manifest;
     let place = dir.display().to_string();
-    output::print(&if json {
-        exitpath_report::json::vmexit(&recording.manifest, compared, &place).render()
+    let print = |text: exitpath_report::Text, json: String| match as_json {
+        true => output::print(&json),
+        false => output::show(&text, dir),
+    };
+    let nothing = if manifest.command == userspace::NAME {
+        let ladder = ladder(recording, &PhaseTable::default()).map_err(Failure::cannot)?;
+        let json = json::userspace(manifest, &ladder, Some(place)).render();
+        print(text::userspace(manifest, &ladder), json)?;
+        ladder.nothing()
+    } else if manifest.command == kick::NAME {
+        let kicks = kicks(recording);
+        let json = json::kick(manifest, &kicks, Some(place)).render();
+        print(text::kick(manifest, &kicks), json)?;
+        kicks.nothing()
+    } else if let compared @ [_, ..] = vmexit::compared(recording).as_slice() {
+        let json = json::vmexit(manifest, compared, &place).render();
+        print(text::vmexit(manifest, compared), json)?;
+        None
     } else {
-        let table = exitpath_report::text::vmexit(&recording.manifest, compared);
-        format!("{}recording: {place}", table.laid_out(&output::style()))
-    })
-}
-
-/// Prints a recording's table as text or JSON.
-pub(crate) fn table(
-    recording: &Recording,
-    rows: &[RowSummary],
-    dir: &Path,
-    json: bool,
-) -> Result<(), Failure> {
-    let place = dir.display().to_string();
-    if json {
-        let table = exitpath_report::json::table(&recording.manifest, rows, Some(place));
-        output::print(&table.render())
-    } else {
-        let table = exitpath_report::text::table(&recording.manifest, rows);
-        let table = table.laid_out(&output::style());
-        output::print(&format!("{table}recording: {place}"))
+        let rows = table::summarise(recording);
+        let json = json::table(manifest, &rows, Some(place)).render();
+        print(text::table(manifest, &rows), json)?;
+        table::nothing(&rows)
+    };
+    match nothing {
+        None => Ok(()),
+        Some(Nothing::NotThere(what)) => Err(Failure::usage(what)),
+        Some(Nothing::Measured(why)) => Err(Failure::cannot(why)),
     }
 }

@@ -1,168 +1,212 @@
 //! `exitpath trace`: the exact path of one exit.
 
 mod view;
-mod vmm;
-mod without;
 
 use std::path::Path;
 use std::time::Duration;
 
-use exitpath_analysis::path::Incomparable;
+use exitpath_analysis::path::without::{Stub, stub};
+use exitpath_analysis::path::{Incomparable, PhaseTable};
 use exitpath_exits::Row;
-use exitpath_lab::gdb::Patches;
+use exitpath_experiment::lab::{Instructions, Prepared, Session, Setup};
+use exitpath_experiment::{Control, Error, Kind, Plan, Sampling, Vmm, rows};
+use exitpath_lab::gdb::Patch;
 use exitpath_lab::plugin::Plugin;
-use exitpath_recording::Recording;
-use exitpath_runner::Settings;
+use exitpath_recording::{Condition, Recording};
 
-use crate::cli::{LabOptions, PluginUse, Trace};
+use crate::cli::{PluginUse, Trace};
+use crate::control::control;
 use crate::failure::Failure;
-use crate::in_lab::vmm::Vmm;
-use crate::in_lab::{self, LabMeasurement};
-use crate::lab::Prepared;
-use crate::{image, interrupt, output, rows};
+use crate::output;
 
-pub(crate) use view::phases;
+pub(crate) use view::{functions, phases};
 
-/// Iterations before the first round that is recorded.
-const WARM_UP: u32 = 64;
+/// The command's name, which recordings of it have.
+const NAME: &str = "trace";
 
 pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
     if args.view.list_phases {
-        return output::print(view::built_in());
+        return output::print(PhaseTable::built_in());
     }
     let phases = phases(args.view.phases.as_deref())?;
     view::check_files(&args.view)?;
     if let Some(dir) = &args.recording {
         let recording = open(dir)?;
-        return view::show(&recording, None, &args.rows, dir, &phases, &args.view);
+        return view::show(&recording, &args.rows, dir, &phases, &args.view);
     }
-    let dir = output::folder(args.out.as_deref(), "trace")?;
+    let dir = output::folder(args.out.as_deref(), NAME)?;
     let vmm = args.vmm.as_deref().map(Vmm::find).transpose()?;
     let rows = match &args.vmm {
-        Some(_) => image::choose(&args.rows)?,
+        Some(_) => rows::choose_for_image(&args.rows)?,
         None => rows::choose(&args.rows)?,
     };
-    traceable(&rows)?;
+    rows::traceable(&rows)?;
     view::check_one_row(&args.view, rows.len())?;
     if !args.without.is_empty() {
         comparable(&rows)?;
     }
-    let interrupted = interrupt::flag();
-    let prepared = Prepared::new(&args.lab, &interrupted)?;
-    let job = Job {
-        rows: &rows,
-        rounds: args.rounds,
-        seeds: args.lab.emulator.seeds(&[1]),
-        watchdog: args.watchdog,
+    let recording = record(args, rows, vmm.as_ref())?;
+    output::keep(&dir, &recording)?;
+    if recording.trace.is_none() {
+        return output::print(&format!("recording: {}", dir.display()));
+    }
+    view::show(&recording, &[], &dir, &phases, &args.view)
+}
+
+/// Records the rows, and with them whatever they are to be held against.
+fn record(args: &Trace, rows: Vec<&'static Row>, vmm: Option<&Vmm>) -> Result<Recording, Failure> {
+    let control = control();
+    let prepared = Prepared::new(&args.lab.choice(), &control)?;
+    let plan = plan(NAME, rows, args.rounds, args.watchdog);
+    let instructions = Instructions {
         plugin: match args.plugin {
             PluginUse::Absent => None,
             PluginUse::Idles => Some(Plugin::Idles),
             PluginUse::Records => Some(Plugin::Records),
         },
-        patches: None,
-        vmlinux: args.view.vmlinux.as_deref(),
+        vmlinux: args.view.vmlinux.clone(),
     };
-    if let Some(vmm) = &vmm {
-        return vmm::run(args, vmm, &job, &dir, &phases, &prepared, &interrupted);
-    }
-    let recording = job.record("trace", &args.lab, &prepared, &interrupted)?;
-    output::keep(&dir, &recording)?;
-    if recording.trace.is_none() {
-        return output::print(&format!("recording: {}", dir.display()));
-    }
-    if args.without.is_empty() {
-        return view::show(&recording, None, &[], &dir, &phases, &args.view);
-    }
-    without::run(args, &job, &recording, &phases, &prepared, &interrupted)?;
-    output::print(&format!("recording, with them: {}", dir.display()))
+    let seeds = args.lab.emulator.seeds(&[1]);
+    let mut session = Session::new(&plan, &seeds, Some(instructions), &control);
+    session.run(match vmm {
+        Some(vmm) => vec![Setup::own(&prepared), Setup::under(&prepared, vmm)],
+        None => vec![Setup::base(&prepared)],
+    })?;
+    let recording = session.recording()?;
+    let Some(trace) = recording
+        .trace
+        .as_ref()
+        .filter(|_| !args.without.is_empty())
+    else {
+        return Ok(recording);
+    };
+    let stubs: Vec<Stub> = args
+        .without
+        .iter()
+        .map(|name| stub(trace, name))
+        .collect::<Result<_, _>>()
+        .map_err(Failure::usage)?;
+    let patched = session.run(vec![without(&stubs, &prepared)]);
+    patched.map_err(|error| required(&stubs, error))?;
+    Ok(session.recording()?)
 }
 
-/// A trace to be made.
-pub(crate) struct Job<'a> {
-    pub(crate) rows: &'a [&'static Row],
-    pub(crate) rounds: u32,
-    pub(crate) seeds: Vec<u64>,
-    /// In seconds.
-    pub(crate) watchdog: u64,
-    pub(crate) plugin: Option<Plugin>,
-    pub(crate) patches: Option<Patches>,
-    /// Kernel with debug information, if the user names one.
-    pub(crate) vmlinux: Option<&'a Path>,
-}
-
-impl Job<'_> {
-    /// Boots, traces, and names what ran.
-    pub(crate) fn record(
-        &self,
-        command: &'static str,
-        options: &LabOptions,
-        prepared: &Prepared,
-        interrupted: &std::sync::Arc<std::sync::atomic::AtomicBool>,
-    ) -> Result<Recording, Failure> {
-        let plan = LabMeasurement {
-            command,
-            rows: self.rows,
-            settings: Settings {
-                samples: self.rounds,
-                warm_up: WARM_UP,
-                batches: 0,
-                batch_length: 0,
-                watchdog: Duration::from_secs(self.watchdog),
-                cpus: vec![0],
-                yielding: true,
-            },
-            order_seed: 1,
-            seeds: self.seeds.clone(),
-            plugin: self.plugin,
-            patches: self.patches.clone(),
-            vmlinux: self.vmlinux,
-            traced: true,
-        };
-        in_lab::record(&plan, options, prepared, interrupted)
+/// What is traced, for so many rounds, by whichever command.
+pub(crate) fn plan(
+    command: &'static str,
+    rows: Vec<&'static Row>,
+    rounds: u32,
+    watchdog: u64,
+) -> Plan {
+    Plan {
+        command,
+        rows,
+        sampling: Sampling::traced(rounds, Duration::from_secs(watchdog)),
+        order_seed: 1,
+        by_layers: false,
     }
 }
 
-/// Refuses rows of which it is known that there is no path to show.
-pub(crate) fn traceable(rows: &[&'static Row]) -> Result<(), Failure> {
-    for row in rows {
-        if row.exits.1 == 0.0 {
-            return Err(Failure::Usage(format!(
-                "{} makes no exit, so there is no path to trace: {}",
-                row.name, row.operation
-            )));
-        }
-        // See the plugin: its CPU index means nothing where QEMU runs several in one thread.
-        if in_lab::on_two_cpus(row) {
-            return Err(Failure::Usage(format!(
-                "{} needs two {}, and QEMU does not tell its plugins which of two CPUs executes \
-                 an instruction (thread=single): rows with one vCPU can be traced",
-                row.name,
-                if row.vcpus > 1 { "vCPUs" } else { "CPUs" },
-            )));
-        }
+/// The condition in which these functions return at once.
+fn without<'a>(stubs: &[Stub], prepared: &'a Prepared) -> Setup<'a> {
+    let patch = |stub: &Stub| Patch {
+        name: stub.name.clone(),
+        address: stub.address,
+        old: stub.old.clone(),
+        new: stub.new.clone(),
+    };
+    let names: Vec<&str> = stubs.iter().map(|stub| stub.name.as_str()).collect();
+    Setup {
+        name: format!("without {}", names.join(", ")),
+        patches: stubs
+            .iter()
+            .map(|stub| (patch(stub), stub.difference()))
+            .collect(),
+        ..Setup::base(prepared)
     }
-    Ok(())
+}
+
+/// Why there is no trace without the functions. The one with them was just made, in the same lab.
+fn required(stubs: &[Stub], error: Error) -> Error {
+    if !matches!(error.kind(), Kind::Usage | Kind::Cannot) {
+        return error;
+    }
+    let names: Vec<&str> = stubs.iter().map(|stub| stub.name.as_str()).collect();
+    let says = match names.as_slice() {
+        [name] => format!("{name} is required: with it the same was traced"),
+        _ => "one of them is required: try each alone".to_owned(),
+    };
+    let what = error.to_string();
+    Error::Said {
+        kind: Kind::Cannot,
+        says: format!("without {}: {what}: {says}", names.join(", ")),
+    }
 }
 
 /// Refuses rows whose paths cannot be held against each other.
 pub(crate) fn comparable(rows: &[&'static Row]) -> Result<(), Failure> {
     match rows.iter().find(|row| row.surrounded) {
-        Some(row) => Err(Failure::Usage(
-            Incomparable::Surrounded(row.name.to_owned()).to_string(),
-        )),
+        Some(row) => Err(Failure::usage(Incomparable::Surrounded(
+            row.name.to_owned(),
+        ))),
         None => Ok(()),
     }
 }
 
+/// Traces the rows under these conditions, for a comparison.
+pub(crate) fn record_all(
+    plan: &Plan,
+    seeds: &[u64],
+    setups: Vec<Setup<'_>>,
+    control: &Control,
+) -> Result<Recording, Error> {
+    let instructions = Instructions {
+        plugin: Some(Plugin::Records),
+        vmlinux: None,
+    };
+    let mut session = Session::new(plan, seeds, Some(instructions), control);
+    session.run(setups)?;
+    session.recording()
+}
+
 /// Reads a recording that has a trace.
 pub(crate) fn open(dir: &Path) -> Result<Recording, Failure> {
-    let recording = exitpath_store::read(dir).map_err(|error| Failure::Usage(error.to_string()))?;
+    let recording = exitpath_store::read(dir).map_err(Failure::usage)?;
     if recording.trace.is_none() {
-        return Err(Failure::Usage(format!(
+        return Err(Failure::usage(format!(
             "{} has no instructions: it was made by `exitpath {}`, and `exitpath trace` records them",
             dir.display(),
             recording.manifest.command
         )));
     }
     Ok(recording)
+}
+
+/// Reads what was recorded under one condition: of a recording that has several, `DIR@CONDITION` says which.
+pub(crate) fn open_one(name: &str) -> Result<Recording, Failure> {
+    let split = name.rsplit_once('@').filter(|_| !Path::new(name).exists());
+    let (dir, condition) = split.map_or((name, None), |(dir, condition)| (dir, Some(condition)));
+    let recording = open(Path::new(dir))?;
+    let conditions = &recording.manifest.conditions;
+    // Rows that have a condition each are told apart by their names.
+    let several = conditions.len() > 1 && recording.manifest.command != crate::userspace::NAME;
+    let names = || {
+        let names = conditions
+            .iter()
+            .map(|c: &Condition| format!("{dir}@{}", c.name));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    match condition {
+        None if several => Err(Failure::usage(format!(
+            "{dir} has several conditions; name one of them: {}",
+            names()
+        ))),
+        None => Ok(recording),
+        Some(condition) => recording.under(condition).ok_or_else(|| {
+            let names = names();
+            Failure::usage(format!(
+                "{dir} has no condition '{condition}'; it has {names}"
+            ))
+        }),
+    }
 }

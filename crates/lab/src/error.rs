@@ -291,6 +291,27 @@ pub enum Error {
         wanted: &'static str,
     },
 
+    /// The program that runs inside a lab is nowhere.
+    #[error(
+        "exitpath-inside, the program that runs inside a lab, is not there ({}): build exitpath with `make \
+         build`, which makes it a part of exitpath, or put it beside exitpath",
+        join_paths(searched)
+    )]
+    NoInside {
+        /// Where it was looked for.
+        searched: Vec<PathBuf>,
+    },
+
+    /// The program that runs inside a lab was built from other sources.
+    #[error(
+        "{} was built from other sources than this exitpath: build both with `make build`",
+        path.display()
+    )]
+    OtherInside {
+        /// Where it is.
+        path: PathBuf,
+    },
+
     /// There is no QEMU to boot the lab with.
     #[error(
         "no qemu-system-x86_64 found: install it (Debian: `apt-get install qemu-system-x86`) \

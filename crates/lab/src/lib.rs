@@ -1,33 +1,23 @@
-//! Boots a kernel under QEMU and brings results out
+//! The lab: boots a kernel under an emulator with an initramfs, brings results out, and records instructions.
+//!
+//! In the order in which data flows: [`kernel`] finds kernels and their modules, [`image`] puts together what
+//! the kernel unpacks as its root file system, [`machine`] boots both and reads what comes out, [`stream`] makes
+//! paths of the instructions that were recorded. [`arch`] has what depends on the architecture.
 
-pub mod apt;
-pub mod boot;
-pub mod bzimage;
+pub mod arch;
 pub mod cache;
-mod complaint;
-mod compression;
-mod console;
-pub mod deb;
-pub mod debug_files;
 pub mod descriptors;
 pub mod error;
-pub mod gdb;
-pub mod init;
-pub mod initramfs;
-pub mod job;
-mod kernel_files;
-pub mod kernels;
-mod libraries;
-pub mod modules;
-pub mod parameters;
-pub mod plugin;
-pub mod qemu;
-mod silence;
-mod sources;
+pub mod image;
+pub mod kernel;
+pub mod machine;
 pub mod stream;
-mod versions;
-pub mod vmm_files;
-pub mod windows;
-pub mod wire;
 
 pub use error::{Error, Result};
+pub use image::inside::{inside, ready_address};
+
+// The modules that others use most, by a shorter name.
+pub use image::{initramfs, vmm_files};
+pub use kernel::{bzimage, deb, debug_files, kernels, modules, parameters};
+pub use machine::qemu::{boot, gdb, plugin, program as qemu};
+pub use stream::windows;

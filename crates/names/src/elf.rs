@@ -74,6 +74,7 @@ pub fn elf(bytes: &[u8], module: &str, bias: u64) -> Result<Vec<Symbol>> {
             size: size.min(best.end.saturating_sub(best.address)),
             name: best.name.clone(),
             module: module.into(),
+            condition: None,
         });
     }
     let mut symbols = resolve(symbols);

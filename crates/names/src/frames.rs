@@ -50,6 +50,7 @@ pub fn program(bytes: &[u8], debug: Option<&[u8]>, module: &str, bias: u64) -> R
         size,
         name,
         module: module.into(),
+        condition: None,
     };
     let entries = linkage(&file)
         .into_iter()

@@ -75,6 +75,7 @@ pub fn kallsyms(text: &str) -> Result<Vec<Symbol>> {
             size: size.min(longest).min(u64::MAX - best.address),
             name: best.name.into(),
             module: best.module.into(),
+            condition: None,
         });
     }
     Ok(symbols)

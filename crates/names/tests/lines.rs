@@ -52,6 +52,7 @@ fn symbol(address: u64, name: &str, module: &str) -> Symbol {
         size: 64,
         name: name.into(),
         module: module.into(),
+        condition: None,
     }
 }
 

@@ -16,8 +16,8 @@ pub struct Trace {
     pub paths: Vec<Path>,
     /// One for each traced run.
     pub windows: Vec<Window>,
-    /// Names of address ranges, ordered by space and address, without overlap. Not every
-    /// instruction needs to lie in one.
+    /// Names of address ranges, those of all conditions first, and of each ordered by space and address,
+    /// without overlap. Not every instruction needs to lie in one.
     pub symbols: Vec<Symbol>,
     /// Source lines and inlined functions, ordered by instruction and depth; often empty.
     pub locations: Vec<Location>,
@@ -129,6 +129,8 @@ pub struct Symbol {
     pub name: String,
     /// `vmlinux`, a module (`kvm`), a program or library, or `guest`.
     pub module: String,
+    /// The condition under which the range has this name; `None`: under all.
+    pub condition: Option<String>,
 }
 
 /// A source line of an instruction.

@@ -74,7 +74,7 @@ impl Unit {
             factor: if lab {
                 Some(1.0)
             } else {
-                crate::json::nanoseconds_per_tick(&manifest.environment)
+                crate::words::nanoseconds_per_tick(&manifest.environment)
             },
         }
     }

@@ -4,20 +4,26 @@
 //! under `cycles`) and instructions in the lab.
 
 mod diff;
+mod doctor;
 mod kick;
 mod path;
 mod userspace;
 mod vmexit;
+mod without;
 
-use exitpath_analysis::table::{Figures, HandledBy, RowSummary, Variant, Verdict};
+use exitpath_analysis::table::{Figures, RowSummary, Variant};
 use exitpath_recording::{Environment, Machine, Manifest};
 use serde::Serialize;
 
 pub use diff::{Diff, diff, incomparable};
+pub use doctor::doctor;
 pub use kick::{Kick, kick};
 pub use path::{Path, path};
 pub use userspace::{Userspace, userspace};
 pub use vmexit::{Vmexit, vmexit};
+pub use without::{Without, without};
+
+use crate::words::{handled_by, nanoseconds_per_tick, verdict};
 
 /// The whole object.
 #[derive(Debug, Serialize)]
@@ -116,34 +122,6 @@ impl<'a> From<&'a Variant> for VariantFields<'a> {
             interrupted: variant.interrupted,
         }
     }
-}
-
-/// The word for who handled an exit.
-pub fn handled_by(by: HandledBy) -> &'static str {
-    match by {
-        HandledBy::None => "none",
-        HandledBy::Hardware => "hardware",
-        HandledBy::Kernel => "kernel",
-        HandledBy::Userspace => "userspace",
-    }
-}
-
-/// The word for a verdict.
-pub fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Clean => "clean",
-        Verdict::Usable => "usable",
-        Verdict::Void => "void",
-        Verdict::Skipped => "skipped",
-    }
-}
-
-/// Nanoseconds per TSC tick, `None` where the frequency is unknown.
-pub fn nanoseconds_per_tick(environment: &Environment) -> Option<f64> {
-    environment
-        .tsc_khz
-        .filter(|&khz| khz > 0)
-        .map(|khz| 1e6 / khz as f64)
 }
 
 /// The table of a recording.

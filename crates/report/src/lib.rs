@@ -19,6 +19,7 @@ pub mod markdown;
 pub mod perfetto;
 mod reasons;
 pub mod text;
+pub mod words;
 
 pub use error::Error;
 pub use layout::{Style, Text};

@@ -2,31 +2,37 @@
 
 mod annotate;
 pub(crate) mod diff;
+mod doctor;
 mod kick;
 mod parts;
 mod path;
+mod rows;
 mod tree;
 mod userspace;
 mod vmexit;
+mod without;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use exitpath_analysis::table::{RowSummary, Variant, Verdict, qemu_version};
-use exitpath_recording::{Machine, Manifest};
+use exitpath_recording::{Machine, Manifest, fact};
 
 pub use annotate::annotate;
 pub use diff::{commit, diff, instruction};
+pub use doctor::doctor;
 pub use kick::kick;
-pub use parts::parts_of;
+pub use parts::{parts_of, under};
 pub use path::{Functions, path, seeds};
+pub use rows::rows;
 pub use tree::tree;
 pub use userspace::userspace;
 pub use vmexit::vmexit;
+pub use without::without;
 
 use crate::format::{count, machine, none, plain, subject};
-use crate::json;
 use crate::layout::{Text, Tone, new_table, push_lines, push_warnings, push_wrapped};
+use crate::words;
 
 /// A column's title.
 const OTHER_VALUES: &str = "other values";
@@ -82,7 +88,7 @@ fn lab_table(manifest: &Manifest, rows: &[RowSummary]) -> Text {
                 .map_or_else(none, |figures| count(figures.median)),
             count(row.samples as f64),
             count(row.interrupted as f64),
-            json::verdict(row.verdict).to_owned(),
+            words::verdict(row.verdict).to_owned(),
             variants(row, &manifest.environment.seeds),
         ];
         table.add_toned(tone(row.verdict), cells);
@@ -143,7 +149,7 @@ fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> Text {
         "mean",
     ];
     let mut table = new_table(&header, &[0, 1, 12]).leaving(&leaving);
-    let to_ns = json::nanoseconds_per_tick(&manifest.environment);
+    let to_ns = words::nanoseconds_per_tick(&manifest.environment);
     for row in rows {
         let ns = row
             .figures
@@ -166,7 +172,7 @@ fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> Text {
                 .map_or_else(none, |figures| count(figures.median)),
             count(row.samples as f64),
             row.runs.to_string(),
-            json::verdict(row.verdict).to_owned(),
+            words::verdict(row.verdict).to_owned(),
         ];
         table.add_toned(tone(row.verdict), cells);
     }
@@ -197,7 +203,7 @@ pub(crate) fn tone(verdict: Verdict) -> Tone {
 
 fn handled(row: &RowSummary) -> String {
     row.handled_by
-        .map_or_else(none, |by| json::handled_by(by).to_owned())
+        .map_or_else(none, |by| words::handled_by(by).to_owned())
 }
 
 fn per_op(exits: Option<f64>) -> String {
@@ -314,9 +320,9 @@ pub fn environment(manifest: &Manifest) -> String {
     let environment = &manifest.environment;
     let machine = machine(manifest, environment.cpus, &environment.seeds);
     let mut text = format!("{machine}\n{}", subject(manifest));
-    let fact = |name| environment.facts.get(name).and_then(|fact| fact.as_str());
-    if let Some(command) = fact("vmm.command") {
-        let version = fact("vmm.version").map_or_else(String::new, |version| {
+    let text_of = |name| environment.facts.get(name).and_then(|fact| fact.as_str());
+    if let Some(command) = text_of(fact::VMM_COMMAND) {
+        let version = text_of(fact::VMM_VERSION).map_or_else(String::new, |version| {
             format!(" (version {})", plain(version))
         });
         let _ = write!(text, "\nunder: {}{version}", plain(command));

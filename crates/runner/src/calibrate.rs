@@ -7,7 +7,7 @@ use exitpath_recording::{Outcome, Sample};
 use exitpath_vmm::{Error, Kvm};
 
 use crate::session::TSC_KHZ;
-use crate::{Place, Settings, run_row};
+use crate::{Place, Result, Settings, run_row};
 
 /// What the calibration guest said.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,7 +37,7 @@ impl Calibration {
 ///
 /// # Errors
 /// Where KVM refuses, or the guest does not come back.
-pub fn calibrate(kvm: &Kvm) -> Result<Calibration, Error> {
+pub fn calibrate(kvm: &Kvm) -> Result<Calibration> {
     let settings = Settings {
         samples: 200,
         warm_up: 20,
@@ -59,9 +59,8 @@ pub fn calibrate(kvm: &Kvm) -> Result<Calibration, Error> {
         match run.outcome {
             Outcome::Done => Ok(run),
             Outcome::Skipped { reason } | Outcome::Fault { reason } | Outcome::Hung { reason } => {
-                Err(Error::Unexpected {
-                    reason: format!("calibration guest: {reason}"),
-                })
+                let reason = format!("calibration guest: {reason}");
+                Err(crate::Error::from(Error::Unexpected { reason }))
             }
         }
     };

@@ -9,6 +9,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::error::{Error, Result};
+
 /// Most bytes that are kept of what a VMM complains.
 const MOST_ERRORS: usize = 1 << 20;
 /// Pieces that wait to be looked at.
@@ -108,9 +110,9 @@ impl Drop for ProcessGroup {
 /// Starts a command and waits for its end, or ends it with all of its process group.
 ///
 /// # Errors
-/// Where it cannot be started, in words.
-pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result<Said, String> {
-    let (program, arguments) = argv.split_first().ok_or("the command has no words")?;
+/// [`Error::NoWords`], [`Error::Start`].
+pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result<Said> {
+    let (program, arguments) = argv.split_first().ok_or(Error::NoWords)?;
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -121,9 +123,10 @@ pub fn run(argv: &[String], limits: &Limits, interrupted: &AtomicBool) -> Result
     let parent = std::process::id();
     // SAFETY: the closure makes system calls only.
     unsafe { command.pre_exec(move || end_with(parent)) };
-    let child = command
-        .spawn()
-        .map_err(|error| format!("cannot start {program}: {error}"))?;
+    let child = command.spawn().map_err(|cause| Error::Start {
+        program: program.clone(),
+        cause,
+    })?;
     let mut group = ProcessGroup {
         leader: child,
         ended: false,

@@ -6,6 +6,7 @@ use exitpath_exits::Row;
 use exitpath_exits::layout::port;
 use exitpath_recording::{Batch, Outcome, Run, Sample};
 
+use crate::error::{Error, Result};
 use crate::exception::Exception;
 
 /// How far from the end the image's last line is looked for, in lines.
@@ -26,13 +27,13 @@ pub struct SoFar {
 /// been in the midst of a line, which is left out.
 ///
 /// # Errors
-/// Where the image said nothing, or what it never should, in words.
-pub fn so_far(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
+/// Where the image said nothing, or what it never should.
+pub fn so_far(text: &str, rows: &[&'static Row]) -> Result<SoFar> {
     let whole_lines = text.rfind('\n').map_or(0, |at| at + 1);
     lines(&text[..whole_lines], rows)
 }
 
-fn lines(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
+fn lines(text: &str, rows: &[&'static Row]) -> Result<SoFar> {
     let mut runs: Vec<Run> = Vec::new();
     let mut open = false;
     let mut whole = false;
@@ -46,14 +47,12 @@ fn lines(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
             // A VMM that boots it again has measured all the same.
             break;
         }
-        let words = checked(line, due).ok_or_else(|| {
-            format!(
-                "the image's line {due} is garbled, or not there (`{}`)",
-                shown(line)
-            )
+        let words = checked(line, due).ok_or_else(|| Error::Garbled {
+            line: due,
+            shown: shown(line),
         })?;
         due += 1;
-        let strange = || format!("the image says what it never should: `{}`", shown(line));
+        let strange = || Error::Strange { shown: shown(line) };
         match words.as_slice() {
             ["boot", _, _, vendor @ ..] => vmmcall = is_amd(&vendor.join(" ")),
             ["row", _, name] if !open && rows.get(runs.len()).is_some_and(|r| r.name == *name) => {
@@ -108,11 +107,9 @@ fn lines(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
                 };
             }
             ["broken", figures @ ..] => {
-                return Err(format!(
-                    "the image's own driver took an exception (vector plus 1, code, address, CR2: \
-                     {}): report this as a bug of exitpath, with the VMM's command",
-                    figures.join(" ")
-                ));
+                return Err(Error::DriverBroken {
+                    figures: figures.join(" "),
+                });
             }
             ["end", ..] if open => {
                 open = false;
@@ -124,14 +121,8 @@ fn lines(text: &str, rows: &[&'static Row]) -> Result<SoFar, String> {
     if due == 0 {
         let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
         return Err(match last {
-            Some(last) => format!(
-                "nothing it printed is the image's; the last is `{}`: has the VMM a serial port \
-                 (COM1) on its standard output, and did it boot the image?",
-                shown(last)
-            ),
-            None => "it printed nothing: has the VMM a serial port (COM1) on its standard output, \
-                     and did it boot the image?"
-                .to_owned(),
+            Some(last) => Error::NotTheImages { last: shown(last) },
+            None => Error::PrintedNothing,
         });
     }
     let midst = if open { runs.pop() } else { None };

@@ -6,6 +6,7 @@
 mod calibrate;
 mod contention;
 mod counters;
+mod error;
 mod exception;
 pub mod foreign;
 pub mod image_output;
@@ -13,6 +14,7 @@ mod kicked;
 mod marker;
 mod order;
 mod session;
+pub mod work;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +26,7 @@ use exitpath_vmm::Kvm;
 use serde::{Deserialize, Serialize};
 
 pub use calibrate::{Calibration, calibrate};
+pub use error::{Error, Result};
 pub use order::random_order;
 pub use session::take_usual_place;
 
@@ -101,12 +104,7 @@ fn role(row: &Row, rung: Rung) -> RungRole {
 ///
 /// # Errors
 /// Where KVM itself refuses what every row needs.
-pub fn run_row(
-    kvm: &Kvm,
-    row: &'static Row,
-    settings: &Settings,
-    place: &Place,
-) -> Result<Run, exitpath_vmm::Error> {
+pub fn run_row(kvm: &Kvm, row: &'static Row, settings: &Settings, place: &Place) -> Result<Run> {
     let mut run = Run {
         id: place.id,
         row: row.name.to_owned(),
@@ -145,12 +143,6 @@ pub fn run_row(
     }
     session::run(kvm, row, settings, &mut run)?;
     Ok(run)
-}
-
-/// Address of a function that every run executes once, before it counts anything. The program is
-/// linked to its address, so that it is the same in the lab.
-pub fn ready_address() -> u64 {
-    marker::arm as *const () as u64
 }
 
 /// Samples a run of this row takes.

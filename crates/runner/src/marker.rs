@@ -17,7 +17,9 @@ macro_rules! marker {
 }
 
 /// From here on all code is instrumented. A function of its own, because its address is also where
-/// the lab's machine can be stopped when everything is loaded; see [`crate::ready_address`].
+/// the lab's machine can be stopped when everything is loaded; `exitpath_protocol::READY_SYMBOL` is its name.
+// SAFETY: no other symbol of the program has this name.
+#[unsafe(export_name = "exitpath_arm")]
 #[inline(never)]
 pub(crate) extern "C" fn arm() {
     marker!(Marker::Arm);

@@ -313,6 +313,7 @@ fn decode_symbols(file: Encoded) -> Result<Vec<Symbol>, Problem> {
                 size,
                 name,
                 module,
+                condition: None,
             });
         }
         Ok(())

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use exitpath_recording::{Path, Trace};
 
-use super::decode::{Decoded, Flow};
-use super::functions::{FunctionId, FunctionInfo, Functions, Place, traits};
+use super::arch::{Decoded, Flow};
+use super::functions::{FunctionId, FunctionInfo, Functions, Place};
+use super::traits;
 use super::{PathError, PhaseTable};
 
 /// CPUs a lab may have.

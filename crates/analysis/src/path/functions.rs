@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use exitpath_recording::{Space, Symbol, Trace, trace};
 
-use super::PhaseTable;
-use super::decode::{Decoded, Flow};
+use super::arch::{Decoded, Flow, kernel_traits};
+use super::phases::PhaseTable;
+use super::traits;
 
 /// Position of a function among [`Functions`].
 pub(super) type FunctionId = u32;
@@ -18,47 +19,6 @@ const GUEST_KERNEL: FunctionId = 1;
 /// Unnamed instructions further apart than this, in bytes, are different functions: what was not
 /// executed leaves gaps.
 const GAP: u64 = 256;
-
-/// What is special about a function: a set of these.
-pub(super) mod traits {
-    /// Passes control on and is no function of its own: a retpoline or a static call's trampoline.
-    pub(crate) const THUNK: u32 = 1 << 0;
-    /// Entered by an interrupt or an exception, through the IDT.
-    pub(crate) const IDT: u32 = 1 << 1;
-    /// Entered by an exception.
-    pub(crate) const EXCEPTION: u32 = 1 << 2;
-    /// Holds many entries of the IDT, one every few bytes.
-    pub(crate) const STUBS: u32 = 1 << 3;
-    /// Changes the kernel stack for another thread's.
-    pub(crate) const SWITCH: u32 = 1 << 4;
-    /// Moves the guest behind an instruction by emulating it, for lack of NRIPS.
-    pub(crate) const SKIPS: u32 = 1 << 5;
-    /// The instruction emulator.
-    pub(crate) const EMULATES: u32 = 1 << 6;
-    /// Handles an exit that came between two instructions.
-    pub(crate) const INTERRUPT_EXIT: u32 = 1 << 7;
-    /// Handles an exit for a nested page fault.
-    pub(crate) const MEMORY_EXIT: u32 = 1 << 8;
-    /// Handles an exit for an exception of the guest.
-    pub(crate) const EXCEPTION_EXIT: u32 = 1 << 9;
-    /// An exit handler by the table of phases.
-    pub(crate) const HANDLER: u32 = 1 << 10;
-    /// The guest's bracket.
-    pub(crate) const BRACKET: u32 = 1 << 11;
-    /// Has no name.
-    pub(crate) const UNNAMED: u32 = 1 << 12;
-    /// Hands over to the emulator what hardware with decode assists would have decoded.
-    pub(crate) const DECODE_ASSISTS: u32 = 1 << 13;
-    /// Fetches the guest's instruction from its memory.
-    pub(crate) const FETCHES: u32 = 1 << 14;
-    /// What functions jump to instead of returning, and the pieces of it.
-    pub(crate) const RETURN_THUNK: u32 = 1 << 15;
-    /// Calls the handler of an exit. For an interrupt's there is nothing to call: it was inlined.
-    pub(crate) const DISPATCHES: u32 = 1 << 16;
-    /// Any of those that decide something when they are entered.
-    pub(crate) const ON_ENTRY: u32 =
-        INTERRUPT_EXIT | MEMORY_EXIT | EXCEPTION_EXIT | HANDLER | DISPATCHES;
-}
 
 /// A function, whatever it is named by.
 #[derive(Debug, Clone)]
@@ -303,50 +263,6 @@ fn traits_of(name: &str, space: Space) -> u32 {
         Space::User => 0,
         Space::Kernel => kernel_traits(name),
     }
-}
-
-/// Names as of Linux 6.1 to 6.12.
-fn kernel_traits(name: &str) -> u32 {
-    let begins = |with: &[&str]| with.iter().any(|prefix| name.starts_with(prefix));
-    let mut set = match name {
-        "irq_entries_start" | "spurious_entries_start" => traits::IDT | traits::STUBS,
-        "asm_common_interrupt" | "asm_spurious_interrupt" | "asm_int80_emulation" => traits::IDT,
-        "__switch_to_asm" => traits::SWITCH,
-        "kvm_emulate_instruction" | "x86_emulate_instruction" => traits::EMULATES,
-        "intr_interception" | "interrupt_window_interception" => traits::INTERRUPT_EXIT,
-        "nmi_interception" | "smi_interception" => traits::INTERRUPT_EXIT,
-        "npf_interception" | "kvm_mmu_page_fault" | "kvm_handle_page_fault" => traits::MEMORY_EXIT,
-        "handle_mmio_page_fault" => traits::MEMORY_EXIT,
-        "ud_interception" | "gp_interception" | "ac_interception" => traits::EXCEPTION_EXIT,
-        "pf_interception" | "iret_interception" => traits::EXCEPTION_EXIT,
-        "emulate_on_interception" | "cr_interception" | "dr_interception" => traits::DECODE_ASSISTS,
-        "invlpg_interception" | "cr8_write_interception" => traits::DECODE_ASSISTS,
-        "svm_handle_exit" | "svm_invoke_exit_handler" => traits::DISPATCHES,
-        "__do_insn_fetch_bytes" => traits::FETCHES,
-        _ => 0,
-    };
-    if begins(&["asm_exc_"]) {
-        set |= traits::IDT | traits::EXCEPTION;
-    }
-    if begins(&["asm_sysvec_"]) {
-        set |= traits::IDT;
-    }
-    if begins(&["__x86_indirect_", "__indirect_thunk_start", "__SCT__"]) {
-        set |= traits::THUNK;
-    }
-    if begins(&[
-        "srso_",
-        "retbleed_",
-        "zen_untrain_ret",
-        "call_depth_return_thunk",
-    ]) || name.ends_with("_return_thunk")
-    {
-        set |= traits::RETURN_THUNK;
-    }
-    if name.ends_with("svm_skip_emulated_instruction") {
-        set |= traits::SKIPS;
-    }
-    set
 }
 
 #[cfg(test)]

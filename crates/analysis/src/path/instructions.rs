@@ -110,7 +110,7 @@ pub(super) fn classes(a: &RowPath, b: &RowPath) -> Vec<ClassDiff> {
         let of_class = row.classes.iter().find(|count| count.class == class);
         of_class.map_or(0, |of_class| of_class.count.all)
     };
-    let all = super::classes::CLASSES.iter().map(|class| {
+    let all = super::arch::classes::CLASSES.iter().map(|class| {
         let (in_a, in_b) = (count(a, class.name), count(b, class.name));
         ClassDiff {
             class: class.name,

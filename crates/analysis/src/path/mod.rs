@@ -4,7 +4,7 @@
 //! the whole window in order, keeps the stack of calls, and sorts rounds into variants
 //! (`rounds`, `variants`); the second goes over one round and tells all of it (`tree`, `nodes`,
 //! `row`). Both are the same code, `walk`, with another observer. What an instruction is by
-//! itself is worked out once for a trace (`code`, of `decode`, `functions` and [`classes`]).
+//! itself is worked out once for a trace (`code`, of `functions` and [`arch`]).
 //!
 //! How counts hang together, in instructions per round:
 //!
@@ -15,12 +15,12 @@
 //! value = total − baseline − delay
 //! ```
 
-pub mod classes;
+pub mod arch;
 mod code;
 pub mod conditions;
-mod decode;
 pub mod diff;
 mod functions;
+pub mod gate;
 mod instructions;
 pub mod model;
 mod nodes;
@@ -31,14 +31,19 @@ mod row;
 mod stack;
 mod state;
 mod threads;
+mod traits;
 mod tree;
 mod variants;
 mod walk;
+pub mod without;
 
 use std::collections::HashMap;
 
 use exitpath_recording::Recording;
 
+use crate::conditions::first_of_each_row;
+
+pub use arch::x86_64::classes;
 pub use diff::{Incomparable, PathDiff, diff_paths};
 pub use model::*;
 pub use parts::{Part, Whose, parts};
@@ -50,6 +55,14 @@ pub enum PathError {
     /// No instructions were recorded.
     #[error("the recording has no trace; record one with `exitpath trace ROW`")]
     NoTrace,
+    /// Nobody can read its instructions.
+    #[error(
+        "the recording was made on {arch}, whose instructions this exitpath cannot read: use a newer one"
+    )]
+    Arch {
+        /// The architecture.
+        arch: String,
+    },
     /// A window belongs to no run.
     #[error("the trace has a window of run {run}, and the recording has no such run")]
     Run {
@@ -100,13 +113,19 @@ pub enum PathError {
     },
 }
 
-/// The paths of all windows of a recording's trace, in their order.
+/// The paths of all windows of a recording's trace, in their order: of each row those of the first condition
+/// it was measured under.
 ///
 /// # Errors
 ///
 /// If there is no trace, or it does not hold together: [`PathError`] says what and where.
 pub fn trace_rows(recording: &Recording, phases: &PhaseTable) -> Result<Vec<RowPath>, PathError> {
+    let recording = first_of_each_row(recording);
     let trace = recording.trace.as_ref().ok_or(PathError::NoTrace)?;
+    let arch = &recording.manifest.environment.arch;
+    if arch != arch::NAME {
+        return Err(PathError::Arch { arch: arch.clone() });
+    }
     let code = code::Code::new(trace, phases)?;
     let runs: HashMap<u32, _> = recording.runs.iter().map(|run| (run.id, run)).collect();
     let windows = trace.windows.iter();

@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::PhaseTable;
 use super::code::Code;
-use super::functions::{FunctionId, traits};
+use super::functions::FunctionId;
 use super::model::{Artefact, Node, Step};
 use super::stack::NONE;
+use super::traits;
 use super::tree::{Growing, ROOT, Split, Tree, most};
 
 /// A finished tree.

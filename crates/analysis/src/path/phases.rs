@@ -29,7 +29,7 @@ use exitpath_recording::Space;
 pub const HANDLER: &str = "exit handler";
 
 /// The table that comes with exitpath.
-const BUILT_IN: &str = include_str!("phases.txt");
+const BUILT_IN: &str = super::arch::PHASES;
 
 /// The name for what nothing knows, if the table does not say one.
 const UNKNOWN: &str = "other";

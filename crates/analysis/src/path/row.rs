@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use exitpath_recording::{Run, Space, Window};
 
-use super::classes::CLASSES;
+use super::arch::classes::CLASSES;
 use super::code::Code;
 use super::functions::FunctionId;
 use super::model::{ClassCount, Count, Executed, Function, Phase, RowPath};
@@ -13,7 +13,7 @@ use super::rounds::{Round, Rounds};
 use super::tree::{OfFunction, Split, Tree, most};
 use super::variants::variants;
 use super::walk::Walker;
-use super::{PathError, PhaseTable, decode};
+use super::{PathError, PhaseTable, arch};
 
 /// The path of one window.
 pub(super) fn row(
@@ -234,8 +234,8 @@ fn instructions(
                 function: *positions.get(&function)?,
                 offset,
                 cold: place.cold && !in_guest,
-                text: decode::text(instruction),
-                form: decode::form(instruction),
+                text: arch::text(instruction),
+                form: arch::form(instruction),
             })
         });
     let mut told: Vec<Executed> = told.collect();

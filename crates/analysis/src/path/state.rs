@@ -1,6 +1,6 @@
 //! What is carried from one instruction to the next, and what is counted meanwhile.
 
-use super::decode::Interception;
+use super::arch::Interception;
 use super::stack::{NONE, Stack};
 
 /// What is carried from one instruction to the next.

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use exitpath_recording::{Space, trace};
 
 use super::PhaseTable;
-use super::classes::CLASSES;
+use super::arch::classes::CLASSES;
 use super::code::Code;
-use super::functions::{FunctionId, traits};
+use super::functions::FunctionId;
 use super::model::{Count, Entered, Step};
 use super::stack::{Frame, Kind, NONE};
 use super::state::Cpu;
+use super::traits;
 use super::walk::Observer;
 
 /// The root of the tree.

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use super::code::Code;
-use super::functions::{FunctionId, traits};
+use super::functions::FunctionId;
 use super::model::Variant;
 use super::rounds::{Round, Rounds};
 use super::stack::{Frame, Kind, NONE};
 use super::state::Cpu;
+use super::traits;
 use super::walk::{Observer, Walker};
 
 /// Functions named at most where nothing else tells two variants apart.

@@ -19,12 +19,13 @@
 
 use exitpath_recording::Path;
 
+use super::arch::{Decoded, Flow, Interception};
 use super::code::Code;
-use super::decode::{Decoded, Flow, Interception};
-use super::functions::{FunctionId, GUEST, traits};
+use super::functions::{FunctionId, GUEST};
 use super::stack::{Frame, Kind, NONE};
 use super::state::{Cpu, State, Tally};
 use super::threads::announce;
+use super::traits;
 
 /// What is told of a walk.
 pub(super) trait Observer {

@@ -141,6 +141,7 @@ impl Made {
             size,
             name: name.to_owned(),
             module: module.to_owned(),
+            condition: None,
         });
     }
 

@@ -110,6 +110,7 @@ fn symbols() -> Vec<Symbol> {
         size,
         name: name.to_owned(),
         module: module.to_owned(),
+        condition: None,
     };
     let mut symbols = vec![
         symbol(Space::Guest, BRACKET, 0x100, "bracket", "guest"),

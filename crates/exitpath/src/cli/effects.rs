@@ -9,6 +9,7 @@ use clap::{Arg, ArgMatches, Command, ValueEnum};
 
 use super::{KickTable, On, PluginUse};
 use crate::failure::Failure;
+use exitpath_experiment::Place;
 
 /// When an option has an effect.
 #[derive(Debug, Clone, Copy)]
@@ -24,28 +25,6 @@ enum When {
 }
 
 use When::{In, Never, With, Without};
-
-/// Where a command is to measure, as far as its command line says so.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// What was asked for, by `--on` or by an option of the lab.
-    pub(crate) on: Option<On>,
-    /// The options given that have an effect on a host only.
-    on_host: Vec<String>,
-}
-
-impl Place {
-    /// Refuses the options of the host where the lab is taken although nobody asked for it.
-    pub(crate) fn lab_because(&self, why: &str) -> Result<(), Failure> {
-        match self.on_host.first() {
-            None => Ok(()),
-            Some(option) => Err(Failure::Usage(format!(
-                "{option} has an effect on a host only, and {why}, so that the lab would be taken: \
-                 leave {option} out, or give --on host"
-            ))),
-        }
-    }
-}
 
 /// What was given to a command on its command line.
 pub(super) struct Given<'a> {
@@ -205,7 +184,7 @@ pub(super) fn check(command: &Command, matches: &ArgMatches) -> Result<Place, Fa
         command,
         matches,
     })
-    .map_err(Failure::Usage)
+    .map_err(Failure::usage)
 }
 
 fn judge(given: &Given<'_>) -> Result<Place, String> {
@@ -223,11 +202,11 @@ fn judge(given: &Given<'_>) -> Result<Place, String> {
             "{other} has no effect with {alone}, which only prints a list: leave one of them out"
         ));
     }
+    let asked = given.values::<On>("on").first().copied();
     let mut place = Place {
-        on: given.values::<On>("on").first().copied(),
+        on: asked.map(On::into),
         on_host: Vec::new(),
     };
-    let asked = place.on;
     let mut in_lab = None;
     for option in ids {
         let written = given.written(option);
@@ -270,7 +249,7 @@ fn judge(given: &Given<'_>) -> Result<Place, String> {
         ));
     }
     if in_lab.is_some() {
-        place.on = Some(On::Lab);
+        place.on = Some(On::Lab.into());
     }
     values(given)?;
     Ok(place)

@@ -2,19 +2,15 @@
 
 use std::path::Path;
 
+use exitpath_analysis::path::without::without;
 use exitpath_analysis::path::{PhaseTable, RowPath, trace_rows};
-use exitpath_recording::Recording;
+use exitpath_experiment::OWN;
+use exitpath_recording::{Difference, Recording, fact};
 use exitpath_report::{flame, json, perfetto, text};
 
-use super::vmm;
 use crate::cli::TraceView;
 use crate::failure::Failure;
 use crate::output;
-
-/// The built-in table of phases, as text.
-pub(super) fn built_in() -> &'static str {
-    PhaseTable::built_in()
-}
 
 /// The table of phases: the user's before the built-in one.
 pub(crate) fn phases(path: Option<&Path>) -> Result<PhaseTable, Failure> {
@@ -22,10 +18,10 @@ pub(crate) fn phases(path: Option<&Path>) -> Result<PhaseTable, Failure> {
         return Ok(PhaseTable::default());
     };
     let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
+        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
     PhaseTable::default()
         .and(&text)
-        .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
 /// Finds out early that a file could not be written later.
@@ -34,7 +30,7 @@ pub(super) fn check_files(view: &TraceView) -> Result<(), Failure> {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         let dir = dir.unwrap_or(Path::new("."));
         if path.is_dir() || !dir.is_dir() {
-            return Err(Failure::Usage(format!(
+            return Err(Failure::usage(format!(
                 "cannot write {}: name a file in a folder that exists",
                 path.display()
             )));
@@ -46,17 +42,61 @@ pub(super) fn check_files(view: &TraceView) -> Result<(), Failure> {
 /// A graph of one row is refused for several, before they are traced if that is known.
 pub(super) fn check_one_row(view: &TraceView, rows: usize) -> Result<(), Failure> {
     if rows > 1 && (view.flamegraph.is_some() || view.perfetto.is_some()) {
-        return Err(Failure::Usage(
-            "a flame graph or a timeline (--flamegraph, --perfetto) is of one row: name one"
-                .to_owned(),
+        return Err(Failure::usage(
+            "a flame graph or a timeline (--flamegraph, --perfetto) is of one row: name one",
         ));
     }
     Ok(())
 }
 
-/// Shows the rows of these names, or all; `own` is a recording of the same rows under exitpath's
-/// own VMM, for one of another.
+/// Shows the rows of these names, or all: without functions where those were patched out, under another VMM
+/// where there is one.
 pub(super) fn show(
+    recording: &Recording,
+    names: &[String],
+    dir: &Path,
+    phases: &PhaseTable,
+    view: &TraceView,
+) -> Result<(), Failure> {
+    let conditions = &recording.manifest.conditions;
+    let condition = |is: fn(&Difference) -> bool| {
+        conditions
+            .iter()
+            .find(|condition| condition.differs.iter().any(is))
+    };
+    let usual = !view.tree && !view.folded && view.annotate.is_none() && names.is_empty();
+    let patched = condition(|difference| matches!(difference, Difference::Patch { .. }));
+    if patched.is_some() && usual && view.flamegraph.is_none() && view.perfetto.is_none() {
+        return show_without(recording, dir, phases, view);
+    }
+    let theirs = condition(|difference| matches!(difference, Difference::Vmm { .. }));
+    let theirs = theirs.and_then(|condition| recording.under(&condition.name));
+    let own = recording.under(OWN);
+    let shown = theirs.as_ref().unwrap_or(recording);
+    show_paths(shown, own.as_ref(), names, dir, phases, view)
+}
+
+/// What patching functions out saved.
+fn show_without(
+    recording: &Recording,
+    dir: &Path,
+    phases: &PhaseTable,
+    view: &TraceView,
+) -> Result<(), Failure> {
+    let manifest = &recording.manifest;
+    let without = without(recording, phases).map_err(Failure::cannot)?;
+    if view.json {
+        let place = dir.display().to_string();
+        return output::print(&json::without(manifest, &without, &place).render());
+    }
+    for warning in &manifest.warnings {
+        output::remark(&format!("warning: {warning}"));
+    }
+    output::show(&text::without(&without), dir)
+}
+
+/// Shows paths; `own` is a recording of the same rows under exitpath's own VMM, for one of another.
+fn show_paths(
     recording: &Recording,
     own: Option<&Recording>,
     names: &[String],
@@ -64,60 +104,53 @@ pub(super) fn show(
     phases: &PhaseTable,
     view: &TraceView,
 ) -> Result<(), Failure> {
-    let paths =
-        trace_rows(recording, phases).map_err(|error| Failure::Cannot(error.to_string()))?;
+    let manifest = &recording.manifest;
+    let paths = trace_rows(recording, phases).map_err(Failure::cannot)?;
     let own = own.map(|own| trace_rows(own, phases)).transpose();
-    let own = own.map_err(|error| Failure::Cannot(error.to_string()))?;
+    let own = own.map_err(Failure::cannot)?;
     let own_of = |path: &RowPath| own.iter().flatten().find(|own| own.row == path.row);
-    let vmm = vmm::of(&recording.manifest);
-    for name in names {
-        if !paths.iter().any(|path| path.row == *name) {
-            let has: Vec<&str> = paths.iter().map(|path| path.row.as_str()).collect();
-            return Err(Failure::Usage(format!(
-                "{} has no trace of {name}; it has {}",
-                dir.display(),
-                has.join(", ")
-            )));
-        }
+    let vmm = manifest.environment.facts.get(fact::VMM_COMMAND);
+    let vmm = vmm.and_then(|command| command.as_str());
+    if let Some(name) = names
+        .iter()
+        .find(|name| !paths.iter().any(|path| path.row == **name))
+    {
+        let has: Vec<&str> = paths.iter().map(|path| path.row.as_str()).collect();
+        return Err(Failure::usage(format!(
+            "{} has no trace of {name}; it has {}",
+            dir.display(),
+            has.join(", ")
+        )));
     }
     // The first seed stands for all; how far the others agree is said.
-    let shown: Vec<&RowPath> = recording
-        .manifest
-        .rows
-        .iter()
-        .filter(|row| names.is_empty() || names.contains(&row.name))
-        .filter_map(|row| paths.iter().find(|path| path.row == row.name))
-        .collect();
-    let (shown, without): (Vec<&RowPath>, Vec<&RowPath>) =
-        shown.into_iter().partition(|path| path.exits > 0);
+    let rows = manifest.rows.iter().map(|row| &row.name);
+    let (shown, without): (Vec<&RowPath>, Vec<&RowPath>) = rows
+        .filter(|row| names.is_empty() || names.contains(row))
+        .filter_map(|row| paths.iter().find(|path| path.row == *row))
+        .partition(|path| path.exits > 0);
     for path in &without {
         let no_path = format!(
             "{} made no exit here, so there is no path to show",
             path.row
         );
         if shown.is_empty() {
-            return Err(Failure::Cannot(no_path));
+            return Err(Failure::cannot(no_path));
         }
         output::remark(&no_path);
     }
     files(recording, &shown, view)?;
     if view.json {
-        let place = dir.display().to_string();
-        let objects: Vec<String> = shown
-            .iter()
-            .map(|path| {
-                json::path(&recording.manifest, path, Some(place.clone()))
-                    .under(vmm.map(str::to_owned), own_of(path))
-                    .render()
-            })
-            .collect();
-        return match objects.as_slice() {
-            [object] => output::print(object),
-            objects => output::print(&format!("[{}]", objects.join(","))),
+        let object = |path: &&RowPath| {
+            json::path(manifest, path, Some(dir.display().to_string()))
+                .under(vmm.map(str::to_owned), own_of(path))
+                .render()
         };
+        let objects: Vec<String> = shown.iter().map(object).collect();
+        return output::print(&match objects.as_slice() {
+            [object] => object.clone(),
+            objects => format!("[{}]", objects.join(",")),
+        });
     }
-    let manifest = &recording.manifest;
-    let place = dir.display();
     let style = output::style();
     if view.folded {
         // Tools read it, and it has no place for words.
@@ -126,62 +159,56 @@ pub(super) fn show(
         }
     }
     for path in shown {
-        let mut printed = false;
         if view.folded {
             output::print(&flame::folded(path, flame::Which::All))?;
-            printed = true;
         }
         if let Some(function) = &view.annotate {
             let trace = recording.trace.as_ref().expect("a trace was analysed");
-            let text = text::annotate(manifest, path, trace, function)
-                .map_err(|error| Failure::Usage(error.to_string()))?;
+            let text = text::annotate(manifest, path, trace, function).map_err(Failure::usage)?;
             output::print(&text.laid_out(&style))?;
-            printed = true;
         }
         if view.tree {
             output::print(&text::tree(manifest, path, view.min).laid_out(&style))?;
-            printed = true;
         }
-        if !printed {
-            let functions = if view.all {
-                text::Functions::All
-            } else {
-                text::Functions::default()
-            };
+        if !view.folded && !view.tree && view.annotate.is_none() {
+            let mut text = text::path(manifest, path, functions(view.all));
+            if let Some(vmm) = vmm {
+                text.append(text::under(vmm, path, own_of(path)));
+            }
             let of_row: Vec<RowPath> = paths
                 .iter()
                 .filter(|other| other.row == path.row)
                 .cloned()
                 .collect();
-            let seeds = if of_row.len() > 1 {
-                text::seeds(&of_row)
-            } else {
-                String::new()
-            };
-            let text = text::path(manifest, path, functions).laid_out(&style);
-            let parts = vmm.map_or_else(String::new, |vmm| {
-                vmm::parts(vmm, path, own_of(path), &style)
-            });
-            output::print(&format!("{text}{parts}{seeds}recording: {place}"))?;
+            if of_row.len() > 1 {
+                text.push_str(&text::seeds(&of_row));
+            }
+            output::show(&text, dir)?;
         }
     }
     Ok(())
+}
+
+/// How many functions are shown.
+pub(crate) fn functions(all: bool) -> text::Functions {
+    match all {
+        true => text::Functions::All,
+        false => text::Functions::default(),
+    }
 }
 
 /// Writes the files that are asked for, of the first row.
 fn files(recording: &Recording, shown: &[&RowPath], view: &TraceView) -> Result<(), Failure> {
     let write = |path: &Path, text: String| {
         std::fs::write(path, text)
-            .map_err(|error| Failure::Cannot(format!("cannot write {}: {error}", path.display())))
+            .map_err(|error| Failure::cannot(format!("cannot write {}: {error}", path.display())))
     };
     let (Some(first), manifest) = (shown.first(), &recording.manifest) else {
         return Ok(());
     };
     check_one_row(view, shown.len())?;
     if let Some(path) = &view.flamegraph {
-        let svg =
-            flame::svg(manifest, first).map_err(|error| Failure::Cannot(error.to_string()))?;
-        write(path, svg)?;
+        write(path, flame::svg(manifest, first).map_err(Failure::cannot)?)?;
     }
     if let Some(path) = &view.perfetto {
         write(path, perfetto::trace(manifest, first))?;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use exitpath_lab::Error;
-use exitpath_lab::apt::Apt;
 use exitpath_lab::bzimage::file_sha256;
 use exitpath_lab::cache::Cache;
 use exitpath_lab::debug_files::DebugFiles;
+use exitpath_lab::kernel::apt::Apt;
 use exitpath_lab::kernels::{Flavour, Kernels, Listing};
 
 use crate::{forge, have};

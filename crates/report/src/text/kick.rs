@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use exitpath_analysis::kick::{Against, Estimate, Finding, Kicks, Line, Shape, Trend};
 use exitpath_analysis::table::Verdict;
-use exitpath_recording::Manifest;
+use exitpath_recording::{Manifest, counter};
 
 use super::{push_environment, tone};
 use crate::format::{Unit, count, none, of, plain};
-use crate::json;
 use crate::layout::{Text, new_table, push_warnings, push_wrapped};
+use crate::words;
 
 /// The tables, each with what it says, the notes, and what it all holds for.
 pub fn kick(manifest: &Manifest, kicks: &Kicks) -> Text {
@@ -93,7 +93,7 @@ fn kicked(text: &mut Text, unit: &Unit, kicks: &Kicks) {
             unit.show(kick.waited.as_ref()),
             unit.show(kick.wakeup.as_ref()),
             samples(cost),
-            json::verdict(kick.verdict()).to_owned(),
+            words::verdict(kick.verdict()).to_owned(),
         ];
         table.add_toned(tone(kick.verdict()), cells);
     }
@@ -107,11 +107,15 @@ fn kicked(text: &mut Text, unit: &Unit, kicks: &Kicks) {
             unit.name()
         ),
     );
-    let same_cpu = |line: &Line| line.witness.get("kick.same_cpu").is_some_and(|&n| n > 0);
-    let first = |line: &Line| line.witness.get("kick.fifo").is_some_and(|&n| n > 0);
+    let same_cpu = |line: &Line| {
+        line.witness
+            .get(counter::KICK_SAME_CPU)
+            .is_some_and(|&n| n > 0)
+    };
+    let first = |line: &Line| line.witness.get(counter::KICK_FIFO).is_some_and(|&n| n > 0);
     let waiting = kicks.kicks.iter().filter_map(|kick| kick.wakeup.as_ref());
     let waiting: Vec<&Line> = waiting
-        .filter(|line| line.witness.contains_key("kick.same_cpu"))
+        .filter(|line| line.witness.contains_key(counter::KICK_SAME_CPU))
         .collect();
     if !waiting.is_empty() {
         push_wrapped(
@@ -210,7 +214,7 @@ fn scaling(text: &mut Text, unit: &Unit, kicks: &Kicks) {
         let n = known().map(|line| line.summary.samples).min();
         cells.push(n.map_or_else(none, |n| count(n as f64)));
         let worst = known().map(|line| line.summary.verdict).max();
-        cells.push(worst.map_or_else(none, |verdict| json::verdict(verdict).to_owned()));
+        cells.push(worst.map_or_else(none, |verdict| words::verdict(verdict).to_owned()));
         table.add_toned(worst.map_or_else(Default::default, tone), cells);
     }
     text.table(table);
@@ -301,11 +305,11 @@ fn disks(text: &mut Text, unit: &Unit, kicks: &Kicks) {
             plain(&line.info.how),
             line.value
                 .map_or_else(none, |rate| unit.with_interval(rate, Some(1.0))),
-            witness(line, "disk.requested"),
-            witness(line, "disk.completed"),
-            witness(line, "disk.wakeups"),
+            witness(line, counter::DISK_REQUESTED),
+            witness(line, counter::DISK_COMPLETED),
+            witness(line, counter::DISK_WAKEUPS),
             samples(line),
-            json::verdict(line.summary.verdict).to_owned(),
+            words::verdict(line.summary.verdict).to_owned(),
         ];
         table.add_toned(tone(line.summary.verdict), cells);
     }
@@ -356,7 +360,7 @@ fn completions(text: &mut Text, unit: &Unit, kicks: &Kicks) {
             per_op(line.summary.userspace_exits_per_op),
             unit.show(Some(line)),
             samples(line),
-            json::verdict(line.summary.verdict).to_owned(),
+            words::verdict(line.summary.verdict).to_owned(),
         ];
         table.add_toned(tone(line.summary.verdict), cells);
     }
@@ -376,7 +380,7 @@ fn completions(text: &mut Text, unit: &Unit, kicks: &Kicks) {
 fn checks(text: &mut Text, kicks: &Kicks) {
     for line in &kicks.checks {
         let why = line.summary.notes.first().map_or("", String::as_str);
-        let verdict = json::verdict(line.summary.verdict);
+        let verdict = words::verdict(line.summary.verdict);
         push_wrapped(
             text,
             &format!("{}: {verdict}: {}", plain(&line.info.how), plain(why)),

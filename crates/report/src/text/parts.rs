@@ -66,6 +66,19 @@ pub fn parts_of(vmms: &[(&str, &RowPath)]) -> Text {
     text
 }
 
+/// Whose code a round runs through under a VMM of this command, and under exitpath's own beside it.
+pub fn under(vmm: &str, path: &RowPath, own: Option<&RowPath>) -> Text {
+    let program = vmm.split_whitespace().next().unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or_default();
+    let mut columns = vec![(name, path)];
+    columns.extend(own.map(|own| ("exitpath's own VMM", own)));
+    let mut text = Text::new();
+    text.push('\n');
+    text.append(parts_of(&columns));
+    text.push_str(&format!("under: {}\n", plain(vmm)));
+    text
+}
+
 fn share(part: u64, whole: u64) -> String {
     if whole == 0 {
         return none();

@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use exitpath_analysis::table::Verdict;
 use exitpath_analysis::userspace::{Estimate, Ladder, Locking, Rung, Sum};
-use exitpath_recording::Manifest;
+use exitpath_recording::{Manifest, counter};
 
 use super::{push_environment, tone};
 use crate::format::{Unit, change, count, none, of, plain, thousands};
-use crate::json;
 use crate::layout::{Text, new_table, push_warnings, push_wrapped};
+use crate::words;
 
 /// Functions that a line on a difference names; the rest are summed.
 const NAMED: usize = 6;
@@ -113,11 +113,11 @@ fn rungs(unit: &Unit, rungs: &[Rung]) -> Text {
                 cells.push(part.map_or_else(none, thousands));
             }
         }
-        let reloads = rung.witness.get("host_state_reload");
+        let reloads = rung.witness.get(counter::HOST_STATE_RELOAD);
         cells.push(reloads.map_or_else(none, |reloads| format!("{:.2}", reloads + 0.0)));
         let n = rung.delta.or(rung.value).map_or(0, |value| value.n);
         cells.push(n.to_string());
-        cells.push(json::verdict(rung.delta_verdict).to_owned());
+        cells.push(words::verdict(rung.delta_verdict).to_owned());
         cells.push(plain(&rung.summary.row.operation));
         table.add_toned(tone(rung.delta_verdict), cells);
     }
@@ -259,7 +259,7 @@ fn locking(unit: &Unit, rows: &[Locking]) -> Text {
             rate.map_or_else(none, count),
             ratio.unwrap_or_else(none),
             row.per_exit.map_or(0, |value| value.n).to_string(),
-            json::verdict(row.verdict).to_owned(),
+            words::verdict(row.verdict).to_owned(),
         ];
         table.add_toned(tone(row.verdict), cells);
     }

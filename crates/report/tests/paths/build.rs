@@ -453,6 +453,7 @@ pub(crate) fn with_instructions(path: &mut RowPath) -> Trace {
         size,
         name: name.to_owned(),
         module: module.to_owned(),
+        condition: None,
     };
     trace.symbols = vec![
         Symbol {

@@ -173,6 +173,7 @@ pub(crate) fn traced() -> Recording {
         size,
         name: name.into(),
         module: module.into(),
+        condition: None,
     };
     let location = |instruction, depth, function: &str, line| Location {
         instruction,
@@ -550,6 +551,7 @@ fn assemble(parts: Parts, runs: &[Run]) -> Trace {
             size: size.min(room),
             name,
             module,
+            condition: None,
         }
     });
     let symbols = symbols.collect();

@@ -60,7 +60,10 @@ fn judged(line: &str) -> Result<Option<On>, String> {
     let words = ["exitpath"].into_iter().chain(line.split_whitespace());
     let matches = command.clone().try_get_matches_from(words);
     let matches = matches.map_err(|error| format!("clap: {error}"))?;
-    let place = check(&command, &matches).map_err(|failure| failure.message())?;
+    let place = check(&command, &matches).map_err(|failure| match failure {
+        Failure::Failed(_, message) => message,
+        other => panic!("{other:?}"),
+    })?;
     Ok(place.on)
 }
 
@@ -338,7 +341,7 @@ fn options_of_the_host_are_refused_where_the_lab_is_fallen_back_to() {
     };
     let why = "this machine has no /dev/kvm";
     let refused = place("exitpath measure --runs 3").lab_because(why);
-    let said = refused.expect_err("it has no effect").message();
+    let said = refused.expect_err("it has no effect").to_string();
     assert!(said.contains("--runs") && said.contains(why), "{said}");
     assert!(
         place("exitpath measure --samples 3")
@@ -349,7 +352,7 @@ fn options_of_the_host_are_refused_where_the_lab_is_fallen_back_to() {
     let vmm = place("exitpath measure --vmm qemu --order-seed 3").lab_because(why);
     assert!(
         vmm.expect_err("nor this")
-            .message()
+            .to_string()
             .contains("--order-seed")
     );
 }

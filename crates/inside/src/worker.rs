@@ -1,0 +1,39 @@
+//! The worker: reads a plan, measures the rows, writes the runs.
+
+use exitpath_exits::find;
+use exitpath_host::Root;
+use exitpath_runner::work::{WorkerJob, WorkerReport};
+use exitpath_runner::{Place, run_row};
+use exitpath_vmm::Kvm;
+
+use crate::error::Error;
+use crate::report;
+
+pub(crate) fn run() -> Result<(), Error> {
+    exitpath_vmm::files::lift_limit()?;
+    let kvm = Kvm::open()?;
+    exitpath_runner::take_usual_place(&kvm)?;
+    let begun_ticks = exitpath_vmm::clock();
+    let plan: WorkerJob = report::plan()?;
+    let mut runs = Vec::new();
+    for name in &plan.order {
+        report::begun(name)?;
+        let row = find(name).ok_or_else(|| Error::Plan(format!("no row {name}")))?;
+        // What is left open here is known outside.
+        let place = Place {
+            id: 0,
+            block: 0,
+            seed: None,
+            cpus: 0,
+        };
+        runs.push(run_row(&kvm, row, &plan.settings, &place)?);
+    }
+    let facts = exitpath_host::examine(&Root::default(), None).facts;
+    report::write(&WorkerReport {
+        runs,
+        begun_ticks,
+        facts,
+        kallsyms: plan.names.then(report::kallsyms).transpose()?,
+        vdso: plan.names.then(report::vdso).flatten(),
+    })
+}

@@ -1,0 +1,32 @@
+//! Words and factors that text and JSON share.
+
+use exitpath_analysis::table::{HandledBy, Verdict};
+use exitpath_recording::Environment;
+
+/// The word for who handled an exit.
+pub fn handled_by(by: HandledBy) -> &'static str {
+    match by {
+        HandledBy::None => "none",
+        HandledBy::Hardware => "hardware",
+        HandledBy::Kernel => "kernel",
+        HandledBy::Userspace => "userspace",
+    }
+}
+
+/// The word for a verdict.
+pub fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Clean => "clean",
+        Verdict::Usable => "usable",
+        Verdict::Void => "void",
+        Verdict::Skipped => "skipped",
+    }
+}
+
+/// Nanoseconds per TSC tick, `None` where the frequency is unknown.
+pub fn nanoseconds_per_tick(environment: &Environment) -> Option<f64> {
+    environment
+        .tsc_khz
+        .filter(|&khz| khz > 0)
+        .map(|khz| 1e6 / khz as f64)
+}
