@@ -45,6 +45,18 @@ pub enum Error {
         supported: u64,
     },
 
+    /// Reading: of a version that this one reads, but with a value that it does not know.
+    #[error(
+        "{} has {what}, which this exitpath does not know: it was written by a newer exitpath; read it \
+         with that one", path.display()
+    )]
+    NewerValue {
+        /// The file that has it.
+        path: PathBuf,
+        /// The value, and what it is of.
+        what: String,
+    },
+
     /// Reading: the bytes are not those that were written.
     #[error(
         "{} was truncated or altered: {why}; copy the recording again from where it was made, or \

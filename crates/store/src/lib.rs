@@ -1,10 +1,10 @@
-//! The one format everything is written to and read from.
+//! Recordings on disk: the one format everything is written to and read from.
 //!
 //! A recording is what was measured on what, whole enough that every analysis and every report is
-//! made from it alone, on any machine and at any later time. In memory it is a [`Recording`]; see
-//! [`exitpath_recording::model`] for what each part means. On disk it is a folder, written by [`write()`] and read by
-//! [`read()`], of one JSON file and Parquet tables: four, five more if it has a [`Trace`], and one more if that
-//! knows why the guest exited. Any dataframe tool opens the tables.
+//! made from it alone, on any machine and at any later time. In memory it is a
+//! [`Recording`](exitpath_recording::Recording); [`exitpath_recording::model`] says what each part means. On disk it is a
+//! folder, written by [`write()`] and read by [`read()`], of one JSON file and Parquet tables. Any dataframe tool
+//! opens the tables.
 //!
 //! This crate computes nothing: what goes in comes out, to the last bit. It knows neither KVM nor
 //! statistics, and holds no `unsafe` code.
@@ -14,19 +14,37 @@
 //! | key | value |
 //! |---|---|
 //! | `format` | always [`FORMAT`], `"exitpath-recording"` |
-//! | `version` | the version of this format, a number: 1 without a trace, 2 with one, 3 with one that has reasons of exits |
-//! | `tables` | the tables there are, in the order below, for each: `name` of the file, `rows`, `bytes`, and `sha256` of the file in hexadecimal, as `sha256sum` prints it |
-//! | `manifest_sha256` | SHA-256 of the value of `manifest`, of its bytes exactly as they stand in the file, from `{` to `}` |
-//! | `manifest` | a [`Manifest`], field by field: command, time, environment, plan, rows, warnings |
+//! | `version` | the version of this format, a number: [`VERSION`], 4 |
+//! | `groups_sha256` | SHA-256 of the value of `groups`, of its bytes exactly as they stand in the file, from the opening to the closing bracket |
+//! | `groups` | the groups of tables there are; for each its `name`, and its `tables` in the order below, for each: `name` of the file, `rows`, `bytes`, and `sha256` of the file in hexadecimal, as `sha256sum` prints it |
+//! | `manifest_sha256` | SHA-256 of the value of `manifest`, likewise |
+//! | `manifest` | a [`Manifest`](exitpath_recording::Manifest), field by field: command, time, environment, plan, conditions, rows, warnings |
 //!
 //! `format` and `version` stay where they are in every version, so that an older exitpath can say
-//! which newer one is needed. Any change to what the tables hold is a new version. Manifests are
-//! not meant to be edited: that breaks the checksum, and some tools round integers above 2^53.
+//! which newer one is needed. Manifests are not meant to be edited: that breaks the checksums, and some tools
+//! round integers above 2^53.
 //!
-//! Version 2 added the tables of a trace and changed nothing else, version 3 added `exits.parquet`
-//! and changed nothing else. So a recording without a trace is still written as version 1, which an
-//! exitpath from before can read, one without reasons as version 2, and every version up to
-//! [`VERSION`] is read.
+//! A **group** is tables that a recording has together or not at all. `runs` is in every recording, `trace` where
+//! instructions were recorded, `exits` where the reasons of all exits are known. A group may join without a new
+//! version: a reader that does not know it leaves it alone, and says so among the warnings.
+//!
+//! A value of an enumeration that a reader does not know (a status, a part, what a condition differs in) was
+//! written by a newer exitpath, and is refused as that.
+//!
+//! Versions 1 to 3 are read as well. They had all tables in one list (`tables`): those of `runs` (1), of `trace`
+//! too (2), and of `exits` (3); neither conditions nor the column `condition`, and nothing of the
+//! architecture. Their runs are read as of one condition, `base`, of x86-64.
+//!
+//! # Conditions
+//!
+//! What is compared is the same row under different conditions. `conditions` of the manifest is an array, at least
+//! one, in the order to compare them in:
+//!
+//! | key | value |
+//! |---|---|
+//! | `name` | the condition's name, which the runs refer to; `base` where nothing is compared |
+//! | `differs` | what distinguishes it, an array, left out if empty: `{"kernel": RELEASE}`, `{"cmdline": TEXT}`, `{"parameter": {"module", "name", "value"}}`, `{"patch": {"function", "returns"}}` (a function of the kernel that returns at once, with this value or null), `{"tracer": NAME}`, `{"delay": {"ticks"}}`, `{"vmm": {"command", "version"}}`, `{"layers": [WORD, …]}` (what exitpath's own VMM does on each exit), `{"guest": {"name", "sha256"}}` (another program in the guest) |
+//! | `facts` | facts of the environment that are others under it, an object, left out if empty; null for one that there is not |
 //!
 //! # Tables
 //!
@@ -34,12 +52,13 @@
 //! TSC tick if the manifest's `machine` is `host`, and one instruction if it is `lab`. Ticks are
 //! raw: nothing has been subtracted, converted or left out.
 //!
-//! `runs.parquet`, one row per [`Run`], in the order the runs were made:
+//! The group `runs`. `runs.parquet`, one row per run, in the order the runs were made:
 //!
 //! | column | type | unit and meaning |
 //! |---|---|---|
 //! | `id` | UINT_32 | unique; the other tables call it `run` |
 //! | `row` | STRING | name of one of the manifest's rows |
+//! | `condition` | STRING | name of one of the manifest's conditions |
 //! | `block` | UINT_32 | block of the randomised order; runs are paired by it |
 //! | `seed` | UINT_64 or null | the lab's seed; null on a host |
 //! | `cpus` | UINT_32 | CPUs of the machine it ran on |
@@ -57,7 +76,7 @@
 //! | `name` | STRING | KVM's name of the statistic (`exits`, `io_exits`, …) or ours (`vmm.…`, `host.…`); once per run |
 //! | `delta` | INT_64 | change over the run's `ops` operations, in the counter's own unit: events, unless its name says otherwise |
 //!
-//! `samples.parquet`, one row per bracketed [`Sample`]:
+//! `samples.parquet`, one row per bracketed sample:
 //!
 //! | column | type | unit and meaning |
 //! |---|---|---|
@@ -66,7 +85,7 @@
 //! | `empty` | UINT_64 | ticks of the bracket without the operation |
 //! | `op` | UINT_64 | ticks of the bracket with the operation |
 //!
-//! `batches.parquet`, one row per [`Batch`], a repetition of the slope estimator:
+//! `batches.parquet`, one row per batch, a repetition of the slope estimator:
 //!
 //! | column | type | unit and meaning |
 //! |---|---|---|
@@ -81,17 +100,17 @@
 //! DuckDB, for example:
 //!
 //! ```sql
-//! SELECT r.row, median(s.op::BIGINT - s.empty::BIGINT) AS ticks
+//! SELECT r.row, r.condition, median(s.op::BIGINT - s.empty::BIGINT) AS ticks
 //! FROM 'recording/samples.parquet' s JOIN 'recording/runs.parquet' r ON r.id = s.run
 //! WHERE r.status = 'done' GROUP BY ALL;
 //! ```
 //!
 //! # Tables of a trace
 //!
-//! All but `exits.parquet` are there if the recording has a [`Trace`], and none if it has not. One sequence of
-//! instructions is stored once, as a path, however often it was taken.
+//! The groups `trace` and `exits`. One sequence of instructions is stored once, as a path, however often it was
+//! taken.
 //!
-//! `instructions.parquet`, one row per [`Instruction`]:
+//! `instructions.parquet`, one row per instruction:
 //!
 //! | column | type | unit and meaning |
 //! |---|---|---|
@@ -99,7 +118,7 @@
 //! | `address` | UINT_64 | virtual address of its first byte, in whichever space it was executed |
 //! | `bytes` | BINARY | machine code, 1 to 15 bytes |
 //!
-//! `paths.parquet`, one row per [`Block`] of a [`Path`]:
+//! `paths.parquet`, one row per block of a path:
 //!
 //! | column | type | unit and meaning |
 //! |---|---|---|
@@ -109,7 +128,7 @@
 //! | `first` | UINT_32 | `id` of its first instruction; the others' follow it |
 //! | `count` | UINT_32 | number of instructions, at least 1 |
 //!
-//! `windows.parquet`, one row per [`Segment`] of a [`Window`]. A run has one window or none, and a
+//! `windows.parquet`, one row per segment of a window. A run has one window or none, and a
 //! window at least one segment:
 //!
 //! | column | type | unit and meaning |
@@ -119,18 +138,19 @@
 //! | `part` | STRING | of a sample: `between` brackets, in the `empty` one, in the one with the `op` |
 //! | `path` | UINT_32 | id of the path taken |
 //!
-//! `symbols.parquet`, one row per [`Symbol`], ordered by space (in the order named here) and
-//! address:
+//! `symbols.parquet`, one row per symbol, those of all conditions first, and of each ordered by space (in the
+//! order named here) and address:
 //!
 //! | column | type | unit and meaning |
 //! |---|---|---|
 //! | `space` | STRING | `guest`, `user` or `kernel` |
 //! | `address` | UINT_64 | virtual address of its first byte |
-//! | `size` | UINT_64 | bytes; none belongs to two symbols of a space, and none lies beyond the last address |
+//! | `size` | UINT_64 | bytes; none belongs to two symbols of a space under one condition, and none lies beyond the last address |
 //! | `name` | STRING | the name |
 //! | `module` | STRING | `vmlinux`, a module, a program or library, or `guest` |
+//! | `condition` | STRING or null | the condition under which the range has this name; null: under all |
 //!
-//! `locations.parquet`, one row per [`Location`], ordered by instruction and depth, often empty:
+//! `locations.parquet`, one row per location, ordered by instruction and depth, often empty:
 //!
 //! | column | type | unit and meaning |
 //! |---|---|---|
@@ -140,8 +160,8 @@
 //! | `file` | STRING | the source file; empty where not known |
 //! | `line` | UINT_32 | the line in it, from 1; 0 where not known |
 //!
-//! `exits.parquet`, one row per [`Exit`] of the guest while a window was open. The table is there
-//! if the reasons of all exits are known, and older recordings have none:
+//! `exits.parquet`, one row per exit of the guest while a window was open, if the
+//! reasons of all exits are known:
 //!
 //! | column | type | unit and meaning |
 //! |---|---|---|
@@ -169,21 +189,19 @@
 
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod problem;
+
 mod error;
+mod group;
 mod manifest_file;
+mod runs_group;
 mod store;
 mod table;
-mod tables;
 mod trace_check;
-mod trace_tables;
+mod trace_group;
 
 pub use error::Error;
 pub use manifest_file::{FORMAT, VERSION};
 pub use store::{check_writable, file_names, from_files, read, write};
 
-// What the columns are named after.
-#[allow(unused_imports, reason = "links of the text above")]
-use exitpath_recording::{
-    Batch, Block, Exit, Instruction, Location, Manifest, Path, Recording, Run, Sample, Segment,
-    Symbol, Trace, Window,
-};

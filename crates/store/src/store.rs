@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::error::Error;
-use crate::manifest_file::{Fault, ManifestFile, TableEntry, VERSION, sha256};
+use crate::group::GROUPS;
+use crate::manifest_file::{Fault, GroupEntry, ManifestFile, TableEntry, VERSION, sha256};
+use crate::problem::Problem;
 use crate::table::Encoded;
-use crate::tables::{self, TABLES, check_runs};
-use crate::trace_check::{check_exits, check_trace};
-use crate::trace_tables::{self, EXITS, TRACE_TABLES};
 use exitpath_recording::Recording;
 
 /// The file that makes a folder a recording. It is written last.
@@ -54,29 +53,30 @@ pub fn check_writable(dir: &Path) -> Result<(), Error> {
 /// recording that contradicts itself or could not be read back as it is.
 pub fn write(dir: &Path, recording: &Recording) -> Result<(), Error> {
     let unstorable = |why| Error::Unstorable { why };
-    check_runs(&recording.manifest, &recording.runs).map_err(unstorable)?;
-    let runs = tables::encode(&recording.runs).map_err(unstorable)?;
-    let (mut trace, mut exits) = (None, None);
-    if let Some(traced) = &recording.trace {
-        check_trace(&recording.runs, traced).map_err(|(_, why)| unstorable(why))?;
-        trace = Some(trace_tables::encode(traced).map_err(unstorable)?);
-        exits = trace_tables::encode_exits(traced).map_err(unstorable)?;
-    }
-    let mut files: Vec<(&str, &[u8])> = Vec::new();
+    let mut files: Vec<(&str, Vec<u8>)> = Vec::new();
     let mut entries = Vec::new();
-    let tables = TABLES.into_iter().chain(TRACE_TABLES).chain([&EXITS]);
-    let encoded = runs.iter().chain(trace.iter().flatten()).chain(&exits);
-    for (table, Encoded { rows, bytes }) in tables.zip(encoded) {
-        files.push((table.name, bytes));
-        entries.push(TableEntry {
-            name: table.name.into(),
-            rows: *rows,
-            bytes: bytes.len() as u64,
-            sha256: sha256(bytes),
+    for group in GROUPS {
+        let encoded =
+            (group.encode)(recording).map_err(|problem| unstorable(problem.to_string()))?;
+        let Some(encoded) = encoded else { continue };
+        let tables = group.tables.iter().zip(encoded);
+        let mut of_group = Vec::new();
+        for (table, Encoded { rows, bytes, .. }) in tables {
+            of_group.push(TableEntry {
+                name: table.name.into(),
+                rows,
+                bytes: bytes.len() as u64,
+                sha256: sha256(&bytes),
+            });
+            files.push((table.name, bytes));
+        }
+        entries.push(GroupEntry {
+            name: group.name.into(),
+            tables: of_group,
         });
     }
     let manifest = ManifestFile::encode(&recording.manifest, entries).map_err(unstorable)?;
-    files.push((MANIFEST, &manifest));
+    files.push((MANIFEST, manifest));
 
     let target = Target::find(dir)?;
     let made = make_folders(&target.parent)?;
@@ -147,7 +147,7 @@ impl Target {
     }
 
     /// Writes all files or nothing; the folder above has to exist.
-    fn write(&self, files: &[(&str, &[u8])]) -> Result<(), Error> {
+    fn write(&self, files: &[(&str, Vec<u8>)]) -> Result<(), Error> {
         // Mode 777 less the umask, as for any other new folder, and not the temporary's 700.
         let temporary = tempfile::Builder::new()
             .prefix(TEMPORARY)
@@ -175,7 +175,7 @@ impl Target {
     }
 
     /// Errors name the file by where it would have been: the temporary folder goes away.
-    fn fill(&self, temporary: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
+    fn fill(&self, temporary: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), Error> {
         for (name, bytes) in files {
             write_file(&temporary.join(name), bytes).map_err(Error::write(&self.dir.join(name)))?;
         }
@@ -270,7 +270,7 @@ pub fn from_files(dir: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<Recor
 
 /// The names that a recording's files can have.
 pub fn file_names() -> impl Iterator<Item = &'static str> {
-    let tables = TABLES.into_iter().chain(TRACE_TABLES).chain([&EXITS]);
+    let tables = GROUPS.iter().flat_map(|group| group.tables);
     tables.map(|table| table.name).chain([MANIFEST])
 }
 
@@ -286,15 +286,18 @@ fn read_through(dir: &Path, file: ReadFile<'_>) -> Result<Recording, Error> {
     let bytes = file(MANIFEST)?.ok_or_else(|| not_ours(format!("it has no {MANIFEST}")))?;
     let ManifestFile {
         manifest,
-        tables,
-        trace,
-        exits,
+        old,
+        groups,
     } = ManifestFile::decode(&bytes).map_err(|fault| match fault {
         Fault::NotOurs(why) => not_ours(why),
         Fault::Newer(found) => Error::Newer {
             path: dir.into(),
             found,
             supported: VERSION,
+        },
+        Fault::NewerValue(what) => Error::NewerValue {
+            path: path.clone(),
+            what,
         },
         Fault::Altered(why) => Error::Altered {
             path: path.clone(),
@@ -307,55 +310,37 @@ fn read_through(dir: &Path, file: ReadFile<'_>) -> Result<Recording, Error> {
     })?;
 
     // All of them before any is decoded, so that damage is called damage.
-    let tables = read_tables(dir, &tables, file)?;
-    let trace = trace
-        .map(|entries| read_tables(dir, &entries, file))
-        .transpose()?;
-    let exits = exits
-        .map(|entry| read_table(dir, &entry, file))
-        .transpose()?;
-    let inconsistent = |(table, why)| Error::Inconsistent {
-        path: dir.join(table),
-        why,
-    };
-    let runs = tables::decode(&manifest, tables).map_err(inconsistent)?;
-    let trace = trace
-        .map(|files| {
-            let mut trace = trace_tables::decode(files)?;
-            check_trace(&runs, &trace)?;
-            if let Some(file) = exits {
-                // Of windows that are as they should be.
-                let of_exits = |why| (EXITS.name, why);
-                trace_tables::decode_exits(file, &mut trace.windows)
-                    .and_then(|()| check_exits(&trace))
-                    .map_err(of_exits)?;
-            }
-            Ok(trace)
-        })
-        .transpose()
-        .map_err(inconsistent)?;
-    Ok(Recording {
-        manifest,
-        runs,
-        trace,
-    })
-}
-
-/// Reads the files of some tables.
-fn read_tables<const N: usize>(
-    dir: &Path,
-    entries: &[TableEntry; N],
-    read: ReadFile<'_>,
-) -> Result<[Encoded; N], Error> {
-    let mut files = std::array::from_fn(|_| Encoded::default());
-    for (file, entry) in files.iter_mut().zip(entries) {
-        *file = read_table(dir, entry, read)?;
+    let mut read = Vec::new();
+    for (group, entries) in groups {
+        let tables = entries
+            .iter()
+            .map(|entry| read_table(dir, entry, old, file));
+        read.push((group, tables.collect::<Result<Vec<Encoded>, Error>>()?));
     }
-    Ok(files)
+    let mut recording = Recording {
+        manifest,
+        runs: Vec::new(),
+        trace: None,
+    };
+    for (group, tables) in read {
+        (group.decode)(&mut recording, tables).map_err(|(table, problem)| {
+            let path = dir.join(table);
+            match problem {
+                Problem::Wrong(why) => Error::Inconsistent { path, why },
+                Problem::Newer(what) => Error::NewerValue { path, what },
+            }
+        })?;
+    }
+    Ok(recording)
 }
 
 /// Reads a table's file and sees whether its bytes are those the manifest promises.
-fn read_table(dir: &Path, entry: &TableEntry, read: ReadFile<'_>) -> Result<Encoded, Error> {
+fn read_table(
+    dir: &Path,
+    entry: &TableEntry,
+    old: bool,
+    read: ReadFile<'_>,
+) -> Result<Encoded, Error> {
     let path = dir.join(&entry.name);
     let altered = |why| Error::Altered {
         path: path.clone(),
@@ -375,6 +360,7 @@ fn read_table(dir: &Path, entry: &TableEntry, read: ReadFile<'_>) -> Result<Enco
     Ok(Encoded {
         rows: entry.rows,
         bytes,
+        old,
     })
 }
 

@@ -4,7 +4,7 @@
 //! anything is not read. Every column is written and read by its own call, whole row group by
 //! whole row group, so that no value is ever looked at without its type.
 //!
-//! Errors are strings without the file's name: [`crate::store`] knows the file.
+//! A table that has got further columns since is also read as it was before, from a recording of then.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -22,8 +22,7 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::{ColumnPath, TypePtr};
 
-/// What went wrong, for a reader.
-pub(crate) type Problem = String;
+use crate::problem::Problem;
 
 /// Rows in a row group at most: what a reader has to hold in memory at once.
 const GROUP_ROWS: usize = 1 << 20;
@@ -38,6 +37,8 @@ const TEXT_BYTES_MAX: usize = 1 << 30;
 pub(crate) struct Table {
     pub(crate) name: &'static str,
     pub(crate) schema: &'static str,
+    /// The schema that it had up to version 3 of the format, if that was another.
+    pub(crate) before: Option<&'static str>,
     /// Columns that count up, or nearly so, and are therefore stored as differences.
     pub(crate) counting: &'static [&'static str],
     /// Most rows it may have. Like the other limits, this is there because a few bytes can claim
@@ -46,16 +47,28 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// As it is written.
     fn schema(&self) -> Result<TypePtr, Problem> {
-        Ok(Arc::new(parse_message_type(self.schema).map_err(one_line)?))
+        parse(self.schema)
+    }
+
+    /// As it is read from a recording of the newest version, or of one from before.
+    fn schema_of(&self, old: bool) -> Result<TypePtr, Problem> {
+        parse(self.before.filter(|_| old).unwrap_or(self.schema))
     }
 }
 
+fn parse(schema: &str) -> Result<TypePtr, Problem> {
+    Ok(Arc::new(parse_message_type(schema).map_err(one_line)?))
+}
+
 /// A table as a Parquet file.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Encoded {
     pub(crate) rows: u64,
     pub(crate) bytes: Vec<u8>,
+    /// Whether it is of a recording from before version 4.
+    pub(crate) old: bool,
 }
 
 /// How many bytes of text a table may still have.
@@ -69,7 +82,7 @@ impl TextBudget {
     fn take(&self, bytes: usize) -> Result<(), Problem> {
         let left = self.0.get().checked_sub(bytes);
         self.0
-            .set(left.ok_or_else(|| format!("more than {TEXT_BYTES_MAX} bytes of text"))?);
+            .set(left.ok_or_else(|| problem!("more than {TEXT_BYTES_MAX} bytes of text"))?);
         Ok(())
     }
 }
@@ -89,9 +102,10 @@ pub(crate) fn encode_table<R>(
         }
         count += part.len() as u64;
         if count > table.rows_max {
-            return Err(format!(
+            return Err(problem!(
                 "{} would have more than {} rows",
-                table.name, table.rows_max
+                table.name,
+                table.rows_max
             ));
         }
         let mut group = writer.group()?;
@@ -101,6 +115,7 @@ pub(crate) fn encode_table<R>(
     Ok(Encoded {
         rows: count,
         bytes: writer.finish()?,
+        old: false,
     })
 }
 
@@ -277,17 +292,17 @@ pub(crate) fn read_table(
     // tests/damage.rs makes such files. Nothing it has touched is used after a panic. In a build
     // with panic=abort such a file would end the process.
     catch_unwind(AssertUnwindSafe(|| read_groups(table, file, each)))
-        .unwrap_or_else(|panic| Err(format!("malformed Parquet: {}", panic_text(&*panic))))
+        .unwrap_or_else(|panic| Err(problem!("malformed Parquet: {}", panic_text(&*panic))))
 }
 
 fn read_groups(
     table: &Table,
-    Encoded { rows, bytes }: Encoded,
+    Encoded { rows, bytes, old }: Encoded,
     mut each: impl FnMut(&GroupReader<'_>) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
     let file = SerializedFileReader::new(Bytes::from(bytes)).map_err(one_line)?;
     let schema = file.metadata().file_metadata().schema();
-    if *schema != *table.schema()? {
+    if *schema != *table.schema_of(old)? {
         return Err("its columns or their types are not those of the format".into());
     }
     let text = TextBudget::new();
@@ -297,12 +312,12 @@ fn read_groups(
         let rows_here = u64::try_from(group.metadata().num_rows())
             .ok()
             .filter(|&here| here <= rows_left)
-            .ok_or_else(|| format!("it has not the {rows} rows the manifest says"))?;
+            .ok_or_else(|| problem!("it has not the {rows} rows the manifest says"))?;
         rows_left -= rows_here;
         let rows = usize::try_from(rows_here)
             .ok()
             .filter(|&here| here <= GROUP_ROWS);
-        let rows = rows.ok_or_else(|| format!("a row group has {rows_here} rows"))?;
+        let rows = rows.ok_or_else(|| problem!("a row group has {rows_here} rows"))?;
         each(&GroupReader {
             group: &*group,
             rows,
@@ -310,7 +325,7 @@ fn read_groups(
         })?;
     }
     if rows_left > 0 {
-        return Err(format!(
+        return Err(problem!(
             "it has {rows_left} rows fewer than the {rows} the manifest says"
         ));
     }
@@ -332,6 +347,16 @@ struct Levels<T> {
 }
 
 impl GroupReader<'_> {
+    /// Whether the table has a column of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let columns = self.group.metadata().columns();
+        let is_it = |part: &String| part == name;
+        let mut firsts = columns
+            .iter()
+            .filter_map(|column| column.column_path().parts().first());
+        firsts.any(is_it)
+    }
+
     pub(crate) fn u32s(&self, name: &str) -> Result<Vec<u32>, Problem> {
         let values = self.column::<Int32Type>(name)?.values;
         Ok(values.into_iter().map(i32::cast_unsigned).collect())
@@ -417,7 +442,7 @@ impl GroupReader<'_> {
                     .first()
                     .is_some_and(|it| it == name)
             })
-            .ok_or_else(|| format!("column {name} is missing"))?;
+            .ok_or_else(|| problem!("column {name} is missing"))?;
         // The reader makes room for what the pages claim to hold, whatever the footer says.
         let mut pages = self.group.get_column_page_reader(index).map_err(one_line)?;
         let mut values = 0_usize;
@@ -452,11 +477,11 @@ impl GroupReader<'_> {
 }
 
 fn too_many_values() -> Problem {
-    format!("a column has more than {GROUP_VALUES_MAX} values in a row group")
+    problem!("a column has more than {GROUP_VALUES_MAX} values in a row group")
 }
 
 fn miscounted(name: &str) -> Problem {
-    format!("column {name} has another number of values than the table has rows")
+    problem!("column {name} has another number of values than the table has rows")
 }
 
 /// Undoes [`split`].
@@ -480,11 +505,9 @@ fn text(bytes: ByteArray) -> Result<String, Problem> {
 }
 
 fn one_line(error: ParquetError) -> Problem {
-    error
-        .to_string()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
+    let text = error.to_string();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").into()
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -514,6 +537,7 @@ mod tests {
             name: "lists.parquet",
             schema: "message lists { REQUIRED GROUP l (LIST) { REPEATED GROUP list {
                 REQUIRED BINARY element (STRING); } } }",
+            before: None,
             counting: &[],
             rows_max: 1,
         };
@@ -544,7 +568,11 @@ mod tests {
         group.close().unwrap();
         let bytes = writer.into_inner().unwrap();
         assert!(bytes.len() < 1 << 20, "{} bytes", bytes.len());
-        let file = Encoded { rows: 1, bytes };
+        let file = Encoded {
+            rows: 1,
+            bytes,
+            old: false,
+        };
         let read = read_table(&table, file, |group| group.text_lists("l").map(drop));
         assert_eq!(read, Err(too_many_values()));
     }

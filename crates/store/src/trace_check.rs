@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::table::{Problem, Table};
-use crate::trace_tables::{
+use crate::problem::Problem;
+use crate::table::Table;
+use crate::trace_group::{
     EXITS, INSTRUCTIONS, LOCATIONS, PATHS, PATHS_MAX, SYMBOLS, WINDOWS, space_name, too_many,
 };
 use exitpath_recording::Run;
@@ -28,7 +29,7 @@ pub(crate) fn check_trace(runs: &[Run], trace: &Trace) -> Result<(), (&'static s
 fn check_instructions(instructions: &[Instruction]) -> Result<(), Problem> {
     for (id, Instruction { bytes, .. }) in instructions.iter().enumerate() {
         if !(1..=15).contains(&bytes.len()) {
-            return Err(format!(
+            return Err(problem!(
                 "instruction {id} has {} bytes instead of 1 to 15",
                 bytes.len()
             ));
@@ -45,11 +46,11 @@ fn check_paths(paths: &[Path], instructions: usize) -> Result<(), Problem> {
         // It would have no row. No segment is empty: the clock read that ends it is in it, and
         // behind the last one the guest has yet to say that it is done.
         if blocks.is_empty() {
-            return Err(format!("path {id} has no blocks"));
+            return Err(problem!("path {id} has no blocks"));
         }
         for (index, &Block { first, count, .. }) in blocks.iter().enumerate() {
             if count == 0 || u64::from(first) + u64::from(count) > instructions as u64 {
-                return Err(format!(
+                return Err(problem!(
                     "block {index} of path {id} is {count} instructions from {first} of \
                      {instructions}"
                 ));
@@ -64,17 +65,17 @@ fn check_windows(windows: &[Window], runs: &[Run], paths: usize) -> Result<(), P
     for Window { run, segments, .. } in windows {
         if !untraced.remove(run) {
             return Err(if runs.iter().any(|known| known.id == *run) {
-                format!("run {run} has two windows")
+                problem!("run {run} has two windows")
             } else {
-                format!("there is a window of run {run}, which runs.parquet does not list")
+                problem!("there is a window of run {run}, which runs.parquet does not list")
             });
         }
         if segments.is_empty() {
-            return Err(format!("the window of run {run} has no segments"));
+            return Err(problem!("the window of run {run} has no segments"));
         }
         for (index, segment) in segments.iter().enumerate() {
             if segment.path as usize >= paths {
-                return Err(format!(
+                return Err(problem!(
                     "segment {index} of run {run} takes path {} of {paths}",
                     segment.path
                 ));
@@ -90,7 +91,7 @@ pub(crate) fn check_exits(trace: &Trace) -> Result<(), Problem> {
         let run = window.run;
         let Some(exits) = &window.exits else {
             if trace.windows.iter().any(|window| window.exits.is_some()) {
-                return Err(format!(
+                return Err(problem!(
                     "the exits of run {run} are not known, and those of another run are"
                 ));
             }
@@ -100,7 +101,7 @@ pub(crate) fn check_exits(trace: &Trace) -> Result<(), Problem> {
         let mut least = 0;
         for (index, exit) in exits.iter().enumerate() {
             if exit.segment < least || exit.segment as usize >= segments {
-                return Err(format!(
+                return Err(problem!(
                     "exit {index} of run {run} is in segment {} of {segments}, behind one in {least}",
                     exit.segment
                 ));
@@ -114,20 +115,21 @@ pub(crate) fn check_exits(trace: &Trace) -> Result<(), Problem> {
 fn check_symbols(symbols: &[Symbol]) -> Result<(), Problem> {
     let mut free = None;
     for symbol in symbols {
+        let of = &symbol.condition;
         let (space, address) = (space_name(symbol.space), symbol.address);
         let begin = u128::from(address);
         let end = begin + u128::from(symbol.size);
         if end > 1 << u64::BITS {
-            return Err(format!(
+            return Err(problem!(
                 "the {space} symbol at {address:#x} reaches beyond the last address"
             ));
         }
-        if free.is_some_and(|free| (symbol.space, begin) < free) {
-            return Err(format!(
+        if free.is_some_and(|free| (of, symbol.space, begin) < free) {
+            return Err(problem!(
                 "the {space} symbol at {address:#x} begins before the one above it has ended"
             ));
         }
-        free = Some((symbol.space, end));
+        free = Some((of, symbol.space, end));
     }
     Ok(())
 }
@@ -137,15 +139,16 @@ fn check_locations(locations: &[Location], instructions: usize) -> Result<(), Pr
     for location in locations {
         let place = (location.instruction, location.depth);
         if place.0 as usize >= instructions {
-            return Err(format!(
+            return Err(problem!(
                 "there is a location of instruction {} of {instructions}",
                 place.0
             ));
         }
         if above.is_some_and(|above| place <= above) {
-            return Err(format!(
+            return Err(problem!(
                 "the location of instruction {} at depth {} is double or out of order",
-                place.0, place.1
+                place.0,
+                place.1
             ));
         }
         above = Some(place);

@@ -50,20 +50,39 @@ fn edit_manifest(dir: &Path, from: &str, to: &str) {
     fs::write(&path, text.replacen(from, to, 1)).unwrap();
 }
 
+/// Changes `manifest.json` and its checksums with it, as a newer exitpath would have written it, or one who
+/// wants to harm.
+fn rewrite_manifest(dir: &Path, from: &str, to: &str) {
+    edit_manifest(dir, from, to);
+    let path = dir.join("manifest.json");
+    let mut text = fs::read_to_string(&path).unwrap();
+    for (key, end) in [("groups", "\n  ]"), ("manifest", "\n  }")] {
+        let begin = format!("\n  \"{key}\": ");
+        let begin = text.find(&begin).unwrap() + begin.len();
+        let end = begin + text[begin..].find(end).unwrap() + end.len();
+        let sha256 = format!("{:x}", Sha256::digest(&text.as_bytes()[begin..end]));
+        let sum = format!("\"{key}_sha256\": \"");
+        let at = text.find(&sum).unwrap() + sum.len();
+        text.replace_range(at..at + sha256.len(), &sha256);
+    }
+    fs::write(&path, text).unwrap();
+}
+
 /// Puts other bytes in the place of a table and makes the manifest agree with them, as one would
 /// who wants to harm.
 fn forge(dir: &Path, name: &str, bytes: &[u8]) {
     let manifest = fs::read(dir.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
-    let tables = manifest["tables"].as_array().unwrap();
-    let entry = tables.iter().find(|entry| entry["name"] == name).unwrap();
+    let groups = manifest["groups"].as_array().unwrap().iter();
+    let mut tables = groups.flat_map(|group| group["tables"].as_array().unwrap());
+    let entry = tables.find(|entry| entry["name"] == name).unwrap();
     let (old_bytes, old_sha256) = (&entry["bytes"], &entry["sha256"]);
     let sha256 = format!("{:x}", Sha256::digest(bytes));
-    edit_manifest(
+    rewrite_manifest(
         dir,
-        &format!("\"bytes\": {old_bytes},\n      \"sha256\": {old_sha256}"),
+        &format!("\"bytes\": {old_bytes},\n          \"sha256\": {old_sha256}"),
         &format!(
-            "\"bytes\": {},\n      \"sha256\": \"{sha256}\"",
+            "\"bytes\": {},\n          \"sha256\": \"{sha256}\"",
             bytes.len()
         ),
     );
@@ -236,25 +255,25 @@ fn what_is_no_recording_is_told_apart() {
 #[test]
 fn newer_recordings_are_told_apart_whatever_they_hold() {
     let (_folder, dir) = written();
-    edit_manifest(&dir, "\"version\": 3", "\"version\": 7");
+    edit_manifest(&dir, "\"version\": 4", "\"version\": 7");
     let newer = error(&dir);
     assert!(
         matches!(
             newer,
             Error::Newer {
                 found: 7,
-                supported: 3,
+                supported: 4,
                 ..
             }
         ),
         "{newer}"
     );
     assert!(newer.to_string().contains("version 7"), "{newer}");
-    assert!(newer.to_string().contains("up to 3"), "{newer}");
+    assert!(newer.to_string().contains("up to 4"), "{newer}");
 
-    let text = r#"{"format": "exitpath-recording", "version": 4, "tables": "elsewhere"}"#;
+    let text = r#"{"format": "exitpath-recording", "version": 5, "groups": "elsewhere"}"#;
     fs::write(dir.join("manifest.json"), text).unwrap();
-    assert!(matches!(error(&dir), Error::Newer { found: 4, .. }));
+    assert!(matches!(error(&dir), Error::Newer { found: 5, .. }));
 }
 
 #[test]
@@ -311,7 +330,7 @@ fn tables_that_do_not_belong_together_are_inconsistent() {
         (u64::MAX, "more than"),
     ] {
         let (_folder, dir) = written();
-        edit_manifest(&dir, "\"rows\": 3,", &format!("\"rows\": {rows},"));
+        rewrite_manifest(&dir, "\"rows\": 3,", &format!("\"rows\": {rows},"));
         let miscounted = error(&dir);
         assert!(
             matches!(miscounted, Error::Inconsistent { .. }),
@@ -321,7 +340,7 @@ fn tables_that_do_not_belong_together_are_inconsistent() {
     }
 
     let (_folder, dir) = written();
-    edit_manifest(&dir, "counters.parquet", "contours.parquet");
+    rewrite_manifest(&dir, "counters.parquet", "contours.parquet");
     assert!(matches!(error(&dir), Error::Inconsistent { .. }));
 }
 
@@ -337,13 +356,17 @@ fn with_table_of(name: &str, change: fn(&mut Trace)) -> (TempDir, PathBuf) {
     let (folder, dir) = self::written();
     forge(&dir, name, &fs::read(other_dir.join(name)).unwrap());
     let rows = |manifest: &serde_json::Value| {
-        let tables = manifest["tables"].as_array().unwrap();
-        let entry = tables.iter().find(|entry| entry["name"] == name).unwrap();
-        format!("\"name\": \"{name}\",\n      \"rows\": {},", entry["rows"])
+        let groups = manifest["groups"].as_array().unwrap().iter();
+        let mut tables = groups.flat_map(|group| group["tables"].as_array().unwrap());
+        let entry = tables.find(|entry| entry["name"] == name).unwrap();
+        format!(
+            "\"name\": \"{name}\",\n          \"rows\": {},",
+            entry["rows"]
+        )
     };
     let manifest = fs::read(dir.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
-    edit_manifest(&dir, &rows(&manifest), &rows(&written));
+    rewrite_manifest(&dir, &rows(&manifest), &rows(&written));
     (folder, dir)
 }
 
@@ -426,7 +449,7 @@ fn traces_that_say_what_cannot_be_are_inconsistent() {
             "symbols.parquet",
             b"kernel".to_vec(),
             b"kernal".to_vec(),
-            "the unknown space \"kernal\"",
+            "the space of a symbol \"kernal\"",
         ),
         (
             "symbols.parquet",
@@ -438,7 +461,7 @@ fn traces_that_say_what_cannot_be_are_inconsistent() {
             "windows.parquet",
             b"between".to_vec(),
             b"betwixt".to_vec(),
-            "the unknown part \"betwixt\"",
+            "the part of a sample \"betwixt\"",
         ),
     ];
     for (name, from, to, said) in cases {
@@ -449,44 +472,151 @@ fn traces_that_say_what_cannot_be_are_inconsistent() {
         bytes[at..at + to.len()].copy_from_slice(&to);
         forge(&dir, name, &bytes);
         let error = error(&dir);
-        assert!(matches!(error, Error::Inconsistent { .. }), "{error}");
+        let newer = matches!(error, Error::NewerValue { .. });
+        assert!(
+            newer || matches!(error, Error::Inconsistent { .. }),
+            "{error}"
+        );
+        // What is no number may be a word that came later.
+        assert_eq!(newer, said.ends_with('"'), "{error}");
         let text = error.to_string();
         assert!(text.contains(name) && text.contains(said), "{text}");
     }
 }
 
-#[test]
-fn tables_are_those_of_the_version() {
-    for older in [1, 2] {
-        let (_folder, dir) = written();
-        let version = format!("\"version\": {older}");
-        edit_manifest(&dir, "\"version\": 3", &version);
-        let more = error(&dir);
-        assert!(matches!(more, Error::Inconsistent { .. }), "{more}");
-        assert!(more.to_string().contains("more tables"), "{more}");
-    }
+/// The recordings of older versions that there are.
+fn made(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/recordings")
+        .join(name)
+}
 
+/// A copy of a recording that is in the repository.
+fn copied(name: &str) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempdir().unwrap();
     let dir = folder.path().join("recording");
-    write(&dir, &small()).unwrap();
-    edit_manifest(&dir, "\"version\": 1", "\"version\": 2");
-    let fewer = error(&dir);
-    assert!(matches!(fewer, Error::Inconsistent { .. }), "{fewer}");
-    assert!(
-        fewer.to_string().contains("instructions.parquet"),
-        "{fewer}"
-    );
+    fs::create_dir(&dir).unwrap();
+    for entry in fs::read_dir(made(name)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
+    }
+    (folder, dir)
+}
 
+#[test]
+fn tables_are_those_of_the_version() {
+    // What is called older or newer than it is has not the tables that it should.
+    for (name, from, to, said) in [
+        ("trace-6.1-qemu7.2", 2, 1, "more tables"),
+        ("lab-6.1-qemu7.2", 1, 2, "instructions.parquet"),
+        ("trace-6.1-qemu7.2", 2, 3, "exits.parquet"),
+    ] {
+        let (_folder, dir) = copied(name);
+        edit_manifest(
+            &dir,
+            &format!("\"version\": {from}"),
+            &format!("\"version\": {to}"),
+        );
+        let error = error(&dir);
+        assert!(matches!(error, Error::Inconsistent { .. }), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    for (from, to) in [
+        ("symbols.parquet", "cymbals.parquet"),
+        ("\"name\": \"exits\"", "\"name\": \"trace\""),
+    ] {
+        let (_folder, dir) = written();
+        rewrite_manifest(&dir, from, to);
+        assert!(matches!(error(&dir), Error::Inconsistent { .. }));
+    }
+    // One layout is none of the other's.
     let (_folder, dir) = written();
-    edit_manifest(&dir, "symbols.parquet", "cymbals.parquet");
-    assert!(matches!(error(&dir), Error::Inconsistent { .. }));
+    edit_manifest(&dir, "\"version\": 4", "\"version\": 3");
+    assert!(matches!(error(&dir), Error::Altered { .. }));
 
     for version in ["0", "-1", "1.5", "null", "\"2\""] {
         let (_folder, dir) = written();
-        edit_manifest(&dir, "\"version\": 3", &format!("\"version\": {version}"));
+        edit_manifest(&dir, "\"version\": 4", &format!("\"version\": {version}"));
         let never = error(&dir);
         assert!(matches!(never, Error::Altered { .. }), "{never}");
     }
+}
+
+#[test]
+fn a_group_that_is_not_known_is_left_alone_and_said() {
+    let (_folder, dir) = written();
+    rewrite_manifest(&dir, "\"name\": \"exits\"", "\"name\": \"histograms\"");
+    let read = read(&dir).unwrap();
+    let [.., said] = read.manifest.warnings.as_slice() else {
+        panic!("nothing is said");
+    };
+    assert!(said.contains("histograms"), "{said}");
+    let trace = read.trace.unwrap();
+    assert!(!trace.windows.is_empty() && !trace.knows_exits());
+}
+
+#[test]
+fn a_group_without_the_one_it_needs_is_inconsistent() {
+    for (group, said) in [("runs", "no tables of runs"), ("trace", "none of trace")] {
+        let (_folder, dir) = written();
+        let name = format!("\"name\": \"{group}\"");
+        rewrite_manifest(&dir, &name, "\"name\": \"others\"");
+        let error = error(&dir);
+        assert!(matches!(error, Error::Inconsistent { .. }), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+#[test]
+fn words_that_are_not_known_are_a_newer_exitpaths() {
+    for (from, to, said) in [
+        ("\"machine\": \"lab\"", "\"machine\": \"moon\"", "`moon`"),
+        (
+            "{\n            \"patch\": ",
+            "{\n            \"hatch\": ",
+            "`hatch`",
+        ),
+    ] {
+        let folder = tempdir().unwrap();
+        let dir = folder.path().join("recording");
+        let mut recording = small();
+        recording.manifest.conditions[0]
+            .differs
+            .push(exitpath_recording::Difference::Patch {
+                function: "f".into(),
+                returns: None,
+            });
+        write(&dir, &recording).unwrap();
+        rewrite_manifest(&dir, from, to);
+        let error = error(&dir);
+        assert!(matches!(error, Error::NewerValue { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(said) && text.contains("newer exitpath"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn runs_are_of_conditions_that_the_manifest_describes() {
+    let folder = tempdir().unwrap();
+    let dir = folder.path().join("recording");
+    let base = exitpath_recording::Condition::base;
+    let unnamed = exitpath_recording::Condition {
+        name: String::new(),
+        ..base()
+    };
+    for conditions in [vec![], vec![base(), base()], vec![base(), unnamed]] {
+        let mut recording = small();
+        recording.manifest.conditions = conditions;
+        let refused = write(&dir, &recording).unwrap_err();
+        assert!(matches!(refused, Error::Unstorable { .. }), "{refused}");
+    }
+    let mut recording = small();
+    recording.runs[0].condition = "another".into();
+    let refused = write(&dir, &recording).unwrap_err().to_string();
+    assert!(refused.contains("condition \"another\""), "{refused}");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use common::{FILES, TRACED_FILES, names, recordings, small, traced};
-use exitpath_recording::{Batch, Block, Part, Recording, Sample, Segment, Symbol, Trace};
+use exitpath_recording::{
+    Batch, Block, Condition, Part, Recording, Sample, Segment, Symbol, Trace,
+};
 use exitpath_store::{Error, check_writable, file_names, from_files, read, write};
 use proptest::prelude::*;
 use tempfile::tempdir;
@@ -143,41 +145,62 @@ fn version(dir: &Path) -> u64 {
 }
 
 #[test]
-fn only_a_trace_needs_version_2_and_only_reasons_of_exits_version_3() {
+fn a_recording_has_the_groups_that_there_is_something_of() {
     let folder = tempdir().unwrap();
     let empty = Recording {
         trace: Some(Trace::default()),
         ..small()
     };
-    let mut old = traced();
-    let windows = old.trace.iter_mut().flat_map(|trace| &mut trace.windows);
+    let mut without_reasons = traced();
+    let windows = without_reasons.trace.iter_mut();
+    let windows = windows.flat_map(|trace| &mut trace.windows);
     windows.for_each(|window| window.exits = None);
-    for (name, recording, expected) in [
-        ("without", small(), 1),
-        ("with", traced(), 3),
-        ("without-reasons", old, 2),
-        ("empty", empty, 2),
+    for (name, recording, groups) in [
+        ("without", small(), &["runs"][..]),
+        ("with", traced(), &["runs", "trace", "exits"]),
+        ("without-reasons", without_reasons, &["runs", "trace"]),
+        ("empty", empty, &["runs", "trace"]),
     ] {
         let dir = folder.path().join(name);
         write(&dir, &recording).unwrap();
-        assert_eq!(version(&dir), expected, "{name}");
+        let manifest = fs::read(dir.join("manifest.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        let of_file = manifest["groups"].as_array().unwrap().iter();
+        let of_file: Vec<_> = of_file
+            .map(|group| group["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(of_file, groups, "{name}");
+        assert_eq!(version(&dir), 4, "{name}");
         assert_eq!(read(&dir).unwrap(), recording, "{name}");
     }
 }
 
 #[test]
-fn recordings_from_before_there_were_traces_are_read_and_written_as_they_were() {
+fn recordings_of_older_versions_are_read_and_written_as_the_newest() {
     let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings");
-    for name in ["lab-6.1-qemu7.2", "host-in-lab-6.1-qemu7.2"] {
+    for (name, of_then, kind, traced) in [
+        ("lab-6.1-qemu7.2", 1, "svm", false),
+        ("host-in-lab-6.1-qemu7.2", 1, "host", false),
+        ("kick-6.1-qemu7.2", 1, "svm", false),
+        ("userspace-6.1-qemu7.2", 2, "svm", true),
+        ("trace-6.1-qemu7.2", 2, "svm", true),
+        ("trace-6.12-qemu7.2", 2, "svm", true),
+    ] {
         let old = made.join(name);
-        assert_eq!(version(&old), 1, "{name}");
+        assert_eq!(version(&old), of_then, "{name}");
         let recording = read(&old).unwrap();
-        assert_eq!(recording.trace, None, "{name}");
+        assert_eq!(recording.trace.is_some(), traced, "{name}");
         assert!(recording.runs.iter().any(|run| !run.samples.is_empty()));
+        let manifest = &recording.manifest;
+        assert_eq!(manifest.conditions, [Condition::base()], "{name}");
+        assert!(recording.runs.iter().all(|run| run.condition == "base"));
+        assert_eq!(manifest.environment.arch, "x86_64", "{name}");
+        assert_eq!(manifest.environment.machine_kind, kind, "{name}");
+        assert_eq!(manifest.warnings, read(&old).unwrap().manifest.warnings);
         let folder = tempdir().unwrap();
         let new = folder.path().join(name);
         write(&new, &recording).unwrap();
-        assert_eq!(version(&new), 1, "{name}");
+        assert_eq!(version(&new), 4, "{name}");
         assert!(read(&new).unwrap() == recording, "{name}");
     }
 }

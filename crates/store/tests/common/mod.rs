@@ -7,8 +7,9 @@ use std::fs;
 use std::path::Path;
 
 use exitpath_recording::{
-    Batch, Block, Bounds, Environment, Exit, Instruction, Location, Machine, Manifest, Outcome,
-    Part, Plan, Recording, RowInfo, Run, Sample, Segment, Space, Symbol, Trace, Window,
+    Batch, Block, Bounds, Condition, Difference, Environment, Exit, Instruction, Location, Machine,
+    Manifest, Outcome, Part, Plan, Recording, RowInfo, Run, Sample, Segment, Space, Symbol, Trace,
+    Window,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -308,6 +309,42 @@ fn environment() -> impl Strategy<Value = Environment> {
         )
 }
 
+/// All kinds of them.
+fn difference() -> impl Strategy<Value = Difference> {
+    let named = [text(), text(), text()];
+    prop_oneof![
+        text().prop_map(Difference::Kernel),
+        text().prop_map(Difference::Cmdline),
+        named.prop_map(|[module, name, value]| Difference::Parameter {
+            module,
+            name,
+            value
+        }),
+        (text(), option::of(extreme()))
+            .prop_map(|(function, returns)| Difference::Patch { function, returns }),
+        text().prop_map(Difference::Tracer),
+        extreme().prop_map(|ticks| Difference::Delay { ticks }),
+        (text(), option::of(text()))
+            .prop_map(|(command, version)| Difference::Vmm { command, version }),
+        vec(text(), 0..3).prop_map(Difference::Layers),
+        (text(), option::of(text())).prop_map(|(name, sha256)| Difference::Guest { name, sha256 }),
+    ]
+}
+
+/// Some, each under a name of its own.
+fn conditions() -> impl Strategy<Value = Vec<Condition>> {
+    let named = text().prop_map(|name| format!("condition {name}"));
+    let about = (vec(difference(), 0..3), btree_map(text(), fact(), 0..3));
+    btree_map(named, about, 1..4).prop_map(|conditions| {
+        let condition = |(name, (differs, facts))| Condition {
+            name,
+            differs,
+            facts,
+        };
+        conditions.into_iter().map(condition).collect()
+    })
+}
+
 fn manifest() -> impl Strategy<Value = Manifest> {
     let row = (
         text(),
@@ -354,19 +391,22 @@ fn manifest() -> impl Strategy<Value = Manifest> {
         machine,
         environment(),
         plan,
-        rows,
+        (conditions(), rows),
         vec(text(), 0..3),
     )
         .prop_map(
-            |(command, begun_unix_seconds, machine, environment, plan, rows, warnings)| Manifest {
-                command,
-                begun_unix_seconds,
-                machine,
-                environment,
-                plan,
-                conditions: vec![exitpath_recording::Condition::base()],
-                rows,
-                warnings,
+            |(command, begun_unix_seconds, machine, environment, plan, described, warnings)| {
+                let (conditions, rows) = described;
+                Manifest {
+                    command,
+                    begun_unix_seconds,
+                    machine,
+                    environment,
+                    plan,
+                    conditions,
+                    rows,
+                    warnings,
+                }
             },
         )
 }
@@ -445,7 +485,7 @@ struct Parts {
     exits: Option<Vec<Exits>>,
     backwards: bool,
     /// Space and first address; name, module and the most bytes.
-    symbols: BTreeMap<(Space, u64), (String, String, u64)>,
+    symbols: BTreeMap<(Option<String>, Space, u64), (String, String, u64)>,
     /// Which instruction and at which depth; function, file and line.
     locations: BTreeMap<(usize, u32), (String, String, u32)>,
 }
@@ -463,7 +503,11 @@ fn parts() -> impl Strategy<Value = Parts> {
         vec(instruction, 0..20),
         vec(vec(block, 1..20), 0..8),
         (vec(window, 8), any::<bool>(), exits),
-        btree_map((space, extreme()), (text(), text(), extreme()), 0..8),
+        btree_map(
+            (option::of(text()), space, extreme()),
+            (text(), text(), extreme()),
+            0..8,
+        ),
         btree_map(
             (0..20_usize, any::<u32>()),
             (text(), text(), any::<u32>()),
@@ -536,24 +580,26 @@ fn assemble(parts: Parts, runs: &[Run]) -> Trace {
     if parts.backwards {
         windows.reverse();
     }
-    let next = parts.symbols.keys().copied().skip(1).map(Some);
+    let next = parts.symbols.keys().cloned().skip(1).map(Some);
     let next: Vec<_> = next.chain([None]).collect();
     let symbols = parts.symbols.into_iter().zip(next);
-    let symbols = symbols.map(|(((space, address), (name, module, size)), next)| {
-        let room = match next {
-            Some((same, next)) if same == space => next - address,
-            // As far as the last address; the one symbol at 0 cannot have that size.
-            _ => (u64::MAX - address).saturating_add(1),
-        };
-        Symbol {
-            space,
-            address,
-            size: size.min(room),
-            name,
-            module,
-            condition: None,
-        }
-    });
+    let symbols = symbols.map(
+        |(((condition, space, address), (name, module, size)), next)| {
+            let room = match next {
+                Some((of, same, next)) if (&of, same) == (&condition, space) => next - address,
+                // As far as the last address; the one symbol at 0 cannot have that size.
+                _ => (u64::MAX - address).saturating_add(1),
+            };
+            Symbol {
+                space,
+                address,
+                size: size.min(room),
+                name,
+                module,
+                condition,
+            }
+        },
+    );
     let symbols = symbols.collect();
     let locations = parts.locations.into_iter();
     let locations = locations
@@ -586,8 +632,15 @@ pub(crate) fn recordings() -> impl Strategy<Value = Recording> {
             let mut runs: Vec<Run> = runs
                 .into_iter()
                 .map(|(id, (row, run))| {
+                    let conditions = &manifest.conditions;
+                    let condition = conditions[(row / 7) % conditions.len()].name.clone();
                     let row = manifest.rows[row % manifest.rows.len()].name.clone();
-                    Run { id, row, ..run }
+                    Run {
+                        id,
+                        row,
+                        condition,
+                        ..run
+                    }
                 })
                 .collect();
             // The order is the recording's, not that of the ids.

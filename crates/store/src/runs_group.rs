@@ -1,15 +1,31 @@
-//! The tables every recording has: which columns they have, and how runs become rows and rows runs.
+//! The group that every recording has: the tables' columns, and how runs become rows and rows runs.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::table::{Encoded, GroupReader, Problem, Table, encode_table, read_table};
+use crate::group::Group;
+use crate::problem::Problem;
+use crate::table::{Encoded, GroupReader, Table, encode_table, read_table};
 use exitpath_recording::{Batch, Condition, Manifest, Outcome, Run, Sample};
 
 /// One row per run.
 const RUNS: Table = Table {
     name: "runs.parquet",
     schema: "message runs {
+        REQUIRED INT32 id (INTEGER(32,false));
+        REQUIRED BINARY row (STRING);
+        REQUIRED BINARY condition (STRING);
+        REQUIRED INT32 block (INTEGER(32,false));
+        OPTIONAL INT64 seed (INTEGER(64,false));
+        REQUIRED INT32 cpus (INTEGER(32,false));
+        REQUIRED BINARY status (STRING);
+        OPTIONAL BINARY reason (STRING);
+        REQUIRED GROUP notes (LIST) { REPEATED GROUP list { REQUIRED BINARY element (STRING); } }
+        REQUIRED INT64 ops (INTEGER(64,false));
+        REQUIRED INT64 userspace_exits (INTEGER(64,false));
+    }",
+    before: Some(
+        "message runs {
         REQUIRED INT32 id (INTEGER(32,false));
         REQUIRED BINARY row (STRING);
         REQUIRED INT32 block (INTEGER(32,false));
@@ -21,6 +37,7 @@ const RUNS: Table = Table {
         REQUIRED INT64 ops (INTEGER(64,false));
         REQUIRED INT64 userspace_exits (INTEGER(64,false));
     }",
+    ),
     counting: &["id"],
     rows_max: 1 << 20,
 };
@@ -33,6 +50,7 @@ const COUNTERS: Table = Table {
         REQUIRED BINARY name (STRING);
         REQUIRED INT64 delta (INTEGER(64,true));
     }",
+    before: None,
     counting: &[],
     rows_max: 1 << 24,
 };
@@ -46,6 +64,7 @@ const SAMPLES: Table = Table {
         REQUIRED INT64 empty (INTEGER(64,false));
         REQUIRED INT64 op (INTEGER(64,false));
     }",
+    before: None,
     counting: &["index"],
     rows_max: 1 << 27,
 };
@@ -62,15 +81,28 @@ const BATCHES: Table = Table {
         REQUIRED INT64 op_n (INTEGER(64,false));
         REQUIRED INT64 op_2n (INTEGER(64,false));
     }",
+    before: None,
     counting: &["index"],
     rows_max: 1 << 24,
 };
 
-/// The tables every recording has, in the order in which they are written and read.
-pub(crate) const TABLES: [&Table; 4] = [&RUNS, &COUNTERS, &SAMPLES, &BATCHES];
+/// The group.
+pub(crate) const GROUP: Group = Group {
+    name: "runs",
+    needs: None,
+    tables: &[&RUNS, &COUNTERS, &SAMPLES, &BATCHES],
+    encode: |recording| {
+        check_runs(&recording.manifest, &recording.runs)?;
+        Ok(Some(encode(&recording.runs)?.into()))
+    },
+    decode: |recording, tables| {
+        recording.runs = decode(&recording.manifest, tables)?;
+        Ok(())
+    },
+};
 
-/// The runs of a recording as [`TABLES`], in that order.
-pub(crate) fn encode(runs: &[Run]) -> Result<[Encoded; TABLES.len()], Problem> {
+/// The runs of a recording as the group's tables, in their order.
+fn encode(runs: &[Run]) -> Result<[Encoded; 4], Problem> {
     let counters = runs.iter().flat_map(|run| {
         run.counters
             .iter()
@@ -82,6 +114,7 @@ pub(crate) fn encode(runs: &[Run]) -> Result<[Encoded; TABLES.len()], Problem> {
         encode_table(&RUNS, runs.iter(), |rows, group| {
             group.u32s(rows.iter().map(|run| run.id))?;
             group.texts(rows.iter().map(|run| run.row.as_str()))?;
+            group.texts(rows.iter().map(|run| run.condition.as_str()))?;
             group.u32s(rows.iter().map(|run| run.block))?;
             group.optional_u64s(rows.iter().map(|run| run.seed))?;
             group.u32s(rows.iter().map(|run| run.cpus))?;
@@ -137,29 +170,49 @@ fn outcome(status: &str, reason: Option<String>) -> Result<Outcome, Problem> {
         ("fault", Some(reason)) => Ok(Outcome::Fault { reason }),
         ("hung", Some(reason)) => Ok(Outcome::Hung { reason }),
         ("done", Some(_)) => Err("a run that is done has a reason".into()),
-        ("skipped" | "fault" | "hung", None) => Err(format!("a run is {status} without a reason")),
-        _ => Err(format!("a run has the unknown status {status:?}")),
+        ("skipped" | "fault" | "hung", None) => Err(problem!("a run is {status} without a reason")),
+        _ => Err(Problem::unknown("status of a run", status)),
     }
 }
 
 /// What has to hold between the manifest and the runs, before writing and after reading: names
 /// that others refer to are there, and once.
-pub(crate) fn check_runs(manifest: &Manifest, runs: &[Run]) -> Result<(), Problem> {
+fn check_runs(manifest: &Manifest, runs: &[Run]) -> Result<(), Problem> {
+    let mut conditions = HashSet::new();
+    for condition in &manifest.conditions {
+        if condition.name.is_empty() || !conditions.insert(condition.name.as_str()) {
+            return Err(problem!(
+                "the manifest has a condition without a name, or two that are called {:?}",
+                condition.name
+            ));
+        }
+    }
+    if conditions.is_empty() {
+        return Err("the manifest has no condition".into());
+    }
     let mut rows = HashSet::new();
     for row in &manifest.rows {
         if !rows.insert(row.name.as_str()) {
-            return Err(format!("the manifest describes row {:?} twice", row.name));
+            return Err(problem!("the manifest describes row {:?} twice", row.name));
         }
     }
     let mut ids = HashSet::new();
     for run in runs {
         if !ids.insert(run.id) {
-            return Err(format!("there are two runs {}", run.id));
+            return Err(problem!("there are two runs {}", run.id));
+        }
+        if !conditions.contains(run.condition.as_str()) {
+            return Err(problem!(
+                "run {} is of condition {:?}, which the manifest does not describe",
+                run.id,
+                run.condition
+            ));
         }
         if !rows.contains(run.row.as_str()) {
-            return Err(format!(
+            return Err(problem!(
                 "run {} is of row {:?}, which the manifest does not describe",
-                run.id, run.row
+                run.id,
+                run.row
             ));
         }
     }
@@ -167,10 +220,10 @@ pub(crate) fn check_runs(manifest: &Manifest, runs: &[Run]) -> Result<(), Proble
 }
 
 /// Undoes [`encode`]. An error comes with the name of the table it was found in.
-pub(crate) fn decode(
-    manifest: &Manifest,
-    [runs, counters, samples, batches]: [Encoded; TABLES.len()],
-) -> Result<Vec<Run>, (&'static str, Problem)> {
+fn decode(manifest: &Manifest, tables: Vec<Encoded>) -> Result<Vec<Run>, (&'static str, Problem)> {
+    let Ok([runs, counters, samples, batches]) = <[Encoded; 4]>::try_from(tables) else {
+        return Err((RUNS.name, "the group has another number of tables".into()));
+    };
     let of = |table: &Table| {
         let name = table.name;
         move |problem| (name, problem)
@@ -190,6 +243,11 @@ fn decode_runs(file: Encoded) -> Result<Vec<Run>, Problem> {
     read_table(&RUNS, file, |group| {
         let mut part: Vec<Run> = group.u32s("id")?.into_iter().map(bare_run).collect();
         set(&mut part, group.texts("row")?, |run, row| run.row = row);
+        if group.has("condition") {
+            set(&mut part, group.texts("condition")?, |run, condition| {
+                run.condition = condition
+            });
+        }
         set(&mut part, group.u32s("block")?, |run, block| {
             run.block = block
         });
@@ -265,7 +323,7 @@ impl<'a> RunsById<'a> {
                 match self.run(id)?.counters.entry(name) {
                     Entry::Vacant(entry) => _ = entry.insert(delta),
                     Entry::Occupied(entry) => {
-                        return Err(format!("run {id} has counter {:?} twice", entry.key()));
+                        return Err(problem!("run {id} has counter {:?} twice", entry.key()));
                     }
                 }
             }
@@ -313,7 +371,7 @@ impl<'a> RunsById<'a> {
         for ((id, index), item) in group.u32s("run")?.into_iter().zip(indexes).zip(items) {
             let list = list(self.run(id)?);
             if list.len() != index as usize {
-                return Err(format!(
+                return Err(problem!(
                     "run {id} has index {index} where {} was due",
                     list.len()
                 ));
@@ -328,7 +386,7 @@ impl<'a> RunsById<'a> {
             .places
             .get(&id)
             .and_then(|&place| self.runs.get_mut(place));
-        place.ok_or_else(|| format!("it speaks of run {id}, which runs.parquet does not list"))
+        place.ok_or_else(|| problem!("it speaks of run {id}, which runs.parquet does not list"))
     }
 }
 
@@ -387,7 +445,7 @@ mod tests {
             let problem = RunsById::new(&mut runs())
                 .add_samples(samples(&rows))
                 .unwrap_err();
-            assert!(problem.contains("was due"), "{problem}");
+            assert!(problem.to_string().contains("was due"), "{problem}");
         }
     }
 
@@ -395,7 +453,7 @@ mod tests {
     fn counters_given_twice_are_a_problem() {
         let table = counters(&[(3, "exits"), (5, "exits"), (3, "exits")]);
         let problem = RunsById::new(&mut runs()).add_counters(table).unwrap_err();
-        assert_eq!(problem, "run 3 has counter \"exits\" twice");
+        assert_eq!(problem.to_string(), "run 3 has counter \"exits\" twice");
     }
 
     #[test]

@@ -1,7 +1,11 @@
-//! The tables of a trace: which columns they have, and how a trace becomes rows and rows a trace.
+//! The groups of a trace: the tables' columns, and how a trace becomes rows and rows a trace. What the
+//! reasons of exits are is a group of its own.
 
-use crate::table::{Encoded, Problem, Table, encode_table, read_table};
-use crate::tables::numbered;
+use crate::group::Group;
+use crate::problem::Problem;
+use crate::runs_group::numbered;
+use crate::table::{Encoded, Table, encode_table, read_table};
+use crate::trace_check::{check_exits, check_trace};
 use exitpath_recording::{
     Block, Exit, Instruction, Location, Part, Path, Segment, Space, Symbol, Trace, Window,
 };
@@ -14,6 +18,7 @@ pub(crate) const INSTRUCTIONS: Table = Table {
         REQUIRED INT64 address (INTEGER(64,false));
         REQUIRED BINARY bytes;
     }",
+    before: None,
     counting: &["id", "address"],
     rows_max: 1 << 24,
 };
@@ -28,6 +33,7 @@ pub(crate) const PATHS: Table = Table {
         REQUIRED INT32 first (INTEGER(32,false));
         REQUIRED INT32 count (INTEGER(32,false));
     }",
+    before: None,
     counting: &["path", "index"],
     rows_max: 1 << 27,
 };
@@ -44,6 +50,7 @@ pub(crate) const WINDOWS: Table = Table {
         REQUIRED BINARY part (STRING);
         REQUIRED INT32 path (INTEGER(32,false));
     }",
+    before: None,
     counting: &["index"],
     rows_max: 1 << 26,
 };
@@ -60,7 +67,17 @@ pub(crate) const SYMBOLS: Table = Table {
         REQUIRED INT64 size (INTEGER(64,false));
         REQUIRED BINARY name (STRING);
         REQUIRED BINARY module (STRING);
+        OPTIONAL BINARY condition (STRING);
     }",
+    before: Some(
+        "message symbols {
+        REQUIRED BINARY space (STRING);
+        REQUIRED INT64 address (INTEGER(64,false));
+        REQUIRED INT64 size (INTEGER(64,false));
+        REQUIRED BINARY name (STRING);
+        REQUIRED BINARY module (STRING);
+    }",
+    ),
     counting: &["address"],
     rows_max: 1 << 22,
 };
@@ -75,6 +92,7 @@ pub(crate) const LOCATIONS: Table = Table {
         REQUIRED BINARY file (STRING);
         REQUIRED INT32 line (INTEGER(32,false));
     }",
+    before: None,
     counting: &["instruction"],
     rows_max: 1 << 23,
 };
@@ -90,18 +108,55 @@ pub(crate) const EXITS: Table = Table {
         REQUIRED INT64 info1 (INTEGER(64,false));
         REQUIRED INT64 info2 (INTEGER(64,false));
     }",
+    before: None,
     counting: &["index", "segment"],
     rows_max: 1 << 26,
 };
 
-/// The tables of a trace, in the order in which they are written and read; behind them stands
-/// [`EXITS`], if reasons are known.
-pub(crate) const TRACE_TABLES: [&Table; 5] =
-    [&INSTRUCTIONS, &PATHS, &WINDOWS, &SYMBOLS, &LOCATIONS];
+/// The group of a trace.
+pub(crate) const GROUP: Group = Group {
+    name: "trace",
+    needs: Some("runs"),
+    tables: &[&INSTRUCTIONS, &PATHS, &WINDOWS, &SYMBOLS, &LOCATIONS],
+    encode: |recording| match &recording.trace {
+        None => Ok(None),
+        Some(trace) => {
+            check_trace(&recording.runs, trace).map_err(|(_, problem)| problem)?;
+            Ok(Some(encode(trace)?.into()))
+        }
+    },
+    decode: |recording, tables| {
+        let trace = decode(tables)?;
+        check_trace(&recording.runs, &trace)?;
+        recording.trace = Some(trace);
+        Ok(())
+    },
+};
 
-/// A trace as [`TRACE_TABLES`], in that order. A path without blocks and a window without segments
+/// The group of the reasons of exits, where those are known.
+pub(crate) const EXITS_GROUP: Group = Group {
+    name: "exits",
+    needs: Some("trace"),
+    tables: &[&EXITS],
+    encode: |recording| match &recording.trace {
+        Some(trace) => Ok(encode_exits(trace)?.map(|exits| vec![exits])),
+        None => Ok(None),
+    },
+    decode: |recording, tables| {
+        let of = |problem| (EXITS.name, problem);
+        let (Some(trace), Some(table)) = (&mut recording.trace, tables.into_iter().next()) else {
+            return Err(of("there is no trace that these are the exits of".into()));
+        };
+        // Of windows that are as they should be.
+        decode_exits(table, &mut trace.windows)
+            .and_then(|()| check_exits(trace))
+            .map_err(of)
+    },
+};
+
+/// A trace as its group's tables, in their order. A path without blocks and a window without segments
 /// have no rows, which [`crate::trace_check`] is to see before.
-pub(crate) fn encode(trace: &Trace) -> Result<[Encoded; TRACE_TABLES.len()], Problem> {
+fn encode(trace: &Trace) -> Result<[Encoded; 5], Problem> {
     let paths = (0..).zip(&trace.paths);
     let blocks = paths.flat_map(|(path, it): (u32, _)| numbered(path, &it.blocks));
     let windows = trace.windows.iter();
@@ -134,7 +189,8 @@ pub(crate) fn encode(trace: &Trace) -> Result<[Encoded; TRACE_TABLES.len()], Pro
             group.u64s(rows.iter().map(|symbol| symbol.address))?;
             group.u64s(rows.iter().map(|symbol| symbol.size))?;
             group.texts(rows.iter().map(|symbol| symbol.name.as_str()))?;
-            group.texts(rows.iter().map(|symbol| symbol.module.as_str()))
+            group.texts(rows.iter().map(|symbol| symbol.module.as_str()))?;
+            group.optional_texts(rows.iter().map(|symbol| symbol.condition.as_deref()))
         })?,
         encode_table(&LOCATIONS, trace.locations.iter(), |rows, group| {
             group.u32s(rows.iter().map(|location| location.instruction))?;
@@ -147,7 +203,7 @@ pub(crate) fn encode(trace: &Trace) -> Result<[Encoded; TRACE_TABLES.len()], Pro
 }
 
 /// The reasons of exits as [`EXITS`], if they are known. A window without any has no rows.
-pub(crate) fn encode_exits(trace: &Trace) -> Result<Option<Encoded>, Problem> {
+fn encode_exits(trace: &Trace) -> Result<Option<Encoded>, Problem> {
     if !trace.knows_exits() {
         return Ok(None);
     }
@@ -167,7 +223,7 @@ pub(crate) fn encode_exits(trace: &Trace) -> Result<Option<Encoded>, Problem> {
 }
 
 /// Undoes [`encode_exits`], for the windows there are.
-pub(crate) fn decode_exits(file: Encoded, windows: &mut [Window]) -> Result<(), Problem> {
+fn decode_exits(file: Encoded, windows: &mut [Window]) -> Result<(), Problem> {
     let mut lists = Lists::new("run", WINDOWS_MAX);
     read_table(&EXITS, file, |group| {
         let infos = group.u64s("info1")?.into_iter().zip(group.u64s("info2")?);
@@ -187,7 +243,7 @@ pub(crate) fn decode_exits(file: Encoded, windows: &mut [Window]) -> Result<(), 
         window.exits = Some(of_it.map_or_else(Vec::new, |(_, exits)| exits));
     }
     match lists.next() {
-        Some((run, _)) => Err(format!(
+        Some((run, _)) => Err(problem!(
             "the exits of run {run} are of no window, or not in the windows' order"
         )),
         None => Ok(()),
@@ -207,7 +263,7 @@ fn part(name: &str) -> Result<Part, Problem> {
         "between" => Ok(Part::Between),
         "empty" => Ok(Part::Empty),
         "op" => Ok(Part::Op),
-        _ => Err(format!("a segment is of the unknown part {name:?}")),
+        _ => Err(Problem::unknown("part of a sample", name)),
     }
 }
 
@@ -224,15 +280,20 @@ fn space(name: &str) -> Result<Space, Problem> {
         "guest" => Ok(Space::Guest),
         "user" => Ok(Space::User),
         "kernel" => Ok(Space::Kernel),
-        _ => Err(format!("a symbol is in the unknown space {name:?}")),
+        _ => Err(Problem::unknown("space of a symbol", name)),
     }
 }
 
 /// Undoes [`encode`]. An error comes with the name of the table it was found in. What the rows
 /// say is for [`crate::trace_check`] to see.
-pub(crate) fn decode(
-    [instructions, paths, windows, symbols, locations]: [Encoded; TRACE_TABLES.len()],
-) -> Result<Trace, (&'static str, Problem)> {
+fn decode(tables: Vec<Encoded>) -> Result<Trace, (&'static str, Problem)> {
+    let Ok([instructions, paths, windows, symbols, locations]) = <[Encoded; 5]>::try_from(tables)
+    else {
+        return Err((
+            WINDOWS.name,
+            "the group has another number of tables".into(),
+        ));
+    };
     let of = |table: &Table| {
         let name = table.name;
         move |problem| (name, problem)
@@ -254,7 +315,7 @@ fn decode_instructions(file: Encoded) -> Result<Vec<Instruction>, Problem> {
         for (id, (address, bytes)) in group.u32s("id")?.into_iter().zip(rows) {
             if id as usize != instructions.len() {
                 let due = instructions.len();
-                return Err(format!("instruction {id} stands where {due} was due"));
+                return Err(problem!("instruction {id} stands where {due} was due"));
             }
             instructions.push(Instruction { address, bytes });
         }
@@ -275,7 +336,7 @@ fn decode_paths(file: Encoded) -> Result<Vec<Path>, Problem> {
     paths
         .map(|(due, (id, blocks))| match id as usize == due {
             true => Ok(Path { blocks }),
-            false => Err(format!("path {id} stands where {due} was due")),
+            false => Err(problem!("path {id} stands where {due} was due")),
         })
         .collect()
 }
@@ -306,14 +367,21 @@ fn decode_symbols(file: Encoded) -> Result<Vec<Symbol>, Problem> {
         let spaces = group.texts("space")?;
         let ranges = group.u64s("address")?.into_iter().zip(group.u64s("size")?);
         let names = group.texts("name")?.into_iter().zip(group.texts("module")?);
-        for ((at, (address, size)), (name, module)) in spaces.iter().zip(ranges).zip(names) {
+        let conditions = match group.has("condition") {
+            true => group.optional_texts("condition")?,
+            false => vec![None; spaces.len()],
+        };
+        let names = names.zip(conditions);
+        for ((at, (address, size)), ((name, module), condition)) in
+            spaces.iter().zip(ranges).zip(names)
+        {
             symbols.push(Symbol {
                 space: space(at)?,
                 address,
                 size,
                 name,
                 module,
-                condition: None,
+                condition,
             });
         }
         Ok(())
@@ -344,7 +412,7 @@ fn decode_locations(file: Encoded) -> Result<Vec<Location>, Problem> {
 }
 
 pub(crate) fn too_many(what: &str, max: usize) -> Problem {
-    format!("there are more than {max} {what}")
+    problem!("there are more than {max} {what}")
 }
 
 /// Lists that are put together from the rows of their items: one list after the other, each from
@@ -387,7 +455,7 @@ impl<T> Lists<T> {
                 }
                 _ => {
                     let what = self.what;
-                    return Err(format!("index {index} of {what} {id} is out of order"));
+                    return Err(problem!("index {index} of {what} {id} is out of order"));
                 }
             }
         }
@@ -452,7 +520,10 @@ mod tests {
         ] {
             let problem = paths(&rows).unwrap_err();
             let said = ["is out of order", "was due"];
-            assert!(said.iter().any(|it| problem.ends_with(it)), "{problem}");
+            assert!(
+                said.iter().any(|it| problem.to_string().ends_with(it)),
+                "{problem}"
+            );
         }
     }
 
@@ -461,9 +532,9 @@ mod tests {
         let rows = [(7, 0), (7, 1), (3, 0)];
         assert_eq!(windows(&rows, "op"), Ok(vec![7, 3]));
         let problem = windows(&[(7, 0), (3, 0), (7, 1)], "op").unwrap_err();
-        assert_eq!(problem, "index 1 of run 7 is out of order");
+        assert_eq!(problem.to_string(), "index 1 of run 7 is out of order");
         let problem = windows(&rows, "Op").unwrap_err();
-        assert_eq!(problem, "a segment is of the unknown part \"Op\"");
+        assert_eq!(problem, Problem::unknown("part of a sample", "Op"));
     }
 
     #[test]
@@ -490,7 +561,7 @@ mod tests {
         assert_eq!(instructions(&[0, 1]).unwrap().len(), 2);
         for ids in [[1, 2], [0, 0], [1, 0], [0, u32::MAX]] {
             let problem = instructions(&ids).unwrap_err();
-            assert!(problem.ends_with("was due"), "{problem}");
+            assert!(problem.to_string().ends_with("was due"), "{problem}");
         }
     }
 
@@ -501,6 +572,6 @@ mod tests {
             .add(vec![0, 1], vec![0, 0], [(), ()].into_iter())
             .unwrap();
         let problem = lists.add(vec![2], vec![0], [()].into_iter()).unwrap_err();
-        assert_eq!(problem, "there are more than 2 paths");
+        assert_eq!(problem.to_string(), "there are more than 2 paths");
     }
 }
