@@ -7,10 +7,11 @@ use exitpath_experiment::rows;
 use exitpath_recording::Recording;
 use exitpath_report::{json, markdown, text};
 
-use crate::cli::{Diff, ROUNDS, WATCHDOG};
 use crate::control::control;
 use crate::failure::Failure;
+use crate::measuring::{ROUNDS, SEEDS, WATCHDOG, choice_on};
 use crate::{output, trace};
+use exitpath_cli::Diff;
 
 pub(crate) fn run(args: &Diff) -> Result<(), Failure> {
     let phases = trace::phases(args.phases.as_deref())?;
@@ -64,8 +65,12 @@ fn recordings(args: &Diff) -> Result<[Recording; 2], Failure> {
         let kernel = args.kernel.get(at).or(args.kernel.first()).cloned();
         let modules = modules.get(at).or(modules.first()).cloned().flatten();
         let cmdline = args.cmdline.get(at).or(args.cmdline.first());
-        args.trace
-            .choice(kernel, modules, cmdline.cloned().unwrap_or_default())
+        choice_on(
+            &args.trace.emulator,
+            kernel,
+            modules,
+            cmdline.cloned().unwrap_or_default(),
+        )
     };
     // Whether there is anything to trace is known of both before one is traced.
     let prepared = [
@@ -78,7 +83,7 @@ fn recordings(args: &Diff) -> Result<[Recording; 2], Failure> {
         ..Setup::base(prepared)
     });
     let plan = trace::plan("diff", rows, args.trace.rounds.unwrap_or(ROUNDS), WATCHDOG);
-    let seeds = args.trace.emulator.seeds(&crate::measuring::SEEDS);
+    let seeds = args.trace.emulator.seeds(&SEEDS);
     let both = trace::record_all(&plan, &seeds, setups.collect(), &control)?;
     let under = |name| {
         both.under(name)

@@ -3,9 +3,9 @@
 use exitpath_experiment::guest;
 use exitpath_report::{json, text};
 
-use crate::cli::Doctor;
 use crate::failure::Failure;
 use crate::output;
+use exitpath_cli::Doctor;
 
 pub(crate) fn run(args: &Doctor) -> Result<(), Failure> {
     let examination = guest::examine(guest::check());

@@ -19,10 +19,11 @@ use exitpath_lab::boot::added_to_cmdline;
 use exitpath_recording::Recording;
 use exitpath_report::text;
 
-use crate::cli::{Gate, ROUNDS, WATCHDOG};
 use crate::control::control;
 use crate::failure::Failure;
-use crate::{measuring, output, trace};
+use crate::measuring::{ROUNDS, SEEDS, WATCHDOG, choice_on};
+use crate::{output, trace};
+use exitpath_cli::Gate;
 
 /// The command's name, which recordings of it have.
 const NAME: &str = "gate";
@@ -43,12 +44,13 @@ pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
     let recorded = recorded(args)?;
     let rows = choose(args, recorded.as_ref())?;
     let mut judged = Judged {
-        choice: args.trace.choice(
+        choice: choice_on(
+            &args.trace.emulator,
             Some(args.kernel.clone()),
             args.modules.clone(),
             args.cmdline.clone().unwrap_or_default(),
         ),
-        seeds: args.trace.emulator.seeds(&measuring::SEEDS),
+        seeds: args.trace.emulator.seeds(&SEEDS),
         rounds: args.trace.rounds.unwrap_or(ROUNDS),
     };
     let recorded = match recorded {

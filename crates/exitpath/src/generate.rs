@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, Command, CommandFactory};
 use clap_complete::{Shell, generate_to};
 
-use crate::cli::Cli;
 use crate::failure::Failure;
+use exitpath_cli::Cli;
 
 /// The command's name. No help lists it.
 pub(crate) const NAME: &str = "generate-files";

@@ -5,10 +5,10 @@ use std::time::Duration;
 use exitpath_exits::bare;
 use exitpath_experiment::{Sampling, image_contents, rows};
 
-use crate::cli::Image;
 use crate::failure::Failure;
 use crate::measuring::HOST_SAMPLES;
 use crate::output;
+use exitpath_cli::Image;
 
 pub(crate) fn run(args: &Image) -> Result<(), Failure> {
     let rows = rows::choose_for_image(&args.rows)?;

@@ -2,12 +2,12 @@
 
 use exitpath_exits::Row;
 use exitpath_exits::kicks::Part;
-use exitpath_experiment::{Place, rows};
+use exitpath_experiment::rows;
 
-use crate::cli::{Kick, KickTable};
 use crate::failure::Failure;
 use crate::measuring::{Wanted, record};
 use crate::{output, show};
+use exitpath_cli::{Kick, KickTable, Place};
 
 /// The command's name, which recordings of it have.
 pub(crate) const NAME: &str = "kick";

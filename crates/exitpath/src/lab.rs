@@ -6,10 +6,11 @@ use exitpath_experiment::lab::{self, InLab};
 use exitpath_lab::kernels::Kernels;
 use exitpath_lab::qemu::Qemu;
 
-use crate::cli::{LabCommand, LabRun};
 use crate::control::control;
 use crate::failure::Failure;
+use crate::measuring::choice;
 use crate::output;
+use exitpath_cli::{LabCommand, LabRun};
 
 pub(crate) fn run(command: LabCommand) -> Result<(), Failure> {
     match command {
@@ -64,7 +65,7 @@ fn kernels(version: Option<&str>, debug: bool) -> Result<(), Failure> {
 /// Runs a command in the host's root file system inside the lab.
 fn inside(options: &LabRun, argv: Vec<String>, terminal: bool) -> Result<(), Failure> {
     let command = InLab {
-        choice: options.lab.choice(),
+        choice: choice(&options.lab),
         seed: options.lab.emulator.seeds(&[1])[0],
         cpus: options.cpus,
         memory_mib: options.memory,

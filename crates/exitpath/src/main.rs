@@ -1,7 +1,6 @@
 //! The command line of exitpath: flags, words and exit statuses. Each command's module reads as choose →
 //! record → analyse → show; what does the work is in the other crates.
 
-mod cli;
 mod control;
 mod diff;
 mod doctor;
@@ -21,15 +20,16 @@ mod userspace;
 use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use cli::{Cli, Command};
-use exitpath_experiment::Place;
+use exitpath_cli::{Cli, Command, Place};
 use failure::Failure;
 
 fn main() -> ExitCode {
     let first = std::env::args_os().nth(1);
     let result = match first.as_deref().and_then(OsStr::to_str) {
         Some(generate::NAME) => generate::run(&std::env::args_os().skip(2).collect::<Vec<_>>()),
-        _ => Cli::read().and_then(|(cli, place)| run(cli.command, &place)),
+        _ => Cli::read()
+            .map_err(Failure::usage)
+            .and_then(|(cli, place)| run(cli.command, &place)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use exitpath_analysis::vmexit;
 use exitpath_experiment::lab::{Prepared, kvm_unit_tests};
-use exitpath_experiment::{Place, Plan, Sampling, rows};
+use exitpath_experiment::{Plan, Sampling, rows};
 
-use crate::cli::Measure;
 use crate::control::control;
 use crate::failure::Failure;
-use crate::measuring::{Wanted, record};
+use crate::measuring::{Wanted, choice, record};
 use crate::{output, show};
+use exitpath_cli::{Measure, Place};
 
 /// The command's name, which recordings of it have.
 const NAME: &str = "measure";
@@ -54,7 +54,7 @@ fn beside(args: &Measure, dir: &Path) -> Result<(), Failure> {
     let vmm = kvm_unit_tests::find_qemu(args.vmm.as_deref().unwrap_or("qemu"))?;
     let out = output::folder(args.measuring.out.as_deref(), NAME)?;
     let control = control();
-    let prepared = Prepared::new(&args.lab.choice(), &control)?;
+    let prepared = Prepared::new(&choice(&args.lab), &control)?;
     let seed = args.lab.emulator.seeds(&[1])[0];
     let plan = Plan {
         command: NAME,

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use exitpath_cli::{self as cli, LabOptions, Measuring, Place};
 use exitpath_exits::Row;
 use exitpath_experiment::host::{self, Host};
-use exitpath_experiment::lab::{Instructions, Prepared, Session, Setup};
-use exitpath_experiment::{Machine, Place, Plan, Sampling, Vmm, choose_machine, rows};
+use exitpath_experiment::lab::{Choice, Instructions, Prepared, Session, Setup};
+use exitpath_experiment::{self as experiment, Machine, Plan, Sampling, Vmm, choose_machine, rows};
 use exitpath_recording::Recording;
 
-use crate::cli::{self, LabOptions, Measuring};
 use crate::control::control;
 use crate::failure::Failure;
 use crate::output;
@@ -18,6 +18,34 @@ use crate::output;
 pub(crate) const HOST_SAMPLES: u32 = 1000;
 /// Seeds of a lab that measures, unless the user says otherwise.
 pub(crate) const SEEDS: [u64; 3] = [1, 2, 3];
+
+/// Rounds of each row in a comparison, unless the user or a base says otherwise.
+pub(crate) const ROUNDS: u32 = 200;
+/// Seconds a guest that is traced for a comparison may go without progress.
+pub(crate) const WATCHDOG: u64 = 20;
+
+/// What a lab is made of by these options.
+pub(crate) fn choice(options: &LabOptions) -> Choice {
+    let (kernel, modules) = (options.kernel.clone(), options.modules.clone());
+    choice_on(&options.emulator, kernel, modules, options.cmdline.clone())
+}
+
+/// The same, of options that several labs have in common.
+pub(crate) fn choice_on(
+    emulator: &cli::Emulator,
+    kernel: Option<String>,
+    modules: Option<PathBuf>,
+    cmdline: String,
+) -> Choice {
+    Choice {
+        kernel,
+        modules,
+        cmdline,
+        qemu: emulator.qemu.clone(),
+        cpu: emulator.cpu.clone(),
+        timeout: emulator.timeout.map(Duration::from_secs),
+    }
+}
 
 /// What a command wants recorded.
 pub(crate) struct Wanted<'a> {
@@ -46,7 +74,11 @@ pub(crate) fn record(
     }
     let dir = output::folder(measuring.out.as_deref(), wanted.command)?;
     let control = control();
-    let (machine, guest, why) = choose_machine(place)?;
+    let place = experiment::Place {
+        on: place.on,
+        on_host: place.on_host.clone(),
+    };
+    let (machine, guest, why) = choose_machine(&place)?;
     let vmm = wanted.vmm.map(Vmm::find).transpose()?;
     let lab = machine == Machine::Lab;
     let (samples, order_seed) = match lab {
@@ -63,7 +95,7 @@ pub(crate) fn record(
         by_layers: wanted.by_layers,
     };
     let mut recording = if lab {
-        let prepared = Prepared::new(&wanted.lab.choice(), &control)?;
+        let prepared = Prepared::new(&choice(wanted.lab), &control)?;
         let seeds = wanted.lab.emulator.seeds(&SEEDS);
         let mut session = Session::new(&plan, &seeds, wanted.instructions, &control);
         session.run(vec![match &vmm {

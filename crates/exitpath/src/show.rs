@@ -11,9 +11,9 @@ use exitpath_analysis::{table, vmexit};
 use exitpath_recording::Recording;
 use exitpath_report::{json, text};
 
-use crate::cli::Show;
 use crate::failure::Failure;
 use crate::{kick, output, userspace};
+use exitpath_cli::Show;
 
 pub(crate) fn run(args: &Show) -> Result<(), Failure> {
     let recording = exitpath_store::read(&args.recording).map_err(Failure::usage)?;

@@ -14,10 +14,11 @@ use exitpath_lab::gdb::Patch;
 use exitpath_lab::plugin::Plugin;
 use exitpath_recording::{Condition, Recording};
 
-use crate::cli::{PluginUse, Trace};
 use crate::control::control;
 use crate::failure::Failure;
+use crate::measuring::choice;
 use crate::output;
+use exitpath_cli::{PluginUse, Trace};
 
 pub(crate) use view::{functions, phases};
 
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
 /// Records the rows, and with them whatever they are to be held against.
 fn record(args: &Trace, rows: Vec<&'static Row>, vmm: Option<&Vmm>) -> Result<Recording, Failure> {
     let control = control();
-    let prepared = Prepared::new(&args.lab.choice(), &control)?;
+    let prepared = Prepared::new(&choice(&args.lab), &control)?;
     let plan = plan(NAME, rows, args.rounds, args.watchdog);
     let instructions = Instructions {
         plugin: match args.plugin {

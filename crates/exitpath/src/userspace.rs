@@ -2,13 +2,13 @@
 
 use exitpath_exits::ladder::RUNGS;
 use exitpath_experiment::lab::Instructions;
-use exitpath_experiment::{Place, rows};
+use exitpath_experiment::rows;
 use exitpath_lab::plugin::Plugin;
 
-use crate::cli::Userspace;
 use crate::failure::Failure;
 use crate::measuring::{Wanted, record};
 use crate::{output, show};
+use exitpath_cli::{Place, Userspace};
 
 /// The command's name, which recordings of it have.
 pub(crate) const NAME: &str = "userspace";

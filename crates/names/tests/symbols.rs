@@ -181,6 +181,7 @@ fn symbol(space: Space, address: u64, size: u64, name: &str) -> Symbol {
         size,
         name: name.into(),
         module: "m".into(),
+        condition: None,
     }
 }
 

@@ -214,7 +214,8 @@ mod tests {
         xp1 4 bye 1 #44da2e6b\n";
 
     fn of(text: &str, row: &str) -> Result<SoFar, String> {
-        so_far(text, &[exitpath_exits::find(row).expect("a row")])
+        let rows = [exitpath_exits::find(row).expect("a row")];
+        so_far(text, &rows).map_err(|why| why.to_string())
     }
 
     /// The runs, where the text is whole.
@@ -419,7 +420,10 @@ mod tests {
                     let names = told.runs.iter().map(|run| run.row.as_str());
                     proptest::prop_assert!(names.eq(ROWS.iter().copied().take(told.runs.len())));
                 }
-                (Err(why), None) => proptest::prop_assert!(!why.contains('\n') && why.len() > 10, "{}", why),
+                (Err(why), None) => {
+                    let why = why.to_string();
+                    proptest::prop_assert!(!why.contains('\n') && why.len() > 10, "{}", why);
+                }
                 // By chance it may be what an image says.
                 (_, None) if said.iter().any(is_strange) => {}
                 (told, expected) => {

@@ -204,4 +204,3 @@ mod trace_group;
 pub use error::Error;
 pub use manifest_file::{FORMAT, VERSION};
 pub use store::{check_writable, file_names, from_files, read, write};
-

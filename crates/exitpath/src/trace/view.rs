@@ -8,9 +8,9 @@ use exitpath_experiment::OWN;
 use exitpath_recording::{Difference, Recording, fact};
 use exitpath_report::{flame, json, perfetto, text};
 
-use crate::cli::TraceView;
 use crate::failure::Failure;
 use crate::output;
+use exitpath_cli::TraceView;
 
 /// The table of phases: the user's before the built-in one.
 pub(crate) fn phases(path: Option<&Path>) -> Result<PhaseTable, Failure> {

@@ -8,8 +8,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, ValueEnum};
 
 use super::{KickTable, On, PluginUse};
-use crate::failure::Failure;
-use exitpath_experiment::Place;
+use exitpath_recording::Machine;
 
 /// When an option has an effect.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +24,15 @@ enum When {
 }
 
 use When::{In, Never, With, Without};
+
+/// Where a command is to measure, as far as its command line says so.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What was asked for, by `--on` or by an option of the lab.
+    pub on: Option<Machine>,
+    /// The options given that have an effect on a host only, as they are written.
+    pub on_host: Vec<String>,
+}
 
 /// What was given to a command on its command line.
 pub(super) struct Given<'a> {
@@ -169,7 +177,7 @@ fn of_table(given: &Given<'_>, table: KickTable) -> Vec<When> {
 }
 
 /// Refuses options that can have no effect, whatever the machine; and says where to measure.
-pub(super) fn check(command: &Command, matches: &ArgMatches) -> Result<Place, Failure> {
+pub(super) fn check(command: &Command, matches: &ArgMatches) -> Result<Place, String> {
     let (mut command, mut matches, mut name) = (command, matches, String::new());
     while let Some((sub, of_sub)) = matches.subcommand() {
         let Some(known) = command.find_subcommand(sub) else {
@@ -184,7 +192,6 @@ pub(super) fn check(command: &Command, matches: &ArgMatches) -> Result<Place, Fa
         command,
         matches,
     })
-    .map_err(Failure::usage)
 }
 
 fn judge(given: &Given<'_>) -> Result<Place, String> {

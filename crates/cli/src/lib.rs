@@ -1,37 +1,39 @@
-//! The command line: names and flags. What they do is in the module of each command's name.
+//! What can be asked of exitpath: commands and flags, when each flag has an effect, and what exit statuses mean.
+//!
+//! Nothing is done here: what a command does is in the module of its name in the crate `exitpath`.
+
+#![forbid(unsafe_code)]
+// A comment would become part of the help, which says what each is.
+#![allow(missing_docs, reason = "the help is the documentation")]
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use exitpath_experiment::lab::{Choice, DEFAULT_CPU};
-use exitpath_experiment::{Machine, Place};
-
-use crate::failure::Failure;
+use exitpath_recording::Machine;
 
 mod effects;
 mod status;
 
-/// Rounds of each row in a comparison, unless the user or a base says otherwise.
-pub(crate) const ROUNDS: u32 = 200;
-/// Seconds a traced guest may go without progress.
-pub(crate) const WATCHDOG: u64 = 20;
+pub use effects::Place;
 
 /// Measures how long a KVM exit takes and explains where every cycle of it goes.
 #[derive(Debug, Parser)]
 #[command(name = "exitpath", version, after_help = status::ALL)]
-pub(crate) struct Cli {
+pub struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub command: Command,
 }
 
 impl Cli {
     /// What the command line says, and where it says to measure. Clap's own errors and `--help` end the
     /// process here.
-    pub(crate) fn read() -> Result<(Cli, Place), Failure> {
+    ///
+    /// # Errors
+    /// In words, which option can have no effect, and what to do about it.
+    pub fn read() -> Result<(Cli, Place), String> {
         let command = Cli::command();
         let matches = command.clone().try_get_matches();
         let matches = matches.unwrap_or_else(|error| visible(&command, error).exit());
@@ -57,7 +59,7 @@ fn visible(command: &clap::Command, mut error: clap::Error) -> clap::Error {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// The table of exits: how long each takes and who handles it
     #[command(after_help = status::MEASURES)]
     Measure(Measure),
@@ -77,7 +79,7 @@ pub(crate) enum Command {
     #[command(after_help = status::DIFF)]
     Diff(Diff),
     /// Whether a kernel's exits take more instructions than another's: for git bisect and CI
-    #[command(after_help = status::GATE, mut_arg("seeds", of_the_base("1,2,3")), mut_arg("cpu", of_the_base(DEFAULT_CPU)))]
+    #[command(after_help = status::GATE, mut_arg("seeds", of_the_base("1,2,3")), mut_arg("cpu", of_the_base("EPYC-Milan")))]
     Gate(Gate),
     /// What this machine can be trusted for, and what to do about it
     #[command(after_help = status::DOCTOR)]
@@ -112,7 +114,7 @@ fn of_the_base(default: &'static str) -> impl FnOnce(clap::Arg) -> clap::Arg {
 
 /// Where to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum On {
+pub enum On {
     /// This machine's KVM, in time
     Host,
     /// A kernel under QEMU with counted time, in instructions
@@ -129,46 +131,46 @@ impl From<On> for Machine {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Measure {
+pub struct Measure {
     /// Rows to measure [default: all]; `exitpath measure --list` names them
-    pub(crate) rows: Vec<String>,
+    pub rows: Vec<String>,
     /// List the rows and exit
     #[arg(long)]
-    pub(crate) list: bool,
+    pub list: bool,
     #[command(flatten)]
-    pub(crate) measuring: Measuring,
+    pub measuring: Measuring,
     /// Measure under a real VMM: `qemu` is this machine's; else a QEMU's path, or a command in which
     /// {image} stands for the image's path
     #[arg(long, value_name = "VMM")]
-    pub(crate) vmm: Option<String>,
+    pub vmm: Option<String>,
     /// Compare with kvm-unit-tests' vmexit under the same QEMU in the lab: the folder of a checkout in
     /// which x86/vmexit.flat was built
     #[arg(long, value_name = "DIR")]
-    pub(crate) kvm_unit_tests: Option<PathBuf>,
+    pub kvm_unit_tests: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) sampling: Sampling,
+    pub sampling: Sampling,
     #[command(flatten)]
-    pub(crate) lab: LabOptions,
+    pub lab: LabOptions,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Userspace {
+pub struct Userspace {
     /// Rungs to measure, with those they are compared with [default: all]; `--list` names them
-    pub(crate) rungs: Vec<String>,
+    pub rungs: Vec<String>,
     /// List the rungs and exit
     #[arg(long)]
-    pub(crate) list: bool,
+    pub list: bool,
     #[command(flatten)]
-    pub(crate) measuring: Measuring,
+    pub measuring: Measuring,
     #[command(flatten)]
-    pub(crate) sampling: Sampling,
+    pub sampling: Sampling,
     #[command(flatten)]
-    pub(crate) lab: LabOptions,
+    pub lab: LabOptions,
 }
 
 /// A table of `exitpath kick`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KickTable {
+pub enum KickTable {
     /// What a kick costs the guest, and how long its consumer takes to run
     Kicks,
     /// What a kick costs with more and more ioeventfds
@@ -180,86 +182,86 @@ pub(crate) enum KickTable {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Kick {
+pub struct Kick {
     /// Tables to make [default: all]
     #[arg(value_enum, value_name = "TABLE")]
-    pub(crate) tables: Vec<KickTable>,
+    pub tables: Vec<KickTable>,
     /// List the rows of all tables, which `exitpath trace` can trace, and exit
     #[arg(long)]
-    pub(crate) list: bool,
+    pub list: bool,
     /// Most ioeventfds to register, in steps of 1, 2, 4 …
     #[arg(long, value_name = "N", default_value_t = exitpath_exits::kicks::MOST_EVENTFDS,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(exitpath_exits::kicks::MOST_EVENTFDS)))]
-    pub(crate) eventfds: u32,
+    pub eventfds: u32,
     /// Most disks, in steps of 1, 2, 4, 8
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=8))]
-    pub(crate) disks: u32,
+    pub disks: u32,
     /// Measure what is there to go wrong: lost, behind or stalled
     #[arg(long, hide = true, value_parser = ["lost", "behind", "stalled"])]
-    pub(crate) check: Option<String>,
+    pub check: Option<String>,
     #[command(flatten)]
-    pub(crate) measuring: Measuring,
+    pub measuring: Measuring,
     #[command(flatten)]
-    pub(crate) sampling: Sampling,
+    pub sampling: Sampling,
     #[command(flatten)]
-    pub(crate) lab: LabOptions,
+    pub lab: LabOptions,
 }
 
 /// Where is measured, and what becomes of the result.
 #[derive(Debug, Args)]
-pub(crate) struct Measuring {
+pub struct Measuring {
     /// Where to measure [default: host where guests really run on the CPU, else lab]
     #[arg(long, value_enum)]
-    pub(crate) on: Option<On>,
+    pub on: Option<On>,
     /// Print one JSON object instead of tables
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
     /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
     #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
 }
 
 /// How much is measured, and in which order.
 #[derive(Debug, Args)]
-pub(crate) struct Sampling {
+pub struct Sampling {
     /// Fresh VMs for each row, on a host
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(crate) runs: u32,
+    pub runs: u32,
     /// Bracketed samples in each run [default: 1000 on a host, 250 in the lab]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub(crate) samples: Option<u32>,
+    pub samples: Option<u32>,
     /// Seed of the random order of runs [default: random on a host, 1 in the lab]
     #[arg(long, value_name = "N")]
-    pub(crate) order_seed: Option<u64>,
+    pub order_seed: Option<u64>,
     /// Seconds a guest may go without progress
     #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub(crate) watchdog: u64,
+    pub watchdog: u64,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Image {
+pub struct Image {
     /// Rows it holds [default: all that need nothing of the VMM but to be there]
-    pub(crate) rows: Vec<String>,
+    pub rows: Vec<String>,
     /// File to write: an ELF that boots by PVH, by multiboot, or as a 64-bit Linux
     #[arg(short, long, value_name = "FILE", required = true)]
-    pub(crate) output: PathBuf,
+    pub output: PathBuf,
     /// Bracketed samples it takes of each row [default: 1000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub(crate) samples: Option<u32>,
+    pub samples: Option<u32>,
     /// Without a multiboot header, which QEMU prefers: so it has to use PVH
     #[arg(long, hide = true)]
-    pub(crate) no_multiboot: bool,
+    pub no_multiboot: bool,
 }
 
 /// What the lab is made of.
 #[derive(Debug, Args)]
-pub(crate) struct LabOptions {
+pub struct LabOptions {
     /// Kernel: a version, a bzImage or vmlinux, or a kernel's .deb [default: Debian's current one]
     #[arg(long, value_name = "VERSION|FILE", help_heading = "Lab")]
-    pub(crate) kernel: Option<String>,
+    pub kernel: Option<String>,
     /// Folder of the modules of a kernel given as an image
     #[arg(long, value_name = "DIR", help_heading = "Lab", requires = "kernel")]
-    pub(crate) modules: Option<PathBuf>,
+    pub modules: Option<PathBuf>,
     /// Appended to the kernel's command line
     #[arg(
         long,
@@ -268,20 +270,20 @@ pub(crate) struct LabOptions {
         help_heading = "Lab",
         allow_hyphen_values = true
     )]
-    pub(crate) cmdline: String,
+    pub cmdline: String,
     #[command(flatten)]
-    pub(crate) emulator: Emulator,
+    pub emulator: Emulator,
 }
 
 /// What the lab's kernels run on.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Emulator {
+pub struct Emulator {
     /// QEMU to use [default: the newest of PATH and the one that `exitpath lab qemu --fetch` got]
     #[arg(long, value_name = "PATH", help_heading = "Lab")]
-    pub(crate) qemu: Option<PathBuf>,
+    pub qemu: Option<PathBuf>,
     /// QEMU's CPU model; it needs svm and npt [default: EPYC-Milan]
     #[arg(long, value_name = "MODEL", help_heading = "Lab")]
-    pub(crate) cpu: Option<String>,
+    pub cpu: Option<String>,
     /// Seeds, one boot each [default: 1,2,3]
     #[arg(
         long = "seed",
@@ -289,35 +291,15 @@ pub(crate) struct Emulator {
         value_delimiter = ',',
         help_heading = "Lab"
     )]
-    pub(crate) seeds: Vec<u64>,
+    pub seeds: Vec<u64>,
     /// Most seconds a boot may take [default: 600]
     #[arg(long, value_name = "S", help_heading = "Lab", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) timeout: Option<u64>,
-}
-
-impl LabOptions {
-    /// What the lab is made of.
-    pub(crate) fn choice(&self) -> Choice {
-        let (kernel, modules) = (self.kernel.clone(), self.modules.clone());
-        self.emulator.choice(kernel, modules, self.cmdline.clone())
-    }
+    pub timeout: Option<u64>,
 }
 
 impl Emulator {
-    /// A lab on it, with this kernel.
-    fn choice(&self, kernel: Option<String>, modules: Option<PathBuf>, cmdline: String) -> Choice {
-        Choice {
-            kernel,
-            modules,
-            cmdline,
-            qemu: self.qemu.clone(),
-            cpu: self.cpu.clone(),
-            timeout: self.timeout.map(Duration::from_secs),
-        }
-    }
-
     /// The seeds given, or else these.
-    pub(crate) fn seeds(&self, default: &[u64]) -> Vec<u64> {
+    pub fn seeds(&self, default: &[u64]) -> Vec<u64> {
         if self.seeds.is_empty() {
             default.to_vec()
         } else {
@@ -327,90 +309,90 @@ impl Emulator {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Trace {
+pub struct Trace {
     /// Rows to trace; `exitpath measure --list` names them
     #[arg(required_unless_present_any = ["recording", "list_phases"])]
-    pub(crate) rows: Vec<String>,
+    pub rows: Vec<String>,
     /// Show an earlier recording instead of tracing
     #[arg(long, value_name = "DIR")]
-    pub(crate) recording: Option<PathBuf>,
+    pub recording: Option<PathBuf>,
     /// Rounds to record
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub(crate) rounds: u32,
+    pub rounds: u32,
     /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
     #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
     /// Let these kernel functions return at once (NAME=0: with 0), and hold the change against the
     /// trace with them
     #[arg(long, value_name = "FUNCTION", value_delimiter = ',',
         conflicts_with_all = ["tree", "annotate", "folded", "flamegraph", "perfetto", "vmm"])]
-    pub(crate) without: Vec<String>,
+    pub without: Vec<String>,
     /// Trace under a real VMM in the lab, with exitpath's own beside it: `qemu` is this machine's; else
     /// a QEMU's path, or a command in which {image} stands for the image's path
     #[arg(long, value_name = "VMM", conflicts_with = "without")]
-    pub(crate) vmm: Option<String>,
+    pub vmm: Option<String>,
     /// Seconds a guest may go without progress
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub(crate) watchdog: u64,
+    pub watchdog: u64,
     /// What the plugin does: nothing but its recording may differ
     #[arg(long, value_enum, default_value = "records", hide = true)]
-    pub(crate) plugin: PluginUse,
+    pub plugin: PluginUse,
     #[command(flatten)]
-    pub(crate) view: TraceView,
+    pub view: TraceView,
     #[command(flatten)]
-    pub(crate) lab: LabOptions,
+    pub lab: LabOptions,
 }
 
 /// How a traced path is shown.
 #[derive(Debug, Args)]
-pub(crate) struct TraceView {
+pub struct TraceView {
     /// Print JSON: an object for a row, an array of them for several
     #[arg(long, help_heading = "Views", conflicts_with_all = ["tree", "annotate", "folded"])]
-    pub(crate) json: bool,
+    pub json: bool,
     /// The round as a tree of calls
     #[arg(long, help_heading = "Views")]
-    pub(crate) tree: bool,
+    pub tree: bool,
     /// Leave out of the tree what is below this many instructions
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Views")]
-    pub(crate) min: u64,
+    pub min: u64,
     /// A function's instructions, with how often each ran and source lines where known
     #[arg(long, value_name = "FUNCTION", help_heading = "Views")]
-    pub(crate) annotate: Option<String>,
+    pub annotate: Option<String>,
     /// Folded stacks, for tools that draw them
     #[arg(long, help_heading = "Views")]
-    pub(crate) folded: bool,
+    pub folded: bool,
     /// Write a flame graph
     #[arg(long, value_name = "FILE.svg", help_heading = "Views")]
-    pub(crate) flamegraph: Option<PathBuf>,
+    pub flamegraph: Option<PathBuf>,
     /// Write a timeline for ui.perfetto.dev, one instruction to the microsecond
     #[arg(long, value_name = "FILE.json", help_heading = "Views")]
-    pub(crate) perfetto: Option<PathBuf>,
+    pub perfetto: Option<PathBuf>,
     /// Show all functions
     #[arg(long, help_heading = "Views")]
-    pub(crate) all: bool,
+    pub all: bool,
     /// Functions to phases, before the built-in table: `phase: function pattern*`, one a line
     #[arg(long, value_name = "FILE", help_heading = "Views")]
-    pub(crate) phases: Option<PathBuf>,
+    pub phases: Option<PathBuf>,
     /// Print the built-in table of phases and exit
     #[arg(long, help_heading = "Views")]
-    pub(crate) list_phases: bool,
+    pub list_phases: bool,
     /// Kernel with debug information, for source lines [default: what `exitpath lab kernels --debug` fetched]
     #[arg(long, value_name = "FILE", help_heading = "Views")]
-    pub(crate) vmlinux: Option<PathBuf>,
+    pub vmlinux: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Diff {
+pub struct Diff {
     /// Two recordings of `exitpath trace`; or, with two --kernel or --cmdline, rows to trace
     #[arg(value_name = "RECORDING|ROW", required = true)]
-    pub(crate) names: Vec<String>,
+    pub names: Vec<String>,
     /// Kernel to trace, given twice: a version, a bzImage or vmlinux, or a kernel's .deb; given
     /// once: for both command lines
     #[arg(long, value_name = "VERSION|FILE", help_heading = "Lab")]
-    pub(crate) kernel: Vec<String>,
+    pub kernel: Vec<String>,
     /// Folder of the modules of a kernel given as an image; it goes to the kernel of its release
     #[arg(long, value_name = "DIR", help_heading = "Lab", requires = "kernel")]
-    pub(crate) modules: Vec<PathBuf>,
+    pub modules: Vec<PathBuf>,
     /// Appended to the kernel's command line, given twice: one each; given once: for both kernels
     #[arg(
         long,
@@ -418,85 +400,73 @@ pub(crate) struct Diff {
         help_heading = "Lab",
         allow_hyphen_values = true
     )]
-    pub(crate) cmdline: Vec<String>,
+    pub cmdline: Vec<String>,
     #[command(flatten)]
-    pub(crate) trace: TraceOptions,
+    pub trace: TraceOptions,
     /// Print one JSON object
     #[arg(long, conflicts_with = "markdown")]
-    pub(crate) json: bool,
+    pub json: bool,
     /// Print Markdown, for a pull request
     #[arg(long)]
-    pub(crate) markdown: bool,
+    pub markdown: bool,
     /// Show all functions
     #[arg(long)]
-    pub(crate) all: bool,
+    pub all: bool,
     /// Fail (status 1) if a row grew by more than so many instructions, or by more than so many of a class
     /// of costly ones
     #[arg(long, value_name = "N")]
-    pub(crate) gate: Option<u64>,
+    pub gate: Option<u64>,
     /// Functions to phases, before the built-in table
     #[arg(long, value_name = "FILE")]
-    pub(crate) phases: Option<PathBuf>,
+    pub phases: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Gate {
+pub struct Gate {
     /// Rows to judge by [default: those of the base, or cpuid and inl_from_qemu]
-    pub(crate) rows: Vec<String>,
+    pub rows: Vec<String>,
     /// The kernel to judge: a version, a bzImage or vmlinux, or a kernel's .deb
     #[arg(long, value_name = "VERSION|FILE", required = true)]
-    pub(crate) kernel: String,
+    pub kernel: String,
     /// Folder of its modules, where it is given as an image
     #[arg(long, value_name = "DIR")]
-    pub(crate) modules: Option<PathBuf>,
+    pub modules: Option<PathBuf>,
     /// What it is held against: a recording of `exitpath trace`, or another kernel
     #[arg(long, value_name = "RECORDING|KERNEL", required = true)]
-    pub(crate) base: String,
+    pub base: String,
     /// Folder of the base's modules, where it is given as an image
     #[arg(long, value_name = "DIR")]
-    pub(crate) base_modules: Option<PathBuf>,
+    pub base_modules: Option<PathBuf>,
     /// Instructions by which a row may grow
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) max_growth: u64,
+    pub max_growth: u64,
     /// Instructions by which any class of costly ones may grow in a row (a NOP that became VERW is no
     /// instruction more) [default: that of --max-growth]
     #[arg(long, value_name = "N")]
-    pub(crate) max_class_growth: Option<u64>,
+    pub max_class_growth: Option<u64>,
     /// Appended to the kernel's command line [default: what a recorded base has]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub(crate) cmdline: Option<String>,
+    pub cmdline: Option<String>,
     #[command(flatten)]
-    pub(crate) trace: TraceOptions,
+    pub trace: TraceOptions,
     /// Folder for the recording of the kernel judged [default: none is kept]
     #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
 }
 
 /// What two traces to be compared have in common.
 #[derive(Debug, Args)]
-pub(crate) struct TraceOptions {
+pub struct TraceOptions {
     /// Rounds to record of each row [default: 200]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Lab")]
-    pub(crate) rounds: Option<u32>,
+    pub rounds: Option<u32>,
     #[command(flatten)]
-    pub(crate) emulator: Emulator,
-}
-
-impl TraceOptions {
-    /// A lab for one side of a comparison.
-    pub(crate) fn choice(
-        &self,
-        kernel: Option<String>,
-        modules: Option<PathBuf>,
-        cmdline: String,
-    ) -> Choice {
-        self.emulator.choice(kernel, modules, cmdline)
-    }
+    pub emulator: Emulator,
 }
 
 /// What the plugin does, for the proof that it does not disturb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PluginUse {
+pub enum PluginUse {
     /// There is none
     Absent,
     /// It is loaded and never armed
@@ -506,26 +476,26 @@ pub(crate) enum PluginUse {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Doctor {
+pub struct Doctor {
     /// Print one JSON object
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
     /// Show findings that are as they should be, too
     #[arg(long)]
-    pub(crate) all: bool,
+    pub all: bool,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Show {
+pub struct Show {
     /// The recording's folder
-    pub(crate) recording: PathBuf,
+    pub recording: PathBuf,
     /// Print one JSON object instead of the table
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum LabCommand {
+pub enum LabCommand {
     /// List the kernels there are, or fetch one into the cache
     #[command(after_help = status::FETCH)]
     Kernels {
@@ -570,15 +540,15 @@ fn no_limit(arg: clap::Arg) -> clap::Arg {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct LabRun {
+pub struct LabRun {
     #[command(flatten)]
-    pub(crate) lab: LabOptions,
+    pub lab: LabOptions,
     /// CPUs of the lab; two need QEMU 10
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
-    pub(crate) cpus: u32,
+    pub cpus: u32,
     /// Memory of the lab in MiB
     #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(256..))]
-    pub(crate) memory: u32,
+    pub memory: u32,
 }
 
 #[cfg(test)]
