@@ -20,6 +20,13 @@ pub const STUBS: u64 = 0xc000;
 pub const CODE: u64 = 0x4_0000;
 /// Room for a row's program, in bytes.
 pub const CODE_SIZE: u64 = 0x1000;
+/// Where programs of the table of exits have to end: beyond it a PC has other things than RAM.
+pub const LOW_CODE_END: u64 = 0x9_f000;
+/// The other tables' programs.
+pub const MORE_CODE: u64 = 0xa_0000;
+/// Where all programs end. User space of a lab begins there at the earliest, so that an address tells whether a
+/// guest executes it.
+pub const CODE_END: u64 = 0x20_0000;
 /// Stacks: vCPU i's stack ends (exclusively) at `STACKS + (i + 1) * STACK_SIZE`.
 pub const STACKS: u64 = 0x2_0000;
 /// Bytes of stack for each vCPU.
@@ -27,11 +34,11 @@ pub const STACK_SIZE: u64 = 0x2000;
 /// Most vCPUs a row may have.
 pub const MAX_VCPUS: u64 = 8;
 /// Where the guest stores its samples.
-pub const RESULTS: u64 = 0x10_0000;
+pub const RESULTS: u64 = CODE_END;
 /// Room for samples, in bytes.
 pub const RESULTS_SIZE: u64 = 0x10_0000;
 /// Size of the memory slot that holds all of the above, in bytes.
-pub const RAM_SIZE: u64 = 0x20_0000;
+pub const RAM_SIZE: u64 = RESULTS + RESULTS_SIZE;
 /// A memory slot of its own, for rows about the first touch of a page and dirty logging.
 pub const SCRATCH: u64 = 0x100_0000;
 /// Size of that slot, in bytes.
@@ -40,6 +47,17 @@ pub const SCRATCH_SIZE: u64 = 0x20_0000;
 pub const MMIO: u64 = 0xd000_0000;
 /// The local APIC in xAPIC mode.
 pub const APIC: u64 = 0xfee0_0000;
+
+/// Waits that are part of a row, in ticks.
+pub mod delay {
+    /// Deadline of the `tscdeadline` row after the clock read that opens its bracket. Long enough that the write
+    /// has been handled before it passes, on a host and in the lab.
+    pub const TSCDEADLINE_TICKS: u64 = 100_000;
+    /// Spin before each operation of `ipi_halt`, so that the target has halted.
+    pub const IPI_HALT_SPIN_TICKS: u64 = 20_000;
+    /// Wait before each operation that has a consumer, so that it sleeps.
+    pub const SLEEP_TICKS: u64 = 20_000;
+}
 
 /// Offsets of the words in the control block, in bytes.
 pub mod word {
@@ -165,6 +183,8 @@ pub mod disk {
     pub const BUFFERS: u64 = super::SCRATCH + 0x2_0000;
     /// Bytes from disk to disk there: 16 times [`QUEUE_SIZE`], which the guest relies on.
     pub const BUFFERS_SIZE: u64 = 16 * QUEUE_SIZE;
+    /// Requests that one operation makes on each disk.
+    pub const REQUESTS: u64 = 64;
     /// Most disks.
     pub const MOST: u32 = 8;
     /// Places in a ring, a power of two, and requests that the guest keeps under way on each disk.

@@ -1,24 +1,33 @@
 //! The catalogue: each row's name, guest code, what it needs, and what it should do.
 //!
-//! [`ROWS`] is the one place that defines rows, with [`ladder::RUNGS`], [`kicks::KICKS`] and
-//! [`kicks::SCALING`] for what other commands than `measure` ask for; [`Image`] turns one into the memory of a guest.
+//! [`row`] says what a row is; [`tables`] define all of them: [`ROWS`] is the table of exits,
+//! [`ladder::RUNGS`], [`kicks::KICKS`] and [`kicks::SCALING`] are what other commands than `measure` ask for;
+//! [`catalogue`] finds them. [`Image`] turns one into the memory of a guest; [`arch`] has the guest code.
 //! This crate knows nothing of KVM's file descriptors: it gives bytes, addresses and
 //! expectations, and the `vmm` and `runner` crates do the rest.
 
-// First, and in this order: `guest` is written in the macros of `program`, `kicks` in both's.
-#[macro_use]
-pub mod program;
-#[macro_use]
-mod guest;
-
-pub mod bare;
+pub mod arch;
 pub mod catalogue;
-pub mod image;
-pub mod kicks;
-pub mod ladder;
 pub mod layout;
 pub mod reasons;
+pub mod row;
+pub mod tables;
 
-pub use catalogue::{Group, Need, ROWS, Row, Scratch, default_rows, find, making, nearest};
-pub use image::Image;
-pub use program::Program;
+pub use arch::image::Image;
+pub use arch::program::Program;
+pub use arch::{bare, image};
+pub use catalogue::{default_rows, find, making, nearest};
+pub use row::{Address, Group, Ioeventfd, Need, Row, Scratch};
+pub use tables::exits::ROWS;
+
+/// Rungs, and what the VMM does on each.
+pub mod ladder {
+    pub use crate::row::rung::*;
+    pub use crate::tables::ladder::*;
+}
+
+/// Kicks, and what the VMM does for each.
+pub mod kicks {
+    pub use crate::row::kick::*;
+    pub use crate::tables::kicks::*;
+}

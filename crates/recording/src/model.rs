@@ -171,6 +171,10 @@ pub struct RowInfo {
     pub exits: Bounds,
     /// User space exits one operation should make.
     pub userspace_exits: Bounds,
+    /// What it is measured with, where rows differ in nothing else (`ioeventfds`, `disks`, `vcpus`,
+    /// `delay_ticks`), by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, u64>,
     /// Its place on the ladder of `exitpath userspace`, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rung: Option<RungInfo>,

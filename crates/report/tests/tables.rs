@@ -23,6 +23,7 @@ fn row(name: &str) -> RowSummary {
             delay_ticks: 0,
             exits: exactly(1.0),
             userspace_exits: exactly(0.0),
+            parameters: std::collections::BTreeMap::new(),
             rung: None,
             kick: None,
         },

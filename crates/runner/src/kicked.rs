@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use exitpath_exits::Address;
 use exitpath_exits::Row;
-use exitpath_exits::catalogue::Address;
 use exitpath_exits::kicks::{Consumer as Wanted, Handler, IoThreads, Part, Placement, REQUESTS};
 use exitpath_exits::layout::word;
 use exitpath_recording::{KickInfo, KickPart, Outcome, Run};

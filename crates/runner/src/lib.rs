@@ -80,6 +80,11 @@ pub fn row_info(row: &Row, amd: bool) -> RowInfo {
         delay_ticks: row.delay_ticks,
         exits: bounds(row.exits_on(amd)),
         userspace_exits: bounds(row.userspace_exits),
+        parameters: row
+            .parameters()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
         rung: row.rung.map(|rung| RungInfo {
             layers: rung.layers.names().into_iter().map(str::to_owned).collect(),
             reference: rung.reference.map(str::to_owned),

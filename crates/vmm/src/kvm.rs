@@ -1,6 +1,7 @@
 //! `/dev/kvm` itself, and what it can give a guest.
 
 use exitpath_exits::Need;
+use exitpath_exits::row::CpuidPlace;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Cap;
 
@@ -73,46 +74,23 @@ impl Kvm {
 
     /// Why a guest cannot have what a row needs; `None` where it can.
     pub fn lacks(&self, need: Need) -> Option<String> {
-        let bit = |function, index, register: usize, bit: u32| {
-            self.leaf(function, index)[register] >> bit & 1 == 1
+        let told = |[function, index, register, bits]: CpuidPlace| {
+            self.leaf(function, index)[register as usize] & bits != 0
         };
-        let (eax, ebx, ecx, edx) = (0, 1, 2, 3);
-        let _ = eax;
-        let has_arch_capabilities = bit(7, 0, edx, 29);
-        let (there, what) = match need {
-            Need::X2apic => (bit(1, 0, ecx, 21), "x2APIC"),
-            Need::TscDeadline => (bit(1, 0, ecx, 24), "TSC deadline timer"),
-            Need::Rdtscp => (bit(0x8000_0001, 0, edx, 27), "RDTSCP"),
-            Need::Xsave => (bit(1, 0, ecx, 26), "XSAVE"),
-            Need::Pge => (bit(1, 0, edx, 13), "global pages"),
-            Need::Ibrs => (
-                bit(7, 0, edx, 26) || bit(0x8000_0008, 0, ebx, 14),
-                "SPEC_CTRL with IBRS",
-            ),
-            Need::Ibpb => (
-                bit(7, 0, edx, 26) || bit(0x8000_0008, 0, ebx, 12),
-                "PRED_CMD with IBPB",
-            ),
-            Need::TsxCtrl => (
-                has_arch_capabilities && self.msrs.contains(&0x122),
-                "MSR TSX_CTRL",
-            ),
-            Need::Pmu => (self.has_pmu(), "performance counter"),
+        let by_cpuid = need.cpuid().into_iter().any(told);
+        let listed = |msr| self.msrs.contains(&msr);
+        let there = match need {
+            Need::Msr(msr) => {
+                return (!listed(msr)).then(|| format!("KVM gives the guest no MSR {msr:#x} here"));
+            }
             Need::SyncRegs => {
                 return (!self.device.check_extension(Cap::SyncRegs))
-                    .then(|| "this KVM has no KVM_CAP_SYNC_REGS".to_owned());
+                    .then(|| format!("this KVM has no {}", need.name()));
             }
-            Need::Msr(msr) => {
-                return (!self.msrs.contains(&msr))
-                    .then(|| format!("KVM gives the guest no MSR {msr:#x} here"));
-            }
+            Need::Pmu => self.has_pmu(),
+            _ => by_cpuid && need.msr().is_none_or(listed),
         };
-        (!there).then(|| {
-            format!(
-                "KVM gives the guest's CPU no {}",
-                what.trim_start_matches("a ")
-            )
-        })
+        (!there).then(|| format!("KVM gives the guest's CPU no {}", need.name()))
     }
 
     /// Intel: architectural performance monitoring. AMD: the four legacy counters have no CPUID

@@ -51,7 +51,7 @@ pub(crate) fn register_doorbells(
 ) -> Result<(), Error> {
     for disk in 0..disks.count as u16 {
         let eventfd = eventfd(0)?;
-        let at = exitpath_exits::catalogue::Address::Pio(port::DOORBELL + 4 * disk);
+        let at = exitpath_exits::Address::Pio(port::DOORBELL + 4 * disk);
         register_at(fd, eventfd.as_raw_fd(), at, 2, None)?;
         into.push(eventfd);
     }

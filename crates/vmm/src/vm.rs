@@ -4,10 +4,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use exitpath_exits::catalogue::{Address, Ioeventfd};
 use exitpath_exits::image::Image;
 use exitpath_exits::kicks::{Disks, Many};
 use exitpath_exits::layout::{SCRATCH, SCRATCH_SIZE, TEST_VECTOR};
+use exitpath_exits::{Address, Ioeventfd};
 use kvm_bindings::{
     KVM_IRQ_ROUTING_MSI, KVM_MEM_LOG_DIRTY_PAGES, KvmIrqRouting, kvm_irq_routing_entry,
     kvm_irq_routing_msi, kvm_userspace_memory_region,

@@ -325,6 +325,7 @@ pub(crate) fn recording(trace: Trace, samples: Vec<Sample>, seed: u64) -> Record
         delay_ticks: 0,
         exits: bounds,
         userspace_exits: bounds,
+        parameters: std::collections::BTreeMap::new(),
         rung: None,
         kick: None,
     };

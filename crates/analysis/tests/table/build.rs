@@ -29,6 +29,7 @@ pub(crate) fn row(name: &str) -> RowInfo {
         delay_ticks: 0,
         exits: exactly(1.0),
         userspace_exits: exactly(0.0),
+        parameters: std::collections::BTreeMap::new(),
         rung: None,
         kick: None,
     }

@@ -18,8 +18,8 @@ pub(crate) const TRACED_MODULES: [&str; 4] = [
 const VMRUN: [u8; 3] = [0x0f, 0x01, 0xd8];
 /// RDTSC: how the guest reads its clock.
 const RDTSC: [u8; 2] = [0x0f, 0x31];
-/// Guests live below this address, and user space of the lab above it.
-const GUEST_END: u64 = exitpath_exits::layout::RAM_SIZE;
+/// Guests execute below this address, and user space of the lab above it.
+const GUEST_END: u64 = exitpath_exits::layout::CODE_END;
 
 /// Whether this instruction enters the guest.
 pub(crate) fn enters_guest(instruction: &[u8]) -> bool {

@@ -503,6 +503,7 @@ pub(crate) fn manifest() -> Manifest {
         delay_ticks: 0,
         exits: Bounds { min: 1.0, max: 1.0 },
         userspace_exits: Bounds { min: 0.0, max: 0.0 },
+        parameters: std::collections::BTreeMap::new(),
         rung: None,
         kick: None,
     };

@@ -62,6 +62,7 @@ pub(crate) fn small() -> Recording {
         delay_ticks: 0,
         exits: Bounds { min: 1.0, max: 1.1 },
         userspace_exits: Bounds { min: 0.0, max: 0.0 },
+        parameters: std::collections::BTreeMap::new(),
         rung: None,
         kick: None,
     };
@@ -370,6 +371,7 @@ fn manifest() -> impl Strategy<Value = Manifest> {
                     delay_ticks,
                     exits,
                     userspace_exits,
+                    parameters: std::collections::BTreeMap::new(),
                     rung: None,
                     kick: None,
                 }

@@ -1,177 +1,22 @@
-//! The notifications of `exitpath kick`: a guest tells a device, a device tells a guest.
-//!
-//! [`KICKS`] are the kicks, the completions and the disks, [`SCALING`] one kick with more and more
-//! ioeventfds registered. What a row is part of, and what the VMM has to do for it, is its [`Kick`].
+//! The table of kicks: [`KICKS`] are the kicks, the completions and the disks, [`SCALING`] one kick with more and
+//! more ioeventfds registered. Adding one is an entry here, and its text in `arch/x86_64/kick_guest.rs` if it
+//! needs one of its own.
 
-mod guest;
-
-use crate::catalogue::{self, Address, Group, IO, Ioeventfd, Need, Row, row};
+use super::exits::{self, IO};
+use crate::arch::kick_guest;
+use crate::arch::program::Program;
 use crate::layout::{DATAMATCH, mmio, port};
 use crate::reasons::Reasons;
+use crate::row::kick::{
+    Consumer, Disks, Handler, IoThreads, Kick, LOST, MANY_STEP, Many, Part, Placement, Spread,
+};
+use crate::row::{Address, Group, Ioeventfd, Need, Row, row};
 
-/// Wait before each operation that has a consumer, in ticks, so that it sleeps.
-pub const SLEEP_TICKS: u64 = 20_000;
-/// Requests that one operation of the rows about disks makes on each disk.
-pub const REQUESTS: u64 = 64;
-/// Ticks between addresses of the rows about many ioeventfds.
-const MANY_STEP: u32 = 4;
+pub use crate::layout::delay::SLEEP_TICKS;
+pub use crate::layout::disk::REQUESTS;
+
 /// Most ioeventfds of a row.
 pub const MOST_EVENTFDS: u32 = 4096;
-
-/// Where the thread runs that waits for an ioeventfd.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placement {
-    /// On another CPU than the vCPU; where there is no other, as [`Placement::SameCpu`].
-    Beside,
-    /// On the vCPU's CPU, with SCHED_FIFO, so that it takes the CPU over when it is woken.
-    SameCpu,
-}
-
-/// A thread that waits in `read` for the first ioeventfd's eventfd.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Consumer {
-    /// Where it runs.
-    pub placement: Placement,
-    /// Kicks after which it takes no more, for the check that this is noticed; 0 takes none.
-    pub takes: u64,
-}
-
-impl Consumer {
-    /// One that takes every kick.
-    pub const fn at(placement: Placement) -> Consumer {
-        Consumer {
-            placement,
-            takes: u64::MAX,
-        }
-    }
-}
-
-/// What the VMM does when the guest writes [`port::KICKED`] to the control port (or to
-/// [`mmio::KICKED`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handler {
-    /// Nothing: back to the guest.
-    Nothing,
-    /// It reads the clock, as a consumer would.
-    Stamp,
-    /// It signals the first ioeventfd's eventfd, which is an irqfd.
-    Irqfd,
-    /// `KVM_IRQ_LINE`, up and down, of a pin of the I/O APIC in the kernel.
-    IrqLine,
-    /// `KVM_SIGNAL_MSI`.
-    SignalMsi,
-    /// `KVM_INTERRUPT`, in a VM without interrupt controllers in the kernel.
-    Interrupt,
-}
-
-/// Which of `exitpath kick`'s tables a row is part of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// What a kick costs the guest, nobody waiting.
-    Cost,
-    /// What it costs while a consumer waits.
-    Waited,
-    /// From the kick until the consumer runs.
-    Wakeup,
-    /// What it costs with so many ioeventfds.
-    Scaling,
-    /// Requests to disks.
-    Disks,
-    /// From the device to the guest.
-    Completion,
-    /// Only there to go wrong.
-    Check,
-}
-
-/// Where many ioeventfds are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spread {
-    /// Each at a port of its own.
-    Pio,
-    /// Each at an address of its own.
-    Mmio,
-    /// All at one port, each for a value of its own.
-    Datamatch,
-}
-
-/// Many ioeventfds, of which the last is kicked: it has the highest address or value and was
-/// registered last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Many {
-    /// Where they are.
-    pub spread: Spread,
-    /// How many.
-    pub count: u32,
-}
-
-impl Many {
-    /// Address and value to match of the ioeventfd at this position, from 0; all are for writes of
-    /// two bytes.
-    pub fn ioeventfd(self, index: u32) -> (Address, Option<u64>) {
-        let offset = index * MANY_STEP;
-        match self.spread {
-            Spread::Pio => (Address::Pio(port::MANY + offset as u16), None),
-            Spread::Mmio => (Address::Mmio(mmio::MANY + u64::from(offset)), None),
-            Spread::Datamatch => (Address::Pio(port::MANY), Some(u64::from(index))),
-        }
-    }
-}
-
-/// How many I/O threads serve several disks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IoThreads {
-    /// One for all.
-    Shared,
-    /// One for each.
-    Each,
-}
-
-/// Disks, each with a queue ([`disk`]) and an ioeventfd at a port of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Disks {
-    /// How many.
-    pub count: u32,
-    /// Who serves them.
-    pub iothreads: IoThreads,
-    /// Requests after which an I/O thread completes no more, for the check that this is noticed.
-    pub completes: u64,
-}
-
-/// A row's part in `exitpath kick`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kick {
-    /// The table.
-    pub part: Part,
-    /// The way of notifying, in the table's words.
-    pub how: &'static str,
-    /// Where the guest writes.
-    pub at: Address,
-    /// What.
-    pub value: u16,
-    /// What the VMM does with a kick that reaches it.
-    pub handler: Handler,
-    /// Ioeventfds besides the row's own.
-    pub many: Option<Many>,
-    /// Disks.
-    pub disks: Option<Disks>,
-}
-
-impl Kick {
-    /// Whether an operation ends only when its consumer has run.
-    pub fn waits_in_operation(&self) -> bool {
-        self.part == Part::Wakeup || (self.part == Part::Check && self.how == LOST)
-    }
-
-    /// Whether the guest takes a time from the host's clock, so that its own has to be the same.
-    pub fn shares_clock(&self) -> bool {
-        self.part == Part::Wakeup
-    }
-
-    /// Whether a run makes sense of operations in batches: not where each must be waited for.
-    pub fn has_batches(&self) -> bool {
-        matches!(self.part, Part::Cost | Part::Scaling | Part::Completion)
-    }
-}
 
 const KICK: Kick = Kick {
     part: Part::Cost,
@@ -209,7 +54,7 @@ const ANSWERED: Reasons = Reasons::new(&["io", "msr"], &["IO_INSTRUCTION", "MSR_
 const fn of_write(at: Address) -> Reasons {
     match at {
         Address::Pio(_) => IO,
-        Address::Mmio(_) => catalogue::MMIO,
+        Address::Mmio(_) => exits::MMIO,
     }
 }
 
@@ -222,29 +67,29 @@ const fn to_eventfd(
     ioeventfds: &'static [Ioeventfd],
 ) -> Row {
     let at = ioeventfds[0].at;
-    let (code, operation): (fn() -> crate::Program, _) = match (part, at) {
+    let (code, operation): (fn() -> Program, _) = match (part, at) {
         (Part::Waited, Address::Pio(_)) => (
-            guest::kick_pio_waited::program as fn() -> crate::Program,
+            kick_guest::kick_pio_waited::program as fn() -> Program,
             "2-byte port write to an ioeventfd that a thread waits for",
         ),
         (Part::Waited, Address::Mmio(_)) => (
-            guest::kick_mmio_waited::program as fn() -> crate::Program,
+            kick_guest::kick_mmio_waited::program as fn() -> Program,
             "2-byte MMIO write to an ioeventfd that a thread waits for",
         ),
         (Part::Wakeup, Address::Pio(_)) => (
-            guest::kick_pio_wakeup::program as fn() -> crate::Program,
+            kick_guest::kick_pio_wakeup::program as fn() -> Program,
             "2-byte port write to an ioeventfd, until the thread that waits for it runs",
         ),
         (Part::Wakeup, Address::Mmio(_)) => (
-            guest::kick_mmio_wakeup::program as fn() -> crate::Program,
+            kick_guest::kick_mmio_wakeup::program as fn() -> Program,
             "2-byte MMIO write to an ioeventfd, until the thread that waits for it runs",
         ),
         (_, Address::Pio(_)) => (
-            guest::kick_pio::program as fn() -> crate::Program,
+            kick_guest::kick_pio::program as fn() -> Program,
             "2-byte port write to an ioeventfd that nobody waits for",
         ),
         (_, Address::Mmio(_)) => (
-            guest::kick_mmio::program as fn() -> crate::Program,
+            kick_guest::kick_mmio::program as fn() -> Program,
             "2-byte MMIO write to an ioeventfd that nobody waits for",
         ),
     };
@@ -276,21 +121,21 @@ const fn to_eventfd(
 /// A kick that the VMM answers.
 const fn to_vmm(name: &'static str, how: &'static str, part: Part, mmio: bool) -> Row {
     let wakes = matches!(part, Part::Wakeup);
-    let (code, operation): (fn() -> crate::Program, _) = match (wakes, mmio) {
+    let (code, operation): (fn() -> Program, _) = match (wakes, mmio) {
         (false, false) => (
-            guest::kick_pio::program as fn() -> crate::Program,
+            kick_guest::kick_pio::program as fn() -> Program,
             "2-byte port write that user space answers",
         ),
         (false, true) => (
-            guest::kick_mmio::program as fn() -> crate::Program,
+            kick_guest::kick_mmio::program as fn() -> Program,
             "2-byte MMIO write that user space answers",
         ),
         (true, false) => (
-            guest::kick_pio_wakeup::program as fn() -> crate::Program,
+            kick_guest::kick_pio_wakeup::program as fn() -> Program,
             "2-byte port write that user space answers, until its handler runs",
         ),
         (true, true) => (
-            guest::kick_mmio_wakeup::program as fn() -> crate::Program,
+            kick_guest::kick_mmio_wakeup::program as fn() -> Program,
             "2-byte MMIO write that user space answers, until its handler runs",
         ),
     };
@@ -325,8 +170,8 @@ const fn completion(
     handler: Handler,
 ) -> Row {
     let code = match handler {
-        Handler::Interrupt => guest::completion_without_apic::program as fn() -> crate::Program,
-        _ => guest::completion::program as fn() -> crate::Program,
+        Handler::Interrupt => kick_guest::completion_without_apic::program as fn() -> Program,
+        _ => kick_guest::completion::program as fn() -> Program,
     };
     let needs: &'static [Need] = match handler {
         Handler::Interrupt => &[],
@@ -361,10 +206,10 @@ const fn completion(
 /// So many disks.
 const fn disks(name: &'static str, count: u32, iothreads: IoThreads) -> Row {
     let code = match count {
-        1 => guest::disks_1::program as fn() -> crate::Program,
-        2 => guest::disks_2::program as fn() -> crate::Program,
-        4 => guest::disks_4::program as fn() -> crate::Program,
-        _ => guest::disks_8::program as fn() -> crate::Program,
+        1 => kick_guest::disks_1::program as fn() -> Program,
+        2 => kick_guest::disks_2::program as fn() -> Program,
+        4 => kick_guest::disks_4::program as fn() -> Program,
+        _ => kick_guest::disks_8::program as fn() -> Program,
     };
     Row {
         // Each request is a kick.
@@ -399,9 +244,6 @@ const fn disks(name: &'static str, count: u32, iothreads: IoThreads) -> Row {
 
 const STALLED: Row = disks("disk_stalled", 1, IoThreads::Each);
 
-/// The check whose consumer never runs.
-const LOST: &str = "lost";
-
 /// The kicks, completions and disks, in the order tables show them.
 #[rustfmt::skip]
 pub const KICKS: &[Row] = &[
@@ -428,7 +270,7 @@ pub const KICKS: &[Row] = &[
     to_eventfd("wakeup_mmio_any", "MMIO, ioeventfd of length 0", Part::Wakeup, ANY_MMIO),
 
     Row { kick: Some(Kick { part: Part::Completion, how: "none", ..KICK }),
-        ..row(Group::Kick, "complete_none", guest::kick_pio::program, "port write that user space answers: nothing to wait for").userspace().reasons(IO) },
+        ..row(Group::Kick, "complete_none", kick_guest::kick_pio::program, "port write that user space answers: nothing to wait for").userspace().reasons(IO) },
     Row { userspace_exits: (0.0, 0.0), irqfd: true,
         kick: Some(Kick { part: Part::Completion, how: "ioeventfd that is an irqfd", at: PIO, value: DATAMATCH as u16, ..KICK }),
         ..completion("complete_loopback", "", "port write to an ioeventfd that is an irqfd, until its interrupt is handled", Handler::Nothing) },
@@ -469,20 +311,20 @@ macro_rules! scaling {
 }
 
 const fn many(name: &'static str, spread: Spread, count: u32) -> Row {
-    let (how, code, operation): (_, fn() -> crate::Program, _) = match spread {
+    let (how, code, operation): (_, fn() -> Program, _) = match spread {
         Spread::Pio => (
             "PIO, an address each",
-            guest::kick_pio::program as fn() -> crate::Program,
+            kick_guest::kick_pio::program as fn() -> Program,
             "2-byte port write to the last of many ioeventfds, each at a port of its own",
         ),
         Spread::Mmio => (
             "MMIO, an address each",
-            guest::kick_mmio::program as fn() -> crate::Program,
+            kick_guest::kick_mmio::program as fn() -> Program,
             "2-byte MMIO write to the last of many ioeventfds, each at an address of its own",
         ),
         Spread::Datamatch => (
             "PIO, one address, a value each",
-            guest::kick_pio::program as fn() -> crate::Program,
+            kick_guest::kick_pio::program as fn() -> Program,
             "2-byte port write to the last of many ioeventfds at one port, each for a value of its own",
         ),
     };

@@ -102,7 +102,7 @@ guest_program! { tscdeadline,
         "mov ecx, 0x832\nmov eax, 0x40060\nxor edx, edx\nwrmsr\nmfence\nsti"),
     setup: "mov ecx, 0x6e0\nmov rbx, qword ptr [{INTERRUPTS}]\nrdtsc\nadd eax, {DELAY}\nadc edx, 0",
     op: "wrmsr\n2:\ncmp rbx, qword ptr [{INTERRUPTS}]\nje 2b",
-    consts: { DELAY = crate::catalogue::TSCDEADLINE_DELAY_TICKS },
+    consts: { DELAY = crate::layout::delay::TSCDEADLINE_TICKS },
 }
 guest_program! { self_ipi_sti_nop,
     prepare: x2apic_on!(), setup: icr_to_self!(), op: "cli\nwrmsr\nsti\nnop",
@@ -171,7 +171,7 @@ guest_program! { ipi_halt,
     consts: {
         READY_VCPUS = CONTROL + word::READY,
         YIELD = CONTROL + word::YIELD,
-        SPIN = crate::catalogue::IPI_HALT_SPIN_TICKS,
+        SPIN = crate::layout::delay::IPI_HALT_SPIN_TICKS,
     },
 }
 // Hand the turn to the other vCPU and wait, pausing, until it comes back.

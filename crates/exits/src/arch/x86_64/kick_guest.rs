@@ -66,7 +66,7 @@ guest_program! { kick_pio_waited,
         KICK_VALUE = CONTROL + word::KICK_VALUE,
         SEQUENCE = CONTROL + word::SEQUENCE,
         YIELD = CONTROL + word::YIELD,
-        SPIN = crate::kicks::SLEEP_TICKS,
+        SPIN = crate::layout::delay::SLEEP_TICKS,
     },
 }
 guest_program! { kick_mmio_waited,
@@ -77,7 +77,7 @@ guest_program! { kick_mmio_waited,
         KICK_VALUE = CONTROL + word::KICK_VALUE,
         SEQUENCE = CONTROL + word::SEQUENCE,
         YIELD = CONTROL + word::YIELD,
-        SPIN = crate::kicks::SLEEP_TICKS,
+        SPIN = crate::layout::delay::SLEEP_TICKS,
     },
 }
 guest_program! { kick_pio_wakeup,
@@ -91,7 +91,7 @@ guest_program! { kick_pio_wakeup,
         SEQUENCE = CONTROL + word::SEQUENCE,
         STAMP = CONTROL + word::STAMP,
         YIELD = CONTROL + word::YIELD,
-        SPIN = crate::kicks::SLEEP_TICKS,
+        SPIN = crate::layout::delay::SLEEP_TICKS,
     },
 }
 guest_program! { kick_mmio_wakeup,
@@ -105,7 +105,7 @@ guest_program! { kick_mmio_wakeup,
         SEQUENCE = CONTROL + word::SEQUENCE,
         STAMP = CONTROL + word::STAMP,
         YIELD = CONTROL + word::YIELD,
-        SPIN = crate::kicks::SLEEP_TICKS,
+        SPIN = crate::layout::delay::SLEEP_TICKS,
     },
 }
 guest_program! { completion,
@@ -123,7 +123,7 @@ guest_program! { completion_without_apic,
     consts: { KICK_AT = CONTROL + word::KICK_AT, KICK_VALUE = CONTROL + word::KICK_VALUE },
 }
 
-/// One operation: on each of so many disks [`REQUESTS`](crate::kicks::REQUESTS) requests, as many under
+/// One operation: on each of so many disks [`REQUESTS`](crate::layout::disk::REQUESTS) requests, as many under
 /// way as its ring has places, each with a kick of its own. rbx counts what is not done yet.
 macro_rules! disks_program {
     ($name:ident, $disks:literal) => {
@@ -170,7 +170,7 @@ macro_rules! disks_program {
                 DEPTH = crate::layout::disk::DEPTH,
                 BLOCKS = crate::layout::disk::BLOCKS,
                 REQUEST = crate::layout::disk::REQUEST,
-                REQUESTS = crate::kicks::REQUESTS,
+                REQUESTS = crate::layout::disk::REQUESTS,
                 DOORBELL = port::DOORBELL,
                 YIELD = CONTROL + word::YIELD,
             },

@@ -29,10 +29,10 @@
 mod driver;
 mod flat;
 
-use crate::catalogue::{Code, Need, Row, Scratch};
-use crate::image::{Image, Segment, gate};
-use crate::layout::{CODE_SIZE, GDT, IDT, RESULTS_SIZE, port};
-use crate::program::Program;
+use crate::arch::program::Program;
+use crate::arch::x86_64::image::{Image, Segment, gate};
+use crate::layout::{CODE_SIZE, GDT, IDT, LOW_CODE_END, RESULTS_SIZE, port};
+use crate::row::{Code, Need, Row, Scratch};
 use driver::parameter;
 use driver::{BASE, CALL, HEADER_SIZE, NEED_SIZE, PARAMETERS_SIZE, RECORD_SIZE, VECTOR};
 
@@ -47,9 +47,6 @@ const BASELINES: u64 = 64;
 const MULTIBOOT: (u32, u32) = (0x1bad_b002, 1 << 16);
 /// Type of the note with the PVH entry's address (Xen's public/elfnote.h).
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
-
-/// The MSR that CPUID tells of by itself.
-const TSC_ADJUST: u32 = 0x3b;
 
 /// How much of each row the image measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,8 +155,14 @@ pub fn elf(rows: &[&Row], plan: &ImageContents) -> Vec<u8> {
     ] {
         at.set(offset, &value.to_le_bytes());
     }
-    at.set(parameter::GDTR, &descriptor(crate::image::GDT_SIZE, GDT));
-    at.set(parameter::IDTR, &descriptor(crate::image::IDT_SIZE, IDT));
+    at.set(
+        parameter::GDTR,
+        &descriptor(crate::arch::x86_64::image::GDT_SIZE, GDT),
+    );
+    at.set(
+        parameter::IDTR,
+        &descriptor(crate::arch::x86_64::image::IDT_SIZE, IDT),
+    );
     if plan.multiboot {
         let (magic, flags) = MULTIBOOT;
         let check = 0u32.wrapping_sub(magic).wrapping_sub(flags);
@@ -263,7 +266,7 @@ fn row_record(row: &Row, plan: &ImageContents, at: &mut Layout) -> Vec<u8> {
 /// replaced.
 fn patched_program(program: &Program) -> Vec<u8> {
     assert!(
-        program.address + CODE_SIZE <= 0x9_f000,
+        program.address + CODE_SIZE <= LOW_CODE_END,
         "a program where a PC has no RAM"
     );
     let mut code = program.code.to_vec();
@@ -307,43 +310,8 @@ fn common_segments(handler: u64) -> Vec<Segment> {
     segments
 }
 
-/// Where CPUID says that the CPU has something: leaf, index, register (eax, ebx, ecx, edx), bits of
-/// which one must be set.
-type Place = [u32; 4];
-
-/// What a need is called and where CPUID tells of it: one of the two is enough. No bits in either:
-/// it does not tell, and the operation's exception will.
-fn cpuid_of(need: Need) -> (&'static str, [Place; 2]) {
-    const NOWHERE: Place = [0; 4];
-    let (ebx, ecx, edx) = (1, 2, 3);
-    let bit = |leaf, register, bit: u32| [leaf, 0, register, 1 << bit];
-    match need {
-        Need::X2apic => ("x2APIC", [bit(1, ecx, 21), NOWHERE]),
-        Need::TscDeadline => ("TSC deadline timer", [bit(1, ecx, 24), NOWHERE]),
-        Need::Rdtscp => ("RDTSCP", [bit(0x8000_0001, edx, 27), NOWHERE]),
-        Need::Xsave => ("XSAVE", [bit(1, ecx, 26), NOWHERE]),
-        Need::Pge => ("global pages", [bit(1, edx, 13), NOWHERE]),
-        Need::Ibrs => (
-            "SPEC_CTRL with IBRS",
-            [bit(7, edx, 26), bit(0x8000_0008, ebx, 14)],
-        ),
-        Need::Ibpb => (
-            "PRED_CMD with IBPB",
-            [bit(7, edx, 26), bit(0x8000_0008, ebx, 12)],
-        ),
-        // Further conditions are in ARCH_CAPABILITIES; without them the write is refused.
-        Need::TsxCtrl => ("MSR TSX_CTRL", [bit(7, edx, 29), NOWHERE]),
-        // Where CPUID has it not, KVM takes the write and does nothing.
-        Need::Msr(TSC_ADJUST) => ("MSR TSC_ADJUST", [[7, 0, ebx, 1 << 1], NOWHERE]),
-        Need::Msr(_) => ("MSR", [NOWHERE; 2]),
-        Need::Pmu => ("performance counter", [NOWHERE; 2]),
-        // Of the VMM's KVM; rows about that are in no image.
-        Need::SyncRegs => ("KVM_CAP_SYNC_REGS", [NOWHERE; 2]),
-    }
-}
-
 fn need_record(need: Need, at: &mut Layout) -> Vec<u8> {
-    let (name, places) = cpuid_of(need);
+    let (name, places) = (need.name(), need.cpuid());
     let mut record = words(&[at.push(name.as_bytes()), name.len() as u64]);
     record.extend(places.iter().flatten().flat_map(|word| word.to_le_bytes()));
     assert_eq!(record.len(), NEED_SIZE);
@@ -435,7 +403,7 @@ mod tests {
         assert!(size < memory && BASE + memory <= crate::layout::SCRATCH);
         // Kept apart from where kvmtool puts the file, and from what it is copied to.
         let low_end = flat::LOADED + image.len() as u64;
-        assert!(low_end < 0x9_f000, "{low_end:#x}");
+        assert!(low_end < LOW_CODE_END, "{low_end:#x}");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The guest's memory before it runs: descriptor tables, page tables, exception stubs, program.
 
+use crate::arch::program::Program;
 use crate::layout::{
     CODE_SIZE, CONTROL, GDT, IDT, MAX_VCPUS, PAGE_TABLES, STACK_SIZE, STACKS, STUBS, TEST_VECTOR,
     port, word,
 };
-use crate::program::Program;
 
 /// Selector of the 64-bit code segment.
 pub const CODE_SELECTOR: u16 = 0x08;

@@ -132,7 +132,7 @@ std::arch::global_asm!(
     CLEARED = const record::CLEARED,
     GATE = const crate::layout::IDT + crate::layout::TEST_VECTOR as u64 * 16,
     CALL = const u16::from_le_bytes(CALL),
-    UNDEFINED_STUB = const crate::image::stub(VECTOR),
+    UNDEFINED_STUB = const crate::arch::x86_64::image::stub(VECTOR),
     TSS = const TSS,
     PAGE_TABLES = const crate::layout::PAGE_TABLES,
     PROGRAM_STACK = const STACKS + STACK_SIZE,

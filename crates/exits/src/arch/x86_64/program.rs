@@ -341,10 +341,10 @@ macro_rules! guest_program {
                 safe static END: u8;
             }
 
-            pub(crate) fn program() -> crate::program::Program {
+            pub(crate) fn program() -> crate::arch::program::Program {
                 let start = &raw const START;
                 let offset = |p: *const u8| p as usize - start as usize;
-                crate::program::Program {
+                crate::arch::program::Program {
                     address: crate::layout::CODE,
                     // SAFETY: both labels are in the one read-only section text above, START
                     // before END, so the bytes between them are initialised and never change.

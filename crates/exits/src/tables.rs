@@ -1,0 +1,5 @@
+//! The tables of rows, beside each other: of exits, of the VMM's layers, of notifications.
+
+pub mod exits;
+pub mod kicks;
+pub mod ladder;
