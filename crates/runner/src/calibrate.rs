@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use exitpath_exits::find;
-use exitpath_recording::{Outcome, Sample};
+use exitpath_recording::{Outcome, Sample, counter};
 use exitpath_vmm::{Error, Kvm};
 
+use crate::arch::{NOPS, native_ticks_per_nop};
 use crate::session::TSC_KHZ;
 use crate::{Place, Result, Settings, run_row};
 
@@ -69,8 +70,8 @@ pub fn calibrate(kvm: &Kvm) -> Result<Calibration> {
         reason: "calibration guest: a thousand NOPs took no time by its own clock".to_owned(),
     })?;
     let rdtsc = measure("rdtsc")?;
-    let exits = rdtsc.counters.get("exits").copied();
-    let external = rdtsc.counters.get("irq_exits").copied().unwrap_or(0);
+    let exits = rdtsc.counters.get(counter::EXITS).copied();
+    let external = rdtsc.counters.get(counter::IRQ_EXITS).copied().unwrap_or(0);
     Ok(Calibration {
         ticks_per_nop: net as f64 / NOPS,
         native_ticks_per_nop: native_ticks_per_nop(),
@@ -91,28 +92,6 @@ fn undisturbed(samples: &[Sample]) -> Option<u64> {
     let op = samples.iter().map(|sample| sample.op).min()?;
     let empty = samples.iter().map(|sample| sample.empty).min()?;
     op.checked_sub(empty).filter(|&net| net > 0)
-}
-
-/// NOPs in the row `nop_1000`, and in [`native_ticks_per_nop`].
-const NOPS: f64 = 1000.0;
-
-/// A thousand NOPs between two clock reads in this process, the shortest of 200.
-fn native_ticks_per_nop() -> f64 {
-    use std::arch::x86_64::{_mm_lfence, _rdtsc};
-    let mut shortest = u64::MAX;
-    for _ in 0..200 {
-        // SAFETY: lfence, rdtsc and NOP are available on every x86-64 CPU and touch no memory.
-        let ticks = unsafe {
-            _mm_lfence();
-            let start = _rdtsc();
-            _mm_lfence();
-            std::arch::asm!(".rept 1000", "nop", ".endr", options(nomem, nostack));
-            _mm_lfence();
-            _rdtsc().wrapping_sub(start)
-        };
-        shortest = shortest.min(ticks);
-    }
-    shortest as f64 / NOPS
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use exitpath_exits::Row;
 use exitpath_exits::layout::word;
+use exitpath_recording::counter;
 use exitpath_vmm::{Error, Memory};
 
 /// Among the counters: port writes of all vCPUs while the first one made a number of them in a row;
 /// of its own as many as it would have made in all of that time, as it also takes the empty loop's.
-const ALL_EXITS: &str = "phase.port_writes";
+const ALL_EXITS: &str = counter::PHASE_PORT_WRITES;
 /// Among the counters: how long that took by CLOCK_MONOTONIC, in ns; in the lab virtual ones.
-const PHASE_NS: &str = "phase.ns";
+const PHASE_NS: &str = counter::PHASE_NS;
 
 /// Port writes that the other vCPUs have counted so far.
 fn written(memory: &Memory, row: &Row) -> Vec<u64> {

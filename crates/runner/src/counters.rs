@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use exitpath_recording::counter;
 use exitpath_vmm::{Error, Stats, Vcpu};
 
 /// All counters at one moment.
@@ -63,9 +64,9 @@ fn thread_usage() -> [(&'static str, i64); 4] {
         usage
     };
     [
-        ("vmm.involuntary_switches", usage.ru_nivcsw),
-        ("vmm.voluntary_switches", usage.ru_nvcsw),
-        ("vmm.minor_faults", usage.ru_minflt),
-        ("vmm.major_faults", usage.ru_majflt),
+        (counter::INVOLUNTARY_SWITCHES, usage.ru_nivcsw),
+        (counter::VOLUNTARY_SWITCHES, usage.ru_nvcsw),
+        (counter::MINOR_FAULTS, usage.ru_minflt),
+        (counter::MAJOR_FAULTS, usage.ru_majflt),
     ]
 }

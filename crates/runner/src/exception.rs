@@ -3,6 +3,8 @@
 use exitpath_exits::Program;
 use exitpath_recording::Outcome;
 
+use crate::arch;
+
 /// What a guest's stub tells of an exception.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Exception {
@@ -19,12 +21,12 @@ impl Exception {
     pub(crate) fn outcome(self, program: &Program) -> Outcome {
         let what = format!(
             "{} (error code {:#x}, CR2 {:#x}) at {}",
-            name(self.vector),
+            arch::exception(self.vector),
             self.code,
             self.cr2,
             program.place(self.rip)
         );
-        let refused = self.progress == 0 && matches!(self.vector, 6 | 13);
+        let refused = self.progress == 0 && arch::REFUSALS.contains(&self.vector);
         if refused && program.is_in_op(self.rip) {
             Outcome::Skipped {
                 reason: format!("the CPU that KVM gives the guest refuses it: {what}"),
@@ -35,26 +37,4 @@ impl Exception {
             }
         }
     }
-}
-
-/// Names of the exceptions (Intel SDM vol. 3, table 6-1).
-fn name(vector: u64) -> String {
-    let name = match vector {
-        0 => "#DE",
-        1 => "#DB",
-        3 => "#BP",
-        6 => "#UD",
-        7 => "#NM",
-        8 => "#DF",
-        10 => "#TS",
-        11 => "#NP",
-        12 => "#SS",
-        13 => "#GP",
-        14 => "#PF",
-        16 => "#MF",
-        17 => "#AC",
-        19 => "#XM",
-        _ => return format!("interrupt or exception {vector}"),
-    };
-    name.to_owned()
 }

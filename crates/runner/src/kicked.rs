@@ -7,7 +7,7 @@ use exitpath_exits::Address;
 use exitpath_exits::Row;
 use exitpath_exits::kicks::{Consumer as Wanted, Handler, IoThreads, Part, Placement, REQUESTS};
 use exitpath_exits::layout::word;
-use exitpath_recording::{KickInfo, KickPart, Outcome, Run};
+use exitpath_recording::{KickInfo, KickPart, Outcome, Run, counter};
 use exitpath_vmm::disk::{Account, DiskSet};
 use exitpath_vmm::{
     Config, Consumer, Error, Memory, Taken, ThreadPlacement, Vcpu, Vm, clock, kick,
@@ -151,10 +151,12 @@ impl GuestServices {
                 IoThreads::Shared => 1,
                 IoThreads::Each => disks.count as usize,
             };
-            services.facts.push(("disk.iothreads", threads as i64));
             services
                 .facts
-                .push(("disk.cpus", threads.min(placements.len()) as i64));
+                .push((counter::DISK_IOTHREADS, threads as i64));
+            services
+                .facts
+                .push((counter::DISK_CPUS, threads.min(placements.len()) as i64));
             if threads > placements.len() {
                 run.notes.push(format!(
                     "{threads} I/O threads on {} CPU: what one each brings does not show",
@@ -225,9 +227,9 @@ impl GuestServices {
 }
 
 /// Whether a consumer or I/O thread shares the vCPU's CPU.
-const SAME_CPU: &str = "kick.same_cpu";
+const SAME_CPU: &str = counter::KICK_SAME_CPU;
 /// Whether a consumer takes its CPU over when it is woken (SCHED_FIFO).
-const FIRST: &str = "kick.fifo";
+const FIRST: &str = counter::KICK_FIFO;
 const UNPRIVILEGED: &str = "the thread that serves the guest shares the vCPU's CPU and may not have SCHED_FIFO \
     (root may): when it runs is up to the scheduler";
 
@@ -284,12 +286,15 @@ fn end_consumer(
         consumer.taken()
     };
     judge_consumer(&mut run.outcome, taken, kicks, waits_in_operation, watchdog);
-    for (name, value) in [("kick.taken", taken.kicks), ("kick.wakeups", taken.wakeups)] {
+    for (name, value) in [
+        (counter::KICK_TAKEN, taken.kicks),
+        (counter::KICK_WAKEUPS, taken.wakeups),
+    ] {
         run.counters.insert(name.to_owned(), value as i64);
     }
     match consumer.stop(PATIENCE) {
         Ok(slept) => {
-            let slept = slept.map(|slept| ("kick.sleeps".to_owned(), slept as i64));
+            let slept = slept.map(|slept| (counter::KICK_SLEEPS.to_owned(), slept as i64));
             run.counters.extend(slept);
         }
         Err(error) => run.notes.push(error.to_string()),
@@ -351,9 +356,9 @@ fn end_disk_set(mut disk_set: DiskSet, run: &mut Run) {
 fn totals(accounts: &[Account]) -> [(&'static str, u64); 3] {
     let sum = |of: fn(&Account) -> u64| accounts.iter().map(of).sum::<u64>();
     [
-        ("disk.requested", sum(|a| a.requested)),
-        ("disk.completed", sum(|a| a.completed)),
-        ("disk.wakeups", sum(|a| a.wakeups)),
+        (counter::DISK_REQUESTED, sum(|a| a.requested)),
+        (counter::DISK_COMPLETED, sum(|a| a.completed)),
+        (counter::DISK_WAKEUPS, sum(|a| a.wakeups)),
     ]
 }
 

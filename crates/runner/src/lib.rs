@@ -3,6 +3,7 @@
 //! The same code runs on a host and inside the lab. Nothing is computed here beyond taking the
 //! protocol's own exits off the counters: what comes out is raw, and `analysis` does the rest.
 
+mod arch;
 mod calibrate;
 mod contention;
 mod counters;
@@ -11,7 +12,6 @@ mod exception;
 pub mod foreign;
 pub mod image_output;
 mod kicked;
-mod marker;
 mod order;
 mod session;
 pub mod work;

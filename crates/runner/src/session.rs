@@ -11,22 +11,23 @@ use std::time::Duration;
 use exitpath_exits::layout::{command, port, word};
 use exitpath_exits::{Image, Program, Row, Scratch, ladder};
 use exitpath_host::{Root, noise_difference, noise_snapshot, noise_snapshot_on};
-use exitpath_recording::{Batch, Outcome, Run, Sample};
+use exitpath_recording::{Batch, Outcome, Run, Sample, counter};
 use exitpath_vmm::kick;
 use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Model, Stop, Vcpu, Vm};
 
+use crate::arch::marker;
+use crate::contention;
 use crate::counters::Counters;
 use crate::exception::Exception;
 use crate::kicked::{self, GuestServices};
 use crate::{Settings, batches_of, samples_of, warm_up_of};
-use crate::{contention, marker};
 use counts::BASELINES_COUNTED;
 use watch::{PATIENCE, ThreadEnd, Worker, watch};
 
 pub use usual::take_usual_place;
 
 /// Among the counters: the guest's TSC frequency in kHz, as KVM reports it.
-pub(crate) const TSC_KHZ: &str = "guest.tsc_khz";
+pub(crate) const TSC_KHZ: &str = counter::GUEST_TSC_KHZ;
 /// Threads that were given up in this process: they may still be running.
 static LEFT_BEHIND: AtomicUsize = AtomicUsize::new(0);
 

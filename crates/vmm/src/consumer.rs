@@ -9,7 +9,7 @@ use std::time::Duration;
 use exitpath_exits::layout::word;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::clock::clock;
+use crate::arch::clock;
 use crate::notify::another;
 use crate::{Error, Memory, kick};
 

@@ -5,10 +5,8 @@
 //! does not have, so that a layer that is off costs nothing, and one that is on costs what it does in
 //! a VMM that was written with it.
 
-mod call;
 mod callers;
 mod model;
-mod registers;
 mod signal;
 
 use std::os::fd::AsRawFd;
@@ -21,11 +19,12 @@ use exitpath_exits::layout::port;
 use kvm_bindings::{KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, kvm_run};
 use kvm_ioctls::VcpuExit;
 
+use crate::arch::Registers;
+use crate::call;
 use crate::vcpu::{Stop, Vcpu};
 use crate::{Error, kick};
 use callers::Callers;
 pub use model::Model;
-use registers::Registers;
 
 /// Counter of the calls of `KVM_RUN` by another thread than the one before, where threads call it for
 /// the one that handles exits.

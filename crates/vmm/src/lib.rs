@@ -6,7 +6,8 @@
 //! neither measures nor prints: guests take their own timestamps, and the `runner` crate asks
 //! for them and reads the counters.
 
-mod clock;
+mod arch;
+mod call;
 mod consumer;
 mod devices;
 pub mod disk;
@@ -21,7 +22,7 @@ mod stats;
 mod vcpu;
 mod vm;
 
-pub use clock::clock;
+pub use arch::clock;
 pub use consumer::{Consumer, Taken, ThreadPlacement};
 pub use devices::Devices;
 pub use error::Error;

@@ -5,23 +5,23 @@
 
 use std::collections::BTreeMap;
 
-use exitpath_recording::{Batch, Sample};
+use exitpath_recording::{Batch, Sample, counter};
 use exitpath_vmm::THREAD_CHANGES;
 
 /// Baselines run to learn what they add to the counters.
 pub(super) const BASELINES_COUNTED: u64 = 64;
 /// Counters that are recorded even where nothing happened: their zero is a finding.
 pub(super) const KEPT_AT_ZERO: [&str; 5] = [
-    "exits",
-    "io_exits",
-    "mmio_exits",
+    counter::EXITS,
+    counter::IO_EXITS,
+    counter::MMIO_EXITS,
     STATE_RELOADS,
     THREAD_CHANGES,
 ];
 /// KVM's counter of returns from a guest's state to the host's.
-const STATE_RELOADS: &str = "host_state_reload";
+const STATE_RELOADS: &str = counter::HOST_STATE_RELOAD;
 /// KVM's counter of exits that external interrupts forced.
-const INTERRUPTS: &str = "irq_exits";
+const INTERRUPTS: &str = counter::IRQ_EXITS;
 
 /// What the protocol itself adds to the counts of a phase.
 pub(super) struct Own {
@@ -54,7 +54,7 @@ impl Own {
     /// Takes it off what KVM counted during the phase.
     pub(super) fn take_off(&self, counters: &mut BTreeMap<String, i64>) {
         let external = self.baseline.get(INTERRUPTS).copied().unwrap_or(0);
-        for (name, external) in [("exits", external), ("io_exits", 0)] {
+        for (name, external) in [(counter::EXITS, external), (counter::IO_EXITS, 0)] {
             if let (Some(value), Some(&base)) = (counters.get_mut(name), self.baseline.get(name)) {
                 *value -= self.exits(base, external);
             }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicU64, Ordering}
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
-use super::call;
 use crate::Error;
+use crate::call;
 use crate::kick::Kickable;
 
 /// Nothing is asked of the thread.

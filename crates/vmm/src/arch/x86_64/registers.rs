@@ -5,8 +5,8 @@ use exitpath_exits::ladder::{Mirror, Registers as Which};
 use kvm_bindings::{KVM_SYNC_X86_REGS, KVMIO, kvm_regs, kvm_run, kvm_sregs, kvm_xsave};
 use kvm_ioctls::VcpuFd;
 
-use super::call;
 use crate::Error;
+use crate::call;
 
 vmm_sys_util::ioctl_ior_nr!(KVM_GET_REGS, KVMIO, 0x81, kvm_regs);
 vmm_sys_util::ioctl_iow_nr!(KVM_SET_REGS, KVMIO, 0x82, kvm_regs);
@@ -17,7 +17,7 @@ vmm_sys_util::ioctl_iow_nr!(KVM_SET_XSAVE, KVMIO, 0xa5, kvm_xsave);
 
 /// Registers of a vCPU as its VMM has them.
 #[derive(Debug, Default)]
-pub(super) struct Registers {
+pub(crate) struct Registers {
     general: kvm_regs,
     special: kvm_sregs,
     extended: kvm_xsave,
@@ -39,7 +39,7 @@ struct Fields {
 impl Registers {
     /// The registers as they are before the first entry. Each call that the loop makes is made once,
     /// as the loop does not look at what they come back with.
-    pub(super) fn new(
+    pub(crate) fn new(
         fd: &VcpuFd,
         run: *mut kvm_run,
         which: Which,
@@ -81,7 +81,7 @@ impl Registers {
     /// # Safety
     /// `fd` is a vCPU's and `run` its shared page.
     #[inline(always)]
-    pub(super) unsafe fn fetch(
+    pub(crate) unsafe fn fetch(
         &mut self,
         fd: i32,
         run: *mut kvm_run,
@@ -121,7 +121,7 @@ impl Registers {
     /// # Safety
     /// `fd` is a vCPU's and `run` its shared page.
     #[inline(always)]
-    pub(super) unsafe fn put_back(
+    pub(crate) unsafe fn put_back(
         &mut self,
         fd: i32,
         run: *mut kvm_run,

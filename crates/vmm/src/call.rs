@@ -2,45 +2,19 @@
 
 use kvm_bindings::KVMIO;
 
+use crate::arch::syscall;
+
 vmm_sys_util::ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
 
 /// An ioctl's number that is none of KVM's.
 const NOT_KVMS: usize = 0x5678;
-
-/// A system call of three arguments by SYSCALL; what it returns, errors as negative numbers.
-///
-/// # Safety
-/// As for the system call.
-#[inline(always)]
-pub(super) unsafe fn syscall(
-    number: libc::c_long,
-    first: usize,
-    second: usize,
-    third: usize,
-) -> isize {
-    let result;
-    // SAFETY: the caller's. SYSCALL clobbers rcx and r11; memory counts as touched.
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            inlateout("rax") number as isize => result,
-            in("rdi") first,
-            in("rsi") second,
-            in("rdx") third,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result
-}
 
 /// An ioctl; what it returns, errors as negative numbers.
 ///
 /// # Safety
 /// As for the ioctl.
 #[inline(always)]
-pub(super) unsafe fn ioctl(fd: i32, request: usize, argument: usize) -> isize {
+pub(crate) unsafe fn ioctl(fd: i32, request: usize, argument: usize) -> isize {
     // SAFETY: the caller's.
     unsafe { syscall(libc::SYS_ioctl, fd as usize, request, argument) }
 }
@@ -50,7 +24,7 @@ pub(super) unsafe fn ioctl(fd: i32, request: usize, argument: usize) -> isize {
 /// # Safety
 /// `fd` is a vCPU's.
 #[inline(always)]
-pub(super) unsafe fn run(fd: i32) -> isize {
+pub(crate) unsafe fn run(fd: i32) -> isize {
     // SAFETY: KVM_RUN takes no argument.
     unsafe { ioctl(fd, KVM_RUN() as usize, 0) }
 }
@@ -60,7 +34,7 @@ pub(super) unsafe fn run(fd: i32) -> isize {
 /// # Safety
 /// `fd` is a vCPU's.
 #[inline(always)]
-pub(super) unsafe fn run_by_libc(fd: i32) -> isize {
+pub(crate) unsafe fn run_by_libc(fd: i32) -> isize {
     // SAFETY: KVM_RUN takes no argument.
     let result = unsafe { libc::ioctl(fd, KVM_RUN() as _, 0) };
     if result < 0 {
@@ -71,7 +45,7 @@ pub(super) unsafe fn run_by_libc(fd: i32) -> isize {
 
 /// Into the kernel and back.
 #[inline(always)]
-pub(super) fn getppid() {
+pub(crate) fn getppid() {
     // SAFETY: getppid takes nothing and cannot fail.
     unsafe { syscall(libc::SYS_getppid, 0, 0, 0) };
 }
@@ -81,7 +55,7 @@ pub(super) fn getppid() {
 /// # Safety
 /// `fd` is a vCPU's.
 #[inline(always)]
-pub(super) unsafe fn refused(fd: i32) {
+pub(crate) unsafe fn refused(fd: i32) {
     // SAFETY: KVM looks at the type of a request before anything else.
     unsafe { ioctl(fd, NOT_KVMS, 0) };
 }
