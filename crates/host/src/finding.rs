@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::root::Unknown;
+use crate::reading::root::Unknown;
 
 /// The longest a line of a finding may be, in characters; longer ones are cut.
 const LINE_LIMIT_CHARS: usize = 400;
@@ -27,7 +27,7 @@ pub enum Level {
 /// One thing found about this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Stable, kebab-case; all of them are in [`FINDINGS`](crate::FINDINGS).
+    /// Stable, kebab-case; all of them are in [`findings`](crate::findings).
     pub id: &'static str,
     /// What it is about: a file, a module's parameter, a CPU feature. With `id`, unique.
     pub subject: String,

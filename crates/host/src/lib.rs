@@ -17,58 +17,33 @@
 //!
 //! What it must never do: print, change a setting, start a process, or run a guest.
 //!
-//! Which finding looks at what is listed in [`FINDINGS`].
+//! Which finding looks at what, [`findings`] tells.
 
 #![forbid(unsafe_code)]
 
-mod catalogue;
-mod cgroup;
-mod clock;
-pub mod cmdline;
-mod cpu;
-mod effects;
+mod calibration;
 mod finding;
-mod frequency;
-mod guest;
-mod idle;
-mod isolation;
-mod kconfig;
-mod kernel;
-mod kvm;
-mod load;
 mod machine;
-mod memory;
-mod mitigations;
-mod nested;
 mod noise;
-mod observability;
-mod parse;
-mod permission;
 mod placement;
-mod power;
-mod process;
-mod root;
-mod smi;
-mod smt;
-mod stat;
-mod steal;
+mod reading;
 #[cfg(test)]
 mod testing;
-mod thermal;
-mod watchdog;
+mod topic;
+mod topics;
 
-pub use catalogue::FINDINGS;
-pub use effects::KernelSays;
+pub use calibration::{GuestCheck, GuestOutcome};
 pub use finding::{Examination, Finding, Level, unknown_reason};
-pub use guest::{GuestCheck, GuestOutcome};
-pub use kvm::to_have_kvm;
 pub use noise::{NoiseSnapshot, noise_difference, noise_snapshot, noise_snapshot_on};
-pub use permission::to_open_kvm;
 pub use placement::choose_cpus;
-pub use root::{Root, Unknown};
-pub use steal::steal_ticks;
+pub use reading::cmdline;
+pub use reading::root::{Root, Unknown};
+pub use topics::effects::KernelSays;
+pub use topics::kvm::{to_have_kvm, to_open_kvm};
+pub use topics::steal::steal_ticks;
 
 use machine::Machine;
+use topics::TOPICS;
 
 /// Looks at the machine under `root` and says what a measurement on it can be trusted for.
 ///
@@ -82,40 +57,16 @@ pub fn examine(root: &Root, guest: Option<&GuestCheck>) -> Examination {
     let machine = Machine::read(root, guest);
     let mut out = Examination::default();
     for topic in TOPICS {
-        topic(&machine, &mut out);
+        (topic.examine)(&machine, &mut out);
     }
     out
 }
 
-/// One topic of the examination: reads what it needs and adds its facts and findings.
-type Topic = fn(&Machine<'_>, &mut Examination);
-
-/// In the order a person wants to read them: can it run guests at all, is time told rightly, then
-/// what makes times differ, then what can be observed.
-const TOPICS: &[Topic] = &[
-    guest::examine,
-    kvm::examine,
-    nested::examine,
-    clock::examine,
-    cpu::examine,
-    smt::examine,
-    kernel::examine,
-    mitigations::examine,
-    effects::examine,
-    power::examine,
-    frequency::examine,
-    idle::examine,
-    thermal::examine,
-    steal::examine,
-    cgroup::examine,
-    load::examine,
-    isolation::examine,
-    process::examine,
-    watchdog::examine,
-    smi::examine,
-    memory::examine,
-    observability::examine,
-];
+/// Every finding's `id` and what it looks at, topic by topic. An `id` keeps its meaning for good; scripts
+/// may rely on it.
+pub fn findings() -> impl Iterator<Item = (&'static str, &'static str)> {
+    TOPICS.iter().flat_map(|topic| topic.findings).copied()
+}
 
 #[cfg(test)]
 mod tests;

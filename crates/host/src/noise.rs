@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use exitpath_recording::counter;
 use serde::Serialize;
 
-use crate::root::{Root, Unknown};
-use crate::stat::{Stat, missing};
-use crate::{load, smi, thermal};
+use crate::reading::root::{Root, Unknown};
+use crate::reading::stat::{Stat, missing};
+use crate::topics::arch::x86_64::smi;
+use crate::topics::{load, thermal};
 
 /// The machine's disturbance counters at one moment.
 ///
@@ -57,32 +59,32 @@ fn snapshot(root: &Root, cpu: Option<u32>) -> NoiseSnapshot {
     let mut snapshot = NoiseSnapshot::default();
     let stat = Stat::read(root);
     let stat = stat.as_ref().map_err(Clone::clone);
-    let counter = |get: fn(&Stat) -> Option<u64>, line: &str| {
+    let of_stat = |get: fn(&Stat) -> Option<u64>, line: &str| {
         stat.clone()
             .and_then(|stat| get(stat).ok_or_else(|| missing(line)))
     };
-    snapshot.add("host.steal_ticks", stat.clone().and_then(Stat::steal));
-    snapshot.add("host.interrupts", counter(|stat| stat.interrupts, "intr"));
+    snapshot.add(counter::STEAL_TICKS, stat.clone().and_then(Stat::steal));
+    snapshot.add(counter::INTERRUPTS, of_stat(|stat| stat.interrupts, "intr"));
     snapshot.add(
-        "host.context_switches",
-        counter(|stat| stat.context_switches, "ctxt"),
+        counter::CONTEXT_SWITCHES,
+        of_stat(|stat| stat.context_switches, "ctxt"),
     );
-    snapshot.add("host.forks", counter(|stat| stat.forks, "processes"));
-    snapshot.add("host.cpu_pressure_us", load::cpu_pressure_us(root));
-    snapshot.add("host.smi", smi::smi_count(root, cpu.unwrap_or(0)));
-    snapshot.add("host.thermal_throttle", thermal::throttle_count(root));
+    snapshot.add(counter::FORKS, of_stat(|stat| stat.forks, "processes"));
+    snapshot.add(counter::CPU_PRESSURE_US, load::cpu_pressure_us(root));
+    snapshot.add(counter::SMI, smi::smi_count(root, cpu.unwrap_or(0)));
+    snapshot.add(counter::THERMAL_THROTTLE, thermal::throttle_count(root));
     if let Some(cpu) = cpu {
         snapshot.add(
-            "host.cpu_steal_ticks",
+            counter::CPU_STEAL_TICKS,
             stat.and_then(|stat| stat.steal_of_cpu(cpu)),
         );
         let interrupts = Interrupts::read(root, cpu);
         let interrupts = interrupts.as_ref().map_err(Clone::clone);
         snapshot.add(
-            "host.cpu_interrupts",
+            counter::CPU_INTERRUPTS,
             interrupts.clone().map(|of_cpu| of_cpu.all),
         );
-        snapshot.add("host.cpu_nmis", interrupts.and_then(Interrupts::nmis));
+        snapshot.add(counter::CPU_NMIS, interrupts.and_then(Interrupts::nmis));
     }
     snapshot
 }

@@ -1,6 +1,6 @@
 //! Which CPUs to bind vCPUs to.
 
-use crate::root::Root;
+use crate::reading::root::Root;
 
 /// Orders the allowed CPUs for the threads of vCPUs: isolated ones first, CPU 0 (where most
 /// interrupts and housekeeping go) last, and the second on another core than the first. Also

@@ -4,10 +4,11 @@ use std::io::{Seek, SeekFrom, Write};
 
 use tempfile::TempDir;
 
+use crate::calibration::GuestCheck;
 use crate::finding::{Examination, Finding};
-use crate::guest::GuestCheck;
 use crate::machine::Machine;
-use crate::root::Root;
+use crate::reading::root::Root;
+use crate::topic::Topic;
 
 /// A folder that looks like a machine.
 pub(crate) struct Tree {
@@ -68,18 +69,18 @@ impl Tree {
     }
 
     /// What one topic says about this machine.
-    pub(crate) fn topic(&self, topic: fn(&Machine<'_>, &mut Examination)) -> Examination {
+    pub(crate) fn topic(&self, topic: &Topic) -> Examination {
         self.topic_with(topic, None)
     }
 
-    pub(crate) fn topic_with(
-        &self,
-        topic: fn(&Machine<'_>, &mut Examination),
-        guest: Option<&GuestCheck>,
-    ) -> Examination {
+    pub(crate) fn topic_with(&self, topic: &Topic, guest: Option<&GuestCheck>) -> Examination {
         let root = self.root();
         let mut out = Examination::default();
-        topic(&Machine::read(&root, guest), &mut out);
+        (topic.examine)(&Machine::read(&root, guest), &mut out);
+        for finding in &out.findings {
+            let is_listed = topic.findings.iter().any(|(id, _)| *id == finding.id);
+            assert!(is_listed, "{} is in no list of its topic", finding.id);
+        }
         out
     }
 }

@@ -8,15 +8,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use exitpath_host::cmdline::{Word, normal, words};
+use exitpath_host::cmdline::{OF_EVERY_MODULE, Word, normal, words};
 use memchr::memmem;
 
 use crate::error::{Error, Result};
 use crate::kernel::kernels::BootFile;
 use crate::kernel::modules::Modules;
 
-/// Parameters that every module has (`unknown_module_param_cb` in `kernel/module/main.c`).
-const OF_EVERY_MODULE: [&str; 2] = ["dyndbg", "async_probe"];
 /// Modules of KVM on this architecture, which a name near to theirs is taken for.
 const OF_KVM: [&str; 3] = ["kvm", "kvm_amd", "kvm_intel"];
 /// Names that a message proposes, at most.
