@@ -5,6 +5,8 @@
 //! those tests apart from the ones that passed. Where a machine is known to have something,
 //! `EXITPATH_REQUIRE=lab,qemu10,kvm` makes a failure of every skip for want of it.
 
+#![forbid(unsafe_code)]
+
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Write as _;
