@@ -7,7 +7,7 @@ use serde_json::Value;
 /// From a crate to those that it depends on. Names are without `exitpath-`.
 type Arrows = BTreeMap<String, BTreeSet<String>>;
 
-const SECTION: &str = "## Arrows";
+const SECTION: &str = "Arrows";
 const NOTHING: &str = "nothing";
 
 #[test]
@@ -40,11 +40,13 @@ fn of_cargo(metadata: &str) -> Arrows {
 
 /// The lines of the code block in that section: `crate → crate, crate`, or `crate → nothing`.
 fn of_page(page: &str) -> Result<Arrows, String> {
-    let mut lines = page.lines().skip_while(|line| line.trim() != SECTION);
+    let is_heading = |line: &str| line.starts_with('#');
+    let is_section = |line: &str| is_heading(line) && line.trim_matches(['#', ' ']) == SECTION;
+    let mut lines = page.lines().skip_while(|line| !is_section(line));
     lines.next().ok_or(format!("no section \"{SECTION}\""))?;
     let mut arrows = Arrows::new();
     let mut fences = 0;
-    for line in lines.take_while(|line| !line.starts_with("## ")) {
+    for line in lines.take_while(|line| !is_heading(line)) {
         if line.starts_with("```") {
             fences += 1;
         }
@@ -100,7 +102,7 @@ fn differences(page: &Arrows, code: &Arrows) -> Vec<String> {
     wrong
 }
 
-const PAGE: &str = "# A\n## Data\n```\nx → y\n```\n## Arrows\nWords.\n\n```\na → nothing\nb → a\nc → a, b\n```\n## Z\n```\nz → a\n```\n";
+const PAGE: &str = "# A\n## Data\n```\nx → y\n```\n### Arrows\nWords.\n\n```\na → nothing\nb → a\nc → a, b\n```\n## Z\n```\nz → a\n```\n";
 
 #[test]
 fn a_page_is_read() {

@@ -5,7 +5,10 @@ use crate::tokens::tokens;
 const LINES: usize = 600;
 
 /// Files that are longer, and why. One that no longer is has to leave this list.
-const LONGER: &[(&str, &str)] = &[];
+const LONGER: &[(&str, &str)] = &[
+    ("crates/store/tests/common/mod.rs", "not divided yet"),
+    ("crates/store/tests/damage.rs", "not divided yet"),
+];
 
 /// Crates whose compiler refuses `unsafe`.
 const PURE: &[&str] = &[
