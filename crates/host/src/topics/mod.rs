@@ -1,4 +1,8 @@
 //! What the examination looks at: a file for each topic, and the list of them.
+//!
+//! A new topic is a file here (`watchdog.rs` is a short one) with its `TOPIC`: what it reads and which findings
+//! it has. Its `mod` line and its place in [`TOPICS`] make it part of the examination; without the place the
+//! compiler says that nobody uses it. One for one architecture stands in that one's folder, in `arch`.
 
 pub(crate) mod arch;
 mod cgroup;
