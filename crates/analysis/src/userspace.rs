@@ -3,7 +3,8 @@
 //! A run's value is one number: on a host the mean of its samples, because means add up and
 //! quantiles do not; in the lab the median, which is the value that nearly all of them have. Off it
 //! comes the empty bracket. What a layer costs is the difference to the rung's reference, taken
-//! within a block on a host (both were measured close together) and within a seed in the lab.
+//! within a block on a host (both were measured close together) and within a seed in the lab, and whether there
+//! is a difference at all is answered by the comparison of all such pairs ([`compare`]).
 //!
 //! ```text
 //! delta(rung)   = value(rung) − value(its reference)
@@ -19,9 +20,10 @@ use std::collections::BTreeMap;
 
 use exitpath_recording::{Machine, Outcome, Recording, RowInfo, Run, RungInfo, RungRole};
 
+use crate::compare::{Answer, Criteria, Pair, compare, exact, paired};
 use crate::conditions::first_of_each_row;
 use crate::path::{PathError, PhaseTable};
-use crate::stats::{self, Confidence};
+use crate::stats::{self, Bootstrap, Confidence};
 use crate::table::{RowSummary, Verdict, net_mean, summarise, total};
 pub use explain::{Explained, Share};
 
@@ -45,6 +47,10 @@ const THREAD_CHANGES: &str = "vmm.thread_changes";
 /// How often the reader of a kick's eventfd was woken, and how many kicks it took.
 const WAKEUPS: &str = "kick.wakeups";
 const TAKEN: &str = "kick.taken";
+/// On a host a layer that adds less than this share of its reference adds nothing that matters.
+const NOTHING_OF_REFERENCE: f64 = 0.01;
+/// Seed of the resamples by which a host's differences are told.
+const SEED: u64 = 1;
 /// Rates below this are nothing.
 const NEGLIGIBLE: f64 = 0.005;
 
@@ -81,6 +87,8 @@ pub struct Rung {
     pub value: Option<Estimate>,
     /// The difference to the reference; `None` also where that is void.
     pub delta: Option<Estimate>,
+    /// Whether there is a difference, by the pairs behind `delta`.
+    pub answer: Option<DeltaAnswer>,
     /// How far to trust the difference: no further than either of the two.
     pub delta_verdict: Verdict,
     /// In the lab, the difference at each seed, where they are not all the same.
@@ -89,6 +97,17 @@ pub struct Rung {
     pub witness: BTreeMap<String, f64>,
     /// Whose instructions they are and what the difference consists of, where there is a path.
     pub explained: Option<Explained>,
+}
+
+/// Whether a rung differs from its reference.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DeltaAnswer {
+    /// In the lab, whether there is a difference at any seed.
+    pub answer: Answer,
+    /// The largest difference that would not matter, in ticks: on a host 1 % of the reference, in the lab 0.
+    pub margin: f64,
+    /// p of the permutation test against no difference; `None` in the lab.
+    pub p: Option<f64>,
 }
 
 /// Whether the layers add up.
@@ -179,12 +198,20 @@ pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, Path
         }
         let reference = info.reference.as_deref();
         let of_reference = reference.and_then(verdict_of).unwrap_or(summary.verdict);
-        let difference = |values: &BTreeMap<String, f64>| {
-            let reference = reference.filter(|_| of_reference != Verdict::Void)?;
-            Some(values.get(&name)? - values.get(reference)?)
+        let of = |name: &str| -> Vec<(usize, f64)> {
+            let of_all = values.iter();
+            let of_rung = of_all.filter_map(|(&key, values)| Some((key, *values.get(name)?)));
+            of_rung.collect()
         };
-        let delta = estimate(&values, difference, lab);
-        let explained = paths.explain(&name, reference, delta.map(|delta| delta.value));
+        let reference = reference.filter(|_| of_reference != Verdict::Void);
+        let pairs =
+            reference.map_or_else(Vec::new, |reference| paired(of(reference), of(&name)).pairs);
+        let delta = delta(&pairs, lab);
+        let explained = paths.explain(
+            &name,
+            info.reference.as_deref(),
+            delta.map(|delta| delta.value),
+        );
         if let Some(explained) = explained.as_ref().filter(|explained| explained.idle > 0) {
             let Explained { halts, idle, .. } = *explained;
             summary.notes.push(format!(
@@ -196,8 +223,9 @@ pub fn ladder(recording: &Recording, phases: &PhaseTable) -> Result<Ladder, Path
             value,
             delta,
             delta_verdict: summary.verdict.max(of_reference),
+            answer: answer(&pairs, lab),
             delta_by_seed: if lab {
-                by_seed(recording, &values, difference)
+                by_seed(recording, &pairs)
             } else {
                 Vec::new()
             },
@@ -293,10 +321,18 @@ fn estimate(
     of: impl Fn(&BTreeMap<String, f64>) -> Option<f64>,
     lab: bool,
 ) -> Option<Estimate> {
-    let all: Vec<f64> = values.values().filter_map(&of).collect();
+    let of_all = values.iter();
+    let all = of_all.filter_map(|(&key, values)| Some((key, of(values)?)));
+    estimated(&all.collect::<Vec<_>>(), lab)
+}
+
+/// The same of values with what pairs them.
+fn estimated(values: &[(usize, f64)], lab: bool) -> Option<Estimate> {
+    let all: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
     if lab {
+        let of_first_seed = values.iter().find(|(at, _)| *at == 0);
         return Some(Estimate {
-            value: of(values.get(&0)?)?,
+            value: of_first_seed?.1,
             ci95: None,
             n: all.len(),
         });
@@ -309,17 +345,41 @@ fn estimate(
     })
 }
 
+/// What a rung costs more than its reference.
+fn delta(pairs: &[Pair<usize, f64>], lab: bool) -> Option<Estimate> {
+    let differences = pairs.iter().map(|pair| (pair.key, pair.difference()));
+    estimated(&differences.collect::<Vec<_>>(), lab)
+}
+
+/// Whether it costs anything.
+fn answer(pairs: &[Pair<usize, f64>], lab: bool) -> Option<DeltaAnswer> {
+    if lab {
+        let differences: Vec<f64> = pairs.iter().map(Pair::difference).collect();
+        return exact(&differences).map(|told| DeltaAnswer {
+            answer: told.answer,
+            margin: 0.0,
+            p: None,
+        });
+    }
+    let of_reference: Vec<f64> = pairs.iter().map(|pair| pair.a).collect();
+    let criteria = Criteria {
+        margin: NOTHING_OF_REFERENCE * stats::mean(&of_reference).ok()?.abs(),
+        confidence: Confidence::P95,
+        bootstrap: Bootstrap::seeded(SEED),
+    };
+    let compared = compare(pairs, &criteria).ok()?;
+    Some(DeltaAnswer {
+        answer: compared.answer,
+        margin: compared.margin,
+        p: Some(compared.p),
+    })
+}
+
 /// The differences at each seed, unless all are the same.
-fn by_seed(
-    recording: &Recording,
-    values: &Values,
-    difference: impl Fn(&BTreeMap<String, f64>) -> Option<f64>,
-) -> Vec<(u64, f64)> {
+fn by_seed(recording: &Recording, pairs: &[Pair<usize, f64>]) -> Vec<(u64, f64)> {
     let seeds = &recording.manifest.environment.seeds;
-    let all: Vec<(u64, f64)> = values
-        .iter()
-        .filter_map(|(&at, values)| Some((*seeds.get(at)?, difference(values)?)))
-        .collect();
+    let of_seed = |pair: &Pair<usize, f64>| Some((*seeds.get(pair.key)?, pair.difference()));
+    let all: Vec<(u64, f64)> = pairs.iter().filter_map(of_seed).collect();
     let same = all.windows(2).all(|two| two[0].1 == two[1].1);
     if same { Vec::new() } else { all }
 }

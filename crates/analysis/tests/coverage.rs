@@ -131,7 +131,8 @@ fn pairs(seed: u64, blocks: usize, difference_ns: f64) -> Vec<PairedBlock> {
     let (a, b) = (run_means(&rows[0]), run_means(&rows[1]));
     a.into_iter()
         .zip(b)
-        .map(|(a, b)| PairedBlock { a, b })
+        .zip(0..)
+        .map(|((a, b), key)| PairedBlock { key, a, b })
         .collect()
 }
 

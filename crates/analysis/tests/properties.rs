@@ -129,8 +129,8 @@ proptest! {
             confidence: Confidence::P95,
             bootstrap: Bootstrap { resamples: 50, seed: 7 },
         };
-        let forth: Vec<PairedBlock> = blocks.iter().map(|&(a, b)| PairedBlock { a, b }).collect();
-        let back: Vec<PairedBlock> = blocks.iter().map(|&(b, a)| PairedBlock { a, b }).collect();
+        let forth: Vec<PairedBlock> = blocks.iter().map(|&(a, b)| PairedBlock { key: 0, a, b }).collect();
+        let back: Vec<PairedBlock> = blocks.iter().map(|&(b, a)| PairedBlock { key: 0, a, b }).collect();
         let forth = compare(&forth, &criteria).unwrap();
         let back = compare(&back, &criteria).unwrap();
         let (one, other) = (forth.interval.unwrap(), back.interval.unwrap());

@@ -13,6 +13,7 @@ pub use super::instructions::{ClassDiff, InstructionDiff, Side};
 use super::instructions::{Differing, classes, differing};
 use super::model::{Function, RowPath};
 use super::{PathError, PhaseTable, trace_rows};
+use crate::compare::{Answer, Pair, exact, paired};
 
 /// The fact that names the command of a real VMM.
 const VMM: &str = "vmm.command";
@@ -336,20 +337,23 @@ fn notes(a: &Recording, b: &Recording) -> Vec<String> {
         .collect()
 }
 
-fn row_diff(name: &str, a: &[RowPath], b: &[RowPath], phases: &PhaseTable) -> Option<RowDiff> {
-    let of_row = a.iter().filter(|row| row.row == name);
-    let pairs: Vec<(&RowPath, &RowPath)> = of_row
-        .filter_map(|a| {
-            let same = |b: &&RowPath| b.row == name && (b.seed, b.cpus) == (a.seed, a.cpus);
-            Some((a, b.iter().find(same)?))
-        })
-        .collect();
+fn row_diff<'a>(
+    name: &'a str,
+    a: &'a [RowPath],
+    b: &'a [RowPath],
+    phases: &PhaseTable,
+) -> Option<RowDiff> {
+    let of_row = |rows: &'a [RowPath]| {
+        let of_row = rows.iter().filter(move |row| row.row == name);
+        of_row.map(|row| ((row.seed, row.cpus), row))
+    };
+    let pairs = paired(of_row(a), of_row(b)).pairs;
     let told: Vec<(Vec<FunctionDiff>, Differing)> = pairs
         .iter()
-        .map(|(a, b)| (functions(a, b), differing(a, b)))
+        .map(|Pair { a, b, .. }| (functions(a, b), differing(a, b)))
         .collect();
     let seeds: Vec<SeedDiff> = std::iter::zip(&pairs, &told)
-        .map(|((a, b), (functions, differing))| SeedDiff {
+        .map(|(Pair { a, b, .. }, (functions, differing))| SeedDiff {
             seed: a.seed,
             a: a.guest_timed,
             b: b.guest_timed,
@@ -358,24 +362,20 @@ fn row_diff(name: &str, a: &[RowPath], b: &[RowPath], phases: &PhaseTable) -> Op
             classes: classes(a, b),
         })
         .collect();
-    let agreeing = |delta: i64| seeds.iter().filter(|seed| seed.delta == delta).count();
-    let rank = |seed: &SeedDiff| (agreeing(seed.delta), seed.paths_differ);
-    let mut shown = 0;
-    for (position, seed) in seeds.iter().enumerate() {
-        // Of equally frequent deltas the first one's; of its seeds one at which something differs.
-        let (here, best) = (rank(seed), rank(&seeds[shown]));
-        let same_delta = seed.delta == seeds[shown].delta;
-        if here.0 > best.0 || (same_delta && here.1 && !best.1) {
-            shown = position;
-        }
-    }
-    let (path_a, path_b) = pairs.get(shown)?;
-    let of_shown = seeds[shown].classes.clone();
-    let same = seeds
+    let deltas: Vec<i64> = seeds.iter().map(|seed| seed.delta).collect();
+    let of_seeds = exact(&deltas)?;
+    // Of the seeds with the most frequent delta one at which something differs.
+    let mut most_frequent = seeds
         .iter()
-        .all(|seed| seed.delta == 0 && !seed.paths_differ);
+        .enumerate()
+        .filter(|(_, seed)| seed.delta == of_seeds.difference);
+    let shown = most_frequent.find(|(_, seed)| seed.paths_differ);
+    let shown = shown.map_or(of_seeds.first, |(position, _)| position);
+    let (path_a, path_b) = (pairs[shown].a, pairs[shown].b);
+    let of_shown = seeds[shown].classes.clone();
+    let same = of_seeds.answer == Answer::Same && seeds.iter().all(|seed| !seed.paths_differ);
     let (functions, differing) = told.into_iter().nth(shown)?;
-    let delta = seeds[shown].delta;
+    let delta = of_seeds.difference;
     let explained: i64 = functions.iter().map(|function| function.delta).sum();
     Some(RowDiff {
         name: name.to_owned(),
@@ -383,7 +383,7 @@ fn row_diff(name: &str, a: &[RowPath], b: &[RowPath], phases: &PhaseTable) -> Op
         a: seeds[shown].a,
         b: seeds[shown].b,
         delta,
-        seeds_agreeing: agreeing(delta),
+        seeds_agreeing: of_seeds.agreeing,
         phases: phases_of(path_a, path_b, phases),
         functions,
         classes: of_shown,

@@ -12,6 +12,7 @@ use super::arch::x86_64::{FTRACE_NOP, LANDING_PADS, RETURN, RETURN_0};
 use super::diff::{InstructionDiff, replaced};
 use super::model::RowPath;
 use super::{PathError, PhaseTable, trace_rows};
+use crate::compare::{Exact, Pair, exact, paired};
 
 /// A function that is to return at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,9 @@ pub enum WithoutError {
     /// No condition of the recording has patches.
     #[error("the recording has no condition with functions patched out")]
     NoPatches,
+    /// A row was recorded under one of the conditions only.
+    #[error("{0} was recorded under one of the two conditions only; record it again")]
+    Unpaired(String),
     /// There are no paths.
     #[error(transparent)]
     Path(#[from] PathError),
@@ -134,6 +138,8 @@ pub struct RowWithout {
     pub after: u64,
     /// The first less the second.
     pub saved: i64,
+    /// What was saved at all seeds of the row.
+    pub of_seeds: Exact<i64>,
     /// What the functions should have saved.
     pub expected: i64,
     /// What of that was not saved: the rest of the path changed by so much.
@@ -191,18 +197,38 @@ pub fn without(recording: &Recording, phases: &PhaseTable) -> Result<Without, Wi
         stubs.push(stub(trace, &wanted)?);
     }
     let (before, after) = (trace_rows(&before, phases)?, trace_rows(&after, phases)?);
-    let pair = |before: &RowPath| {
-        let same = |after: &&RowPath| (&after.row, after.seed) == (&before.row, before.seed);
-        Some(row(&stubs, before, after.iter().find(same)?))
+    let keyed = |rows: Vec<RowPath>| {
+        let keyed = rows.into_iter();
+        keyed.map(|path| ((path.row.clone(), path.seed, path.cpus), path))
     };
+    let paired = paired(keyed(before), keyed(after));
+    if let Some((row, _, _)) = paired.only_a.iter().chain(&paired.only_b).next() {
+        return Err(WithoutError::Unpaired(row.clone()));
+    }
+    let saved = |Pair { a, b, .. }: &Pair<_, RowPath>| a.guest_timed as i64 - b.guest_timed as i64;
+    let of_seeds = |name: &str| {
+        let of_row = paired.pairs.iter().filter(|pair| pair.a.row == name);
+        exact(&of_row.map(saved).collect::<Vec<_>>())
+    };
+    let of_pair = |pair: &Pair<_, RowPath>| {
+        let (saved, of_seeds) = (saved(pair), of_seeds(&pair.a.row)?);
+        Some(row(&stubs, &pair.a, &pair.b, saved, of_seeds))
+    };
+    let rows = paired.pairs.iter().filter_map(of_pair).collect();
     Ok(Without {
         conditions: [with.name.clone(), without.name.clone()],
-        rows: before.iter().filter_map(pair).collect(),
+        rows,
     })
 }
 
 /// What was to be expected of a row, and what came of it.
-fn row(stubs: &[Stub], before: &RowPath, after: &RowPath) -> RowWithout {
+fn row(
+    stubs: &[Stub],
+    before: &RowPath,
+    after: &RowPath,
+    saved: i64,
+    of_seeds: Exact<i64>,
+) -> RowWithout {
     let of_stub = |stub: &Stub| {
         let function = before.functions.iter().find(|f| f.name == stub.name);
         let (calls, total) = function.map_or((0, 0), |f| (f.calls.all, f.total.all));
@@ -216,7 +242,6 @@ fn row(stubs: &[Stub], before: &RowPath, after: &RowPath) -> RowWithout {
     };
     let saved_by: Vec<StubSaved> = stubs.iter().map(of_stub).collect();
     let expected = saved_by.iter().map(|stub| stub.saved as i64).sum();
-    let saved = before.guest_timed as i64 - after.guest_timed as i64;
     let outside = |diff: &InstructionDiff| stubs.iter().all(|stub| stub.name != diff.function);
     let mut replaced = replaced(before, after);
     replaced.retain(outside);
@@ -227,6 +252,7 @@ fn row(stubs: &[Stub], before: &RowPath, after: &RowPath) -> RowWithout {
         before: before.guest_timed,
         after: after.guest_timed,
         saved,
+        of_seeds,
         expected,
         rest: expected - saved,
         others: others(stubs, before, after),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use exitpath_analysis::compare::Answer;
 use exitpath_analysis::userspace::{Estimate, Ladder};
 use exitpath_recording::{Environment, Machine, Manifest};
 use serde::Serialize;
@@ -70,6 +71,14 @@ pub struct RungObject<'a> {
     pub delta_by_seed: Vec<SeedDelta>,
     /// Runs, or seeds.
     pub n: usize,
+    /// Whether there is a difference: `different`, `same` or `undecided`; null where there is no `delta`.
+    pub delta_answer: Option<&'static str>,
+    /// The largest difference that would not matter: on a host 1 % of the reference, in the lab 0.
+    pub delta_margin: Option<f64>,
+    /// p of the permutation test against no difference; null in the lab.
+    pub delta_p: Option<f64>,
+    /// Blocks to measure more before asking again, where it is undecided.
+    pub delta_needs_blocks: Option<usize>,
     /// Blocks, or seeds, that have the reference as well.
     pub delta_n: usize,
     /// Counters per operation, by KVM's names.
@@ -151,6 +160,14 @@ pub struct LockingObject<'a> {
     pub notes: &'a [String],
 }
 
+fn answer(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Different => "different",
+        Answer::Same => "same",
+        Answer::Undecided { .. } => "undecided",
+    }
+}
+
 /// The ladder of a recording.
 pub fn userspace<'a>(
     manifest: &'a Manifest,
@@ -191,6 +208,13 @@ pub fn userspace<'a>(
                     .map(|&(seed, delta)| SeedDelta { seed, delta })
                     .collect(),
                 n: rung.value.map_or(0, |value| value.n),
+                delta_answer: rung.answer.map(|told| answer(told.answer)),
+                delta_margin: rung.answer.and_then(|told| Some(told.margin * factor?)),
+                delta_p: rung.answer.and_then(|told| told.p),
+                delta_needs_blocks: rung.answer.and_then(|told| match told.answer {
+                    Answer::Undecided { needs_blocks } => Some(needs_blocks),
+                    Answer::Same | Answer::Different => None,
+                }),
                 delta_n: rung.delta.map_or(0, |delta| delta.n),
                 witness: &rung.witness,
                 share: rung.explained.as_ref().map(|explained| ShareObject {

@@ -38,6 +38,8 @@ pub struct Row<'a> {
     pub after: u64,
     /// The first less the second.
     pub saved: i64,
+    /// Seeds of the row at which the most frequent saving, of equally frequent ones the first seed's, was made.
+    pub seeds_agreeing: usize,
     /// What the functions should have saved.
     pub expected: i64,
     /// What of that was not saved, because the rest of the path changed.
@@ -105,6 +107,7 @@ fn row(row: &RowWithout) -> Row<'_> {
         before: row.before,
         after: row.after,
         saved: row.saved,
+        seeds_agreeing: row.of_seeds.agreeing,
         expected: row.expected,
         rest: row.rest,
         stubs: stubs.collect(),

@@ -1,4 +1,9 @@
-//! Whether B differs from A, from runs made in pairs.
+//! Whether B differs from A, from runs made in pairs: the one comparison of everything that compares two rows or
+//! two conditions.
+//!
+//! [`paired`] joins A's and B's values by what they share: the block on a host, the seed in the lab. In the lab
+//! nothing varies at one seed, and [`exact`] says what all seeds say. On a host [`compare`] answers as follows,
+//! and [`of_means`] does of values that are printed as means.
 //!
 //! A session runs A and B once in each block, in random order, each in a fresh VM. What all runs of
 //! a block share, such as temperature or load, cancels in the block's difference, so differences of
@@ -34,29 +39,17 @@
 //! α is for one comparison. Of 40 rows that did not change, one excludes 0 by chance, and is
 //! "different" unless it lies within the margin.
 
+mod exact;
+mod pairs;
+
+pub use exact::{Exact, exact};
+pub use pairs::{Pair, Paired, PairedBlock, paired};
+
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use crate::stats::{
     self, Bootstrap, Confidence, Interval, MeanInterval, StatsError, check, median_in_place,
 };
-
-/// One block: a run-level value of A and one of B, for instance the two runs' means, in the same
-/// unit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PairedBlock {
-    /// Value of the run of A, the base.
-    pub a: f64,
-    /// Value of the run of B, the one in question.
-    pub b: f64,
-}
-
-impl PairedBlock {
-    /// B − A: above 0 where B costs more.
-    #[must_use]
-    pub fn difference(self) -> f64 {
-        self.b - self.a
-    }
-}
 
 /// What an answer has to meet.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -129,7 +122,7 @@ impl Comparison {
 /// [`StatsError::TooFew`] without blocks, [`StatsError::NotFinite`] with the block's position if a
 /// difference is not finite, [`StatsError::Margin`] unless the margin is finite and above 0, and
 /// those of [`Bootstrap::interval`].
-pub fn compare(blocks: &[PairedBlock], criteria: &Criteria) -> Result<Comparison, StatsError> {
+pub fn compare<K>(blocks: &[Pair<K, f64>], criteria: &Criteria) -> Result<Comparison, StatsError> {
     let Criteria {
         margin,
         confidence,
@@ -138,7 +131,7 @@ pub fn compare(blocks: &[PairedBlock], criteria: &Criteria) -> Result<Comparison
     if !(margin.is_finite() && margin > 0.0) {
         return Err(StatsError::Margin(margin));
     }
-    let mut differences: Vec<f64> = blocks.iter().map(|block| block.difference()).collect();
+    let mut differences: Vec<f64> = blocks.iter().map(Pair::difference).collect();
     let p = sign_flip_p(&differences)?;
     let least = least_blocks(confidence);
     let interval = if blocks.len() < least {
@@ -335,6 +328,7 @@ mod tests {
         let blocks: Vec<PairedBlock> = differences
             .iter()
             .map(|d| PairedBlock {
+                key: 0,
                 a: 1_000.0,
                 b: 1_000.0 + d,
             })
@@ -404,6 +398,7 @@ mod tests {
             bootstrap: Bootstrap::seeded(1),
         };
         let block = PairedBlock {
+            key: 0,
             a: 1.0,
             b: f64::NAN,
         };
@@ -417,7 +412,7 @@ mod tests {
             Err(StatsError::NotFinite { index: 0, .. })
         ));
         assert_eq!(
-            compare(&[], &criteria(1.0)),
+            compare::<u32>(&[], &criteria(1.0)),
             Err(StatsError::TooFew { have: 0, need: 1 })
         );
     }
