@@ -2,7 +2,7 @@
 
 use exitpath_recording::{Machine, Recording};
 
-use super::{Kicked, Line, within_blocks};
+use super::lines::{Kicked, Line, within_blocks};
 use crate::stats::{self, Confidence};
 use crate::table::Verdict;
 

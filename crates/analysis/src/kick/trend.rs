@@ -2,7 +2,7 @@
 
 use exitpath_recording::{Machine, Recording};
 
-use super::{Estimate, Line, by_block, within_blocks};
+use super::lines::{Estimate, Line, by_block, within_blocks};
 use crate::compare::{Finding, of_means};
 use crate::stats::{Bootstrap, Confidence};
 use crate::table::Verdict;

@@ -1,14 +1,14 @@
 //! Whether two traces were made under two conditions, or under one that was asked for in two ways.
 
-use exitpath_recording::Manifest;
+use exitpath_recording::{Manifest, fact};
 
 /// What a kernel says of itself that a command line can change, among a recording's facts, with its
 /// name for a reader.
 const TOLD: [(&str, &str); 4] = [
-    ("mitigations.vulnerabilities", "vulnerabilities"),
-    ("lab.modules", "modules' parameters"),
-    ("kernel.preemption", "preemption"),
-    ("cpu.bugs", "the CPU's bugs"),
+    (fact::VULNERABILITIES, "vulnerabilities"),
+    (fact::MODULES, "modules' parameters"),
+    (fact::KERNEL_PREEMPTION, "preemption"),
+    (fact::CPU_BUGS, "the CPU's bugs"),
 ];
 
 /// What a reader of a comparison has to know of its two sides: what either was warned of, and that

@@ -7,16 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exitpath_recording::{Environment, Machine, Recording, Space};
+use exitpath_recording::{Environment, Machine, Recording, Space, fact};
 
 pub use super::instructions::{ClassDiff, InstructionDiff, Side};
 use super::instructions::{Differing, classes, differing};
-use super::model::{Function, RowPath};
+use super::known::{Key, key, unqualified};
+use super::model::RowPath;
 use super::{PathError, PhaseTable, trace_rows};
 use crate::compare::{Answer, Pair, exact, paired};
-
-/// The fact that names the command of a real VMM.
-const VMM: &str = "vmm.command";
 
 /// Why two recordings cannot be compared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -276,7 +274,10 @@ fn differences(a: &Recording, b: &Recording) -> Vec<String> {
     let (a, b) = (&a.manifest.environment, &b.manifest.environment);
     let qemu = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
     let vmm = |environment: &Environment| {
-        let command = environment.facts.get(VMM).and_then(|fact| fact.as_str());
+        let command = environment
+            .facts
+            .get(fact::VMM_COMMAND)
+            .and_then(|command| command.as_str());
         command.unwrap_or("exitpath's own").to_owned()
     };
     let seeds = |seeds: &[u64]| listed(seeds.iter().map(u64::to_string));
@@ -422,15 +423,6 @@ struct Counts {
     calls: u64,
 }
 
-/// Space, module and name.
-pub(super) type Key = (Space, String, String);
-
-/// What stands for a function in both.
-pub(super) fn key(function: &Function) -> Key {
-    let name = unqualified(&function.name);
-    (function.space, function.module.clone(), name.to_owned())
-}
-
 fn functions(a: &RowPath, b: &RowPath) -> Vec<FunctionDiff> {
     let (mut a, mut b) = (counts(a), counts(b));
     let keys: BTreeSet<Key> = a.keys().chain(b.keys()).cloned().collect();
@@ -478,25 +470,6 @@ fn counts(row: &RowPath) -> BTreeMap<Key, Counts> {
         sum.calls += function.calls.all;
     }
     counts
-}
-
-/// The name under which a function is known in both: without what a compiler appends.
-pub(super) fn unqualified(name: &str) -> &str {
-    const APPENDED: [&str; 6] = [
-        ".constprop.",
-        ".isra.",
-        ".part.",
-        ".cold",
-        ".lto_priv.",
-        ".llvm.",
-    ];
-    if name.starts_with("0x") {
-        // Addresses are another thing in another kernel.
-        return "code without a name";
-    }
-    let ends = APPENDED.iter().filter_map(|suffix| name.find(suffix));
-    let end = ends.filter(|&end| end > 0).min();
-    &name[..end.unwrap_or(name.len())]
 }
 
 /// A full name, if all that is known of a function has but one.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use exitpath_recording::Space;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
-use super::diff::{Key, key, unqualified};
+use super::known::{Key, key, unqualified};
 use super::model::{Executed, RowPath};
 
 /// Instructions told at most of a function that takes another number of them in B: what differs

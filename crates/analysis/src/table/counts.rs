@@ -1,21 +1,8 @@
 //! Did N operations make N exits, and who handled them?
 
-use exitpath_recording::{Bounds, Run};
+use exitpath_recording::{Bounds, Run, counter};
 
-use super::{RowSummary, Verdict};
-
-/// Who handled an exit, as the counters say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandledBy {
-    /// There was nothing to handle.
-    None,
-    /// The CPU: no exit was made.
-    Hardware,
-    /// KVM, without leaving the kernel.
-    Kernel,
-    /// The VMM.
-    Userspace,
-}
+use super::summary::{HandledBy, RowSummary, Verdict};
 
 /// Counts may be off by this much per operation before they contradict the catalogue: a handful
 /// of exits that have nothing to do with the row among a few hundred operations.
@@ -52,13 +39,13 @@ impl PerOp {
         let per_op = |total: i128| total as f64 / ops as f64;
         let userspace_exits = runs.iter().map(|run| i128::from(run.userspace_exits)).sum();
         let counter = |run: &Run, name| run.counters.get(name).copied().map(i128::from);
-        let exits: Option<i128> = runs.iter().map(|run| counter(run, "exits")).sum();
+        let exits: Option<i128> = runs.iter().map(|run| counter(run, counter::EXITS)).sum();
         // Exits that external interrupts forced are disturbances, unless the row is about them.
         let external: i128 = if with_interrupts {
             0
         } else {
             runs.iter()
-                .filter_map(|run| counter(run, "irq_exits"))
+                .filter_map(|run| counter(run, counter::IRQ_EXITS))
                 .sum()
         };
         Some(PerOp {
@@ -76,7 +63,7 @@ impl PerOp {
             value >= bounds.min - self.tolerance && value <= bounds.max + self.tolerance
         };
         [
-            (self.exits, "exits", row.exits),
+            (self.exits, counter::EXITS, row.exits),
             (
                 Some(self.userspace_exits),
                 "user space exits",
@@ -134,12 +121,12 @@ pub(crate) fn total(runs: &[&Run], name: &str) -> Option<f64> {
 /// A kick that meets a consumer that is awake already costs less than one that wakes it.
 pub(super) fn check_wakeups(summary: &mut RowSummary, runs: &[&Run]) {
     let count = |name: &str| total(runs, name);
-    let Some(taken) = count("kick.taken") else {
+    let Some(taken) = count(counter::KICK_TAKEN) else {
         return;
     };
-    let wakeups = count("kick.wakeups").unwrap_or(0.0);
+    let wakeups = count(counter::KICK_WAKEUPS).unwrap_or(0.0);
     // How often it slept is not known everywhere.
-    let woken = count("kick.sleeps").map_or(wakeups, |sleeps| sleeps.min(wakeups));
+    let woken = count(counter::KICK_SLEEPS).map_or(wakeups, |sleeps| sleeps.min(wakeups));
     let awake = 1.0 - woken / taken;
     if taken > 0.0 && awake > MET_AWAKE {
         let verdict = if awake > OFTEN_AWAKE {

@@ -1,15 +1,12 @@
 //! A row on a host: noisy times, runs as the unit of replication.
 
-use exitpath_recording::{Environment, Run, Sample};
+use exitpath_recording::{Environment, Run, Sample, counter, fact};
 
-use super::{EMPTY_ROW, Figures, HandledBy, RowSummary, Verdict};
+use super::counts::total;
+use super::summary::{EMPTY_ROW, Figures, HandledBy, RowSummary, Verdict};
 use crate::compare::{Finding, of_means};
 use crate::stats::{self, Confidence, Sorted};
 
-/// Fact that says whether guests run on the CPU (`true`) or are interpreted (`false`).
-pub const GUESTS_RUN_ON_CPU: &str = "guests_run_on_cpu";
-/// Counter that says at how many kHz KVM let the guest's TSC run.
-const GUEST_TSC_KHZ: &str = "guest.tsc_khz";
 /// The two estimators agree when they are this near to each other, as a share of the median …
 const AGREEMENT_SHARE: f64 = 0.10;
 /// … or this near in ticks: out-of-order execution hides that much of a short operation. What is
@@ -35,7 +32,7 @@ const TSC_SHARE: f64 = 0.001;
 /// A guest that is interpreted does not exit as a guest on a CPU does. Whether the value says
 /// anything all the same: if not, neither counts nor statistics need to be looked at.
 pub(super) fn check_guest(summary: &mut RowSummary, environment: &Environment) -> bool {
-    let fact = environment.facts.get(GUESTS_RUN_ON_CPU);
+    let fact = environment.facts.get(fact::GUESTS_ON_CPU);
     match fact.and_then(serde_json::Value::as_bool) {
         Some(true) => true,
         Some(false) if summary.handled_by == Some(HandledBy::Userspace) => {
@@ -190,7 +187,7 @@ fn check_clock(
     };
     let other = runs
         .iter()
-        .filter_map(|run| run.counters.get(GUEST_TSC_KHZ))
+        .filter_map(|run| run.counters.get(counter::GUEST_TSC_KHZ))
         .find(|&&other| (other as f64 / khz as f64 - 1.0).abs() > TSC_SHARE);
     if let Some(other) = other {
         summary.doubt(
@@ -300,14 +297,14 @@ fn usual_share(n: usize) -> f64 {
 }
 
 fn check_noise(summary: &mut RowSummary, runs: &[&Run]) {
-    let total = |name: &str| super::total(runs, name).unwrap_or(0.0);
+    let counted = |name: &str| total(runs, name).unwrap_or(0.0);
     // What was stolen from the CPU that the only vCPU was bound to, or else from any.
-    let bound = "host.cpu_steal_ticks";
+    let bound = counter::CPU_STEAL_TICKS;
     let known = |name| runs.iter().all(|run| run.counters.contains_key(name));
     let stolen = if summary.row.vcpus == 1 && known(bound) {
-        total(bound)
+        counted(bound)
     } else {
-        total("host.steal_ticks")
+        counted(counter::STEAL_TICKS)
     };
     let ops: f64 = runs.iter().map(|run| run.ops as f64).sum();
     let disturbances = [
@@ -315,13 +312,16 @@ fn check_noise(summary: &mut RowSummary, runs: &[&Run]) {
             stolen > STEAL_TICKS_PER_RUN * runs.len() as f64,
             "the hypervisor below took CPU time away (steal)",
         ),
-        (total("host.smi") > 0.0, "the firmware interrupted (SMI)"),
         (
-            total("host.thermal_throttle") > 0.0,
+            counted(counter::SMI) > 0.0,
+            "the firmware interrupted (SMI)",
+        ),
+        (
+            counted(counter::THERMAL_THROTTLE) > 0.0,
             "the CPU slowed down for heat",
         ),
         (
-            total("vmm.involuntary_switches") > PREEMPTED_SHARE * ops,
+            counted(counter::INVOLUNTARY_SWITCHES) > PREEMPTED_SHARE * ops,
             "the vCPU's thread often lost its CPU to others: they are in mean and p99",
         ),
     ];

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exitpath_recording::{Batch, Environment, Run};
+use exitpath_recording::{Batch, Environment, Run, counter};
 
-use super::{EMPTY_ROW, Figures, RowSummary, Variant, Verdict};
+use super::summary::{EMPTY_ROW, Figures, RowSummary, Variant, Verdict};
 use crate::stats;
 
 /// An interrupt of the lab's machine costs at least this many instructions (a timer tick that
@@ -12,10 +12,6 @@ use crate::stats;
 /// variation of the path itself rarely as many. Only samples this far above the row's value can
 /// be called interrupted.
 const INTERRUPT_INSTRUCTIONS: i64 = 2_500;
-/// The counter of the machine's interrupts that the runner records.
-const INTERRUPTS: &str = "host.cpu_interrupts";
-/// KVM's counter of the time in which a vCPU was blocked in HLT, not polling.
-const BLOCKED: &str = "halt_wait_ns";
 /// Slopes are compared as whole numbers of this part of an instruction, so that equal ones compare
 /// equal.
 const SLOPE_PARTS: i128 = 1_000_000;
@@ -156,7 +152,12 @@ fn tell_interrupted(
     for (run, samples) in runs.iter().zip(samples) {
         let (far, near): (Vec<Sampled>, Vec<Sampled>) = samples.iter().partition(is_far);
         clean.extend(near);
-        let of_run = run.counters.get(INTERRUPTS).copied().unwrap_or(0).max(0) as u64;
+        let of_run = run
+            .counters
+            .get(counter::CPU_INTERRUPTS)
+            .copied()
+            .unwrap_or(0)
+            .max(0) as u64;
         if far.len() as u64 <= of_run {
             interrupted.extend(far);
         } else {
@@ -302,7 +303,11 @@ fn check_slope(summary: &mut RowSummary, runs: &[&Run]) {
 /// While every CPU of the lab sleeps, its clock jumps to the next event: ticks, not instructions.
 /// With several vCPUs another one was awake.
 fn check_idle(summary: &mut RowSummary, runs: &[&Run]) {
-    let blocked = |run: &&Run| run.counters.get(BLOCKED).is_some_and(|&ns| ns > 0);
+    let blocked = |run: &&Run| {
+        run.counters
+            .get(counter::HALT_WAIT_NS)
+            .is_some_and(|&ns| ns > 0)
+    };
     if summary.row.halts && summary.row.vcpus == 1 && runs.iter().any(blocked) {
         summary.doubt(
             Verdict::Usable,

@@ -1,6 +1,7 @@
 //! Recordings made up row by row.
 
-use exitpath_analysis::table::{RowSummary, Verdict, host::GUESTS_RUN_ON_CPU, summarise};
+use exitpath_analysis::table::{RowSummary, Verdict, summarise};
+use exitpath_recording::fact::GUESTS_ON_CPU;
 use exitpath_recording::{
     Batch, Bounds, Environment, Machine, Manifest, Outcome, Plan, Recording, RowInfo, Run, Sample,
 };
@@ -155,7 +156,7 @@ pub(crate) fn recording(machine: Machine, rows: Vec<RowInfo>, mut runs: Vec<Run>
                 seeds,
                 tsc_khz: (!lab).then_some(TSC_KHZ),
                 exitpath: "exitpath 0".to_owned(),
-                facts: [(GUESTS_RUN_ON_CPU.to_owned(), true.into())].into(),
+                facts: [(GUESTS_ON_CPU.to_owned(), true.into())].into(),
             },
             plan: Plan {
                 runs: 0,

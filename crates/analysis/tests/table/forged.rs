@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use exitpath_analysis::table::host::GUESTS_RUN_ON_CPU;
 use exitpath_analysis::table::{Verdict, summarise};
+use exitpath_recording::fact::GUESTS_ON_CPU;
 use exitpath_recording::{Batch, Bounds, Machine, Outcome, Recording, RowInfo, Run, Sample};
 use proptest::prelude::*;
 
@@ -137,7 +137,7 @@ fn any_recording() -> impl Strategy<Value = Recording> {
             let environment = &mut recording.manifest.environment;
             environment.tsc_khz = tsc_khz;
             environment.facts.clear();
-            let on_cpu = on_cpu.map(|on_cpu| (GUESTS_RUN_ON_CPU.to_owned(), on_cpu.into()));
+            let on_cpu = on_cpu.map(|on_cpu| (GUESTS_ON_CPU.to_owned(), on_cpu.into()));
             environment.facts.extend(on_cpu);
             recording
         })

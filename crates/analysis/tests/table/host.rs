@@ -1,8 +1,8 @@
 //! A host: runs are the unit, times are noisy, and much can speak against them.
 
 use exitpath_analysis::table::HandledBy::{Kernel, Userspace};
-use exitpath_analysis::table::host::GUESTS_RUN_ON_CPU;
 use exitpath_analysis::table::{RowSummary, Verdict::Clean, Verdict::Usable, Verdict::Void};
+use exitpath_recording::fact::GUESTS_ON_CPU;
 use exitpath_recording::{Machine, Recording, RowInfo, Run, Sample};
 
 use crate::build::{
@@ -240,7 +240,7 @@ fn with_fact(on_cpu: Option<bool>, row: RowInfo, runs: Vec<Run>) -> RowSummary {
     let mut recording = recording(Machine::Host, vec![row], runs);
     let facts = &mut recording.manifest.environment.facts;
     facts.clear();
-    facts.extend(on_cpu.map(|on_cpu| (GUESTS_RUN_ON_CPU.to_owned(), on_cpu.into())));
+    facts.extend(on_cpu.map(|on_cpu| (GUESTS_ON_CPU.to_owned(), on_cpu.into())));
     only(&recording)
 }
 

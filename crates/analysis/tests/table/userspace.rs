@@ -1,5 +1,6 @@
 //! The ladder: differences within blocks and seeds, whether they add up, several vCPUs.
 
+use exitpath_analysis::compare::Answer;
 use exitpath_analysis::path::PhaseTable;
 use exitpath_analysis::table::Verdict;
 use exitpath_analysis::userspace::{Ladder, ladder};
@@ -80,6 +81,24 @@ fn what_all_rungs_of_a_block_share_is_in_no_difference() {
         let (lo, hi) = rung.value.and_then(|value| value.ci95).expect("six runs");
         assert!(hi - lo > 500.0, "the values themselves vary: {lo} to {hi}");
     }
+}
+
+#[test]
+fn whether_a_layer_costs_anything_is_answered_within_a_margin() {
+    let answers = |recording: &Recording| -> Vec<Option<Answer>> {
+        let rungs = of(recording).rungs;
+        let answers = rungs.iter().map(|rung| rung.answer.map(|told| told.answer));
+        answers.collect()
+    };
+    let (differs, same) = (Some(Answer::Different), Some(Answer::Same));
+    // 1 % of a bare exit, 1000 and 750 of the blocks' shift on average, are more than 7 ticks.
+    assert_eq!(answers(&on_host()), [None, differs, differs, same, differs]);
+    let mut few = on_host();
+    few.runs.retain(|run| run.block < 4);
+    let open = Some(Answer::Undecided { needs_blocks: 2 });
+    assert_eq!(answers(&few), [None, open, open, open, open]);
+    let told = of(&on_host()).rungs[3].answer.expect("it has a reference");
+    assert_eq!((told.margin, told.p), (17.5, Some(2.0 / 64.0)));
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub mod explain;
 
 use std::collections::BTreeMap;
 
-use exitpath_recording::{Machine, Outcome, Recording, RowInfo, Run, RungInfo, RungRole};
+use exitpath_recording::{Machine, Outcome, Recording, RowInfo, Run, RungInfo, RungRole, counter};
 
 use crate::compare::{Answer, Criteria, Pair, compare, exact, paired};
 use crate::conditions::first_of_each_row;
@@ -28,25 +28,20 @@ use crate::table::{RowSummary, Verdict, net_mean, summarise, total};
 pub use explain::{Explained, Share};
 
 /// Counter of all vCPUs' port writes while samples were taken, and how long that took in ns.
-const PHASE: [&str; 2] = ["phase.port_writes", "phase.ns"];
+const PHASE: [&str; 2] = [counter::PHASE_PORT_WRITES, counter::PHASE_NS];
 /// Counters that show what a rung does, per operation.
 const WITNESSES: [&str; 10] = [
-    "exits",
-    "io_exits",
-    "host_state_reload",
-    "preemption_reported",
-    "preemption_other",
-    "vmm.voluntary_switches",
-    "vmm.involuntary_switches",
-    "vmm.calls_by_thread_1",
-    "vmm.calls_by_thread_2",
-    THREAD_CHANGES,
+    counter::EXITS,
+    counter::IO_EXITS,
+    counter::HOST_STATE_RELOAD,
+    counter::PREEMPTION_REPORTED,
+    counter::PREEMPTION_OTHER,
+    counter::VOLUNTARY_SWITCHES,
+    counter::INVOLUNTARY_SWITCHES,
+    counter::CALLS_BY_THREAD_1,
+    counter::CALLS_BY_THREAD_2,
+    counter::THREAD_CHANGES,
 ];
-/// How often `KVM_RUN` was called by another thread than the time before.
-const THREAD_CHANGES: &str = "vmm.thread_changes";
-/// How often the reader of a kick's eventfd was woken, and how many kicks it took.
-const WAKEUPS: &str = "kick.wakeups";
-const TAKEN: &str = "kick.taken";
 /// On a host a layer that adds less than this share of its reference adds nothing that matters.
 const NOTHING_OF_REFERENCE: f64 = 0.01;
 /// Seed of the resamples by which a host's differences are told.
@@ -403,13 +398,15 @@ fn witness(runs: &[&Run]) -> BTreeMap<String, f64> {
         };
         let per_op = counted / ops as f64;
         // That it did not happen is the point of some rungs.
-        if per_op.abs() >= NEGLIGIBLE || ["host_state_reload", THREAD_CHANGES].contains(&name) {
+        if per_op.abs() >= NEGLIGIBLE
+            || [counter::HOST_STATE_RELOAD, counter::THREAD_CHANGES].contains(&name)
+        {
             witness.insert(name.to_owned(), per_op);
         }
     }
     // Of all kicks, those before the first sample included.
-    if let Some(taken) = total(runs, TAKEN).filter(|&taken| taken > 0.0) {
-        let wakeups = total(runs, WAKEUPS).unwrap_or(0.0);
+    if let Some(taken) = total(runs, counter::KICK_TAKEN).filter(|&taken| taken > 0.0) {
+        let wakeups = total(runs, counter::KICK_WAKEUPS).unwrap_or(0.0);
         witness.insert("wakeups_per_kick".to_owned(), wakeups / taken);
     }
     let exits = runs
