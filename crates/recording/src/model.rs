@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::fact;
 use crate::trace::Trace;
 
 /// Which lens made the numbers.
@@ -75,6 +74,9 @@ pub struct Condition {
     /// Facts that are others under it than [`Environment::facts`] says; null for one that there is not.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, serde_json::Value>,
+    /// Those of [`Manifest::warnings`] that concern it and not every other condition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Condition {
@@ -87,6 +89,7 @@ impl Condition {
             name: Condition::BASE.to_owned(),
             differs: Vec::new(),
             facts: BTreeMap::new(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -365,89 +368,13 @@ pub struct Manifest {
     pub conditions: Vec<Condition>,
     /// The rows as the catalogue described them, in its order.
     pub rows: Vec<RowInfo>,
-    /// Warnings with advice, for a reader.
+    /// Warnings with advice, for a reader, of all conditions.
     pub warnings: Vec<String>,
 }
 
 /// The conditions of recordings from before there were any.
 fn only_base() -> Vec<Condition> {
     vec![Condition::base()]
-}
-
-impl Manifest {
-    /// The condition of that name.
-    pub fn condition(&self, name: &str) -> Option<&Condition> {
-        self.conditions
-            .iter()
-            .find(|condition| condition.name == name)
-    }
-
-    /// The environment as it is under one of the conditions.
-    pub fn environment_under(&self, condition: &Condition) -> Environment {
-        let mut environment = self.environment.clone();
-        for differs in &condition.differs {
-            match differs {
-                Difference::Kernel(release) => environment.kernel.clone_from(release),
-                Difference::Cmdline(cmdline) => environment.cmdline.clone_from(cmdline),
-                Difference::Vmm { command, version } => {
-                    let facts = &mut environment.facts;
-                    facts.insert(fact::VMM_COMMAND.to_owned(), command.as_str().into());
-                    let version = version.as_deref().map(Into::into);
-                    set(facts, fact::VMM_VERSION, version);
-                }
-                _ => {}
-            }
-        }
-        for (name, value) in &condition.facts {
-            let value = Some(value.clone()).filter(|value| !value.is_null());
-            set(&mut environment.facts, name, value);
-        }
-        environment
-    }
-}
-
-fn set(
-    facts: &mut BTreeMap<String, serde_json::Value>,
-    name: &str,
-    value: Option<serde_json::Value>,
-) {
-    match value {
-        Some(value) => drop(facts.insert(name.to_owned(), value)),
-        None => drop(facts.remove(name)),
-    }
-}
-
-impl Recording {
-    /// As much of it as was measured under one condition, as a recording of that alone; `None` where there
-    /// is no such condition. What it was called there it is still called.
-    pub fn under(&self, name: &str) -> Option<Recording> {
-        let condition = self.manifest.condition(name)?;
-        let runs: Vec<Run> = self
-            .runs
-            .iter()
-            .filter(|run| run.condition == name)
-            .cloned()
-            .collect();
-        let trace = self.trace.as_ref().map(|trace| {
-            let has = |window: &&crate::trace::Window| runs.iter().any(|run| run.id == window.run);
-            Trace {
-                windows: trace.windows.iter().filter(has).cloned().collect(),
-                ..trace.clone()
-            }
-        });
-        let rows = self.manifest.rows.iter();
-        let rows = rows.filter(|row| runs.iter().any(|run| run.row == row.name));
-        Some(Recording {
-            manifest: Manifest {
-                environment: self.manifest.environment_under(condition),
-                conditions: vec![condition.clone()],
-                rows: rows.cloned().collect(),
-                ..self.manifest.clone()
-            },
-            runs,
-            trace: trace.filter(|trace| !trace.windows.is_empty()),
-        })
-    }
 }
 
 /// A recording in memory.

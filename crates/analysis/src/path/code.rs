@@ -30,12 +30,14 @@ impl<'a> Code<'a> {
     pub(super) fn new(trace: &'a Trace, phases: &PhaseTable) -> Result<Code<'a>, PathError> {
         check(trace)?;
         let decoded: Vec<Decoded> = trace.instructions.iter().map(Decoded::new).collect();
-        let (functions, places) = Functions::new(trace, &decoded, phases);
-        let vmruns = decoded.iter().filter(|d| d.flow == Flow::Vmrun);
+        let used = used(trace);
+        let (functions, places) = Functions::new(trace, &decoded, &used, phases);
+        let vmruns = std::iter::zip(&decoded, &used);
+        let vmruns = vmruns.filter(|(d, used)| **used && d.flow == Flow::Vmrun);
         Ok(Code {
             trace,
             straight: straight(&decoded, &places),
-            resumes: vmruns.map(|vmrun| vmrun.next).collect(),
+            resumes: vmruns.map(|(vmrun, _)| vmrun.next).collect(),
             decoded,
             places,
             functions,
@@ -87,6 +89,21 @@ impl<'a> Code<'a> {
     pub(super) fn follows_vmrun(&self, address: u64) -> bool {
         self.resumes.contains(&address)
     }
+}
+
+/// Of each instruction, whether a window has it: others are of other conditions, and what they say of addresses
+/// holds there only.
+fn used(trace: &Trace) -> Vec<bool> {
+    let segments = trace.windows.iter().flat_map(|window| &window.segments);
+    let paths: HashSet<u32> = segments.map(|segment| segment.path).collect();
+    let mut used = vec![false; trace.instructions.len()];
+    for path in paths {
+        for block in &trace.paths[path as usize].blocks {
+            let first = block.first as usize;
+            used[first..first + block.count as usize].fill(true);
+        }
+    }
+    used
 }
 
 fn straight(decoded: &[Decoded], places: &[Place]) -> Vec<u32> {

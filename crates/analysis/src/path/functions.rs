@@ -66,6 +66,7 @@ impl Functions {
     pub(super) fn new(
         trace: &Trace,
         decoded: &[Decoded],
+        used: &[bool],
         phases: &PhaseTable,
     ) -> (Functions, Vec<Place>) {
         let mut functions = Functions {
@@ -88,8 +89,13 @@ impl Functions {
             cold: false,
         };
         let mut places = vec![nowhere; decoded.len()];
-        functions.place_host(trace, decoded, &mut places);
-        functions.place_guest(trace, decoded, &mut places);
+        let used: Vec<(usize, &Decoded)> = std::iter::zip(decoded, used)
+            .enumerate()
+            .filter(|(_, (_, used))| **used)
+            .map(|(id, (decoded, _))| (id, decoded))
+            .collect();
+        functions.place_host(trace, &used, &mut places);
+        functions.place_guest(trace, &used, &mut places);
         for info in &mut functions.infos {
             let phase = |exited| {
                 phases.of(
@@ -122,11 +128,11 @@ impl Functions {
         })
     }
 
-    fn place_host(&mut self, trace: &Trace, decoded: &[Decoded], places: &mut [Place]) {
+    fn place_host(&mut self, trace: &Trace, used: &[(usize, &Decoded)], places: &mut [Place]) {
         let spaces = [Space::User, Space::Kernel].map(|space| Symbols::new(trace, space));
         let mut unnamed = Vec::new();
         let mut of_symbol = HashMap::new();
-        for (id, instruction) in decoded.iter().enumerate() {
+        for &(id, instruction) in used {
             let kernel = instruction.in_kernel();
             match spaces[usize::from(kernel)].find(instruction.address) {
                 Ok(symbol) => {
@@ -140,38 +146,38 @@ impl Functions {
                     places[id].offset = instruction.address - symbol.address;
                     places[id].cold = name != symbol.name;
                 }
-                Err(behind) => unnamed.push((instruction.address, kernel, behind, id)),
+                Err(behind) => unnamed.push((instruction, kernel, behind, id)),
             }
         }
-        for (id, first, start) in regions(unnamed, decoded) {
+        for (id, address, start) in regions(unnamed, used) {
             let space = if start >> 63 == 1 {
                 Space::Kernel
             } else {
                 Space::User
             };
             places[id].host = self.id(space, "", &format!("{start:#x}"), traits::UNNAMED);
-            places[id].starts = first;
-            places[id].offset = decoded[id].address.wrapping_sub(start);
+            places[id].starts = address == start;
+            places[id].offset = address.wrapping_sub(start);
         }
     }
 
-    fn place_guest(&mut self, trace: &Trace, decoded: &[Decoded], places: &mut [Place]) {
+    fn place_guest(&mut self, trace: &Trace, used: &[(usize, &Decoded)], places: &mut [Place]) {
         let symbols = Symbols::new(trace, Space::Guest);
         let mut unnamed = Vec::new();
-        for (id, instruction) in decoded.iter().enumerate() {
+        for &(id, instruction) in used {
             match symbols.find(instruction.address) {
                 Ok(symbol) => {
                     places[id].guest = self.id(Space::Guest, &symbol.module, &symbol.name, 0);
                     places[id].guest_offset = instruction.address - symbol.address;
                 }
                 Err(_) if instruction.in_kernel() => places[id].guest = GUEST_KERNEL,
-                Err(behind) => unnamed.push((instruction.address, false, behind, id)),
+                Err(behind) => unnamed.push((instruction, false, behind, id)),
             }
         }
-        for (id, _, start) in regions(unnamed, decoded) {
+        for (id, address, start) in regions(unnamed, used) {
             let name = format!("{start:#x}");
             places[id].guest = self.id(Space::Guest, trace::GUEST, &name, traits::UNNAMED);
-            places[id].guest_offset = decoded[id].address.wrapping_sub(start);
+            places[id].guest_offset = address.wrapping_sub(start);
         }
     }
 }
@@ -200,23 +206,26 @@ impl<'a> Symbols<'a> {
     }
 }
 
-/// Makes functions of instructions without a name, each given as address, whether in the kernel,
-/// symbols before it, and id: those close together with no symbol between and none of them the
-/// target of a call. Gives id, whether it is the first one, and the first one's address.
+/// Makes functions of instructions without a name, each given with whether it is in the kernel, symbols
+/// before it, and its id: those close together with no symbol between and none of them the target of a
+/// call. Gives id, address, and the address of the function's first one.
 fn regions(
-    mut unnamed: Vec<(u64, bool, usize, usize)>,
-    decoded: &[Decoded],
-) -> Vec<(usize, bool, u64)> {
-    unnamed.sort_unstable();
-    let calls = decoded.iter().filter(|d| d.flow == Flow::Call);
+    mut unnamed: Vec<(&Decoded, bool, usize, usize)>,
+    used: &[(usize, &Decoded)],
+) -> Vec<(usize, u64, u64)> {
+    unnamed.sort_unstable_by_key(|&(decoded, kernel, behind, id)| {
+        (decoded.address, kernel, behind, id)
+    });
+    let calls = used.iter().filter(|(_, d)| d.flow == Flow::Call);
     let called: HashSet<u64> = if unnamed.is_empty() {
         HashSet::new()
     } else {
-        calls.map(|call| call.target).collect()
+        calls.map(|(_, call)| call.target).collect()
     };
     let mut start = 0;
     let mut last: Option<(u64, bool, usize)> = None;
-    let place = |(address, kernel, behind, id): (u64, bool, usize, usize)| {
+    let place = |(decoded, kernel, behind, id): (&Decoded, bool, usize, usize)| {
+        let address = decoded.address;
         let goes_on = last.is_some_and(|(end, in_kernel, symbols)| {
             let near = address < end || address - end < GAP;
             near && in_kernel == kernel && symbols == behind && !called.contains(&address)
@@ -225,8 +234,8 @@ fn regions(
         if !goes_on && address != start {
             start = address;
         }
-        last = Some((decoded[id].next, kernel, behind));
-        (id, address == start, start)
+        last = Some((decoded.next, kernel, behind));
+        (id, address, start)
     };
     unnamed.into_iter().map(place).collect()
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use exitpath_recording::Recording;
+use exitpath_recording::{Recording, Run, Trace};
 
+use super::code::Code;
 use super::model::RowPath;
-use super::{PathError, PhaseTable, arch, code, row};
+use super::{PathError, PhaseTable, arch, row};
 use crate::conditions::first_of_each_row;
 
 /// The paths of all windows of a recording's trace, in their order: of each row those of the first condition
@@ -21,7 +22,36 @@ pub fn trace_rows(recording: &Recording, phases: &PhaseTable) -> Result<Vec<RowP
     if arch != arch::NAME {
         return Err(PathError::Arch { arch: arch.clone() });
     }
-    let code = code::Code::new(trace, phases)?;
+    let conditions = &recording.manifest.conditions;
+    if conditions.len() < 2 {
+        return rows(&recording, trace, phases);
+    }
+    // What an address is called is another thing under another condition.
+    let mut of_conditions = HashMap::new();
+    for condition in conditions {
+        let under = recording.under(&condition.name);
+        if let Some((under, trace)) = under.as_ref().and_then(|u| Some((u, u.trace.as_ref()?))) {
+            of_conditions.insert(&condition.name, rows(under, trace, phases)?.into_iter());
+        }
+    }
+    let runs: HashMap<u32, &Run> = recording.runs.iter().map(|run| (run.id, run)).collect();
+    let windows = trace.windows.iter();
+    let of_window = windows.map(|window| {
+        let run = runs.get(&window.run);
+        let of_condition = run.and_then(|run| of_conditions.get_mut(&run.condition));
+        let row = of_condition.and_then(Iterator::next);
+        row.ok_or(PathError::Run { run: window.run })
+    });
+    of_window.collect()
+}
+
+/// The paths of a recording of one condition.
+fn rows(
+    recording: &Recording,
+    trace: &Trace,
+    phases: &PhaseTable,
+) -> Result<Vec<RowPath>, PathError> {
+    let code = Code::new(trace, phases)?;
     let runs: HashMap<u32, _> = recording.runs.iter().map(|run| (run.id, run)).collect();
     let windows = trace.windows.iter();
     windows

@@ -1,6 +1,7 @@
 //! The path model on streams of instructions made up one by one: each rule by itself.
 
 mod build;
+mod conditions;
 mod diff;
 mod guest;
 mod interrupts;

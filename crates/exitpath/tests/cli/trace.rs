@@ -271,7 +271,7 @@ fn functions_patched_out_save_what_the_trace_says_they_take() {
     let mut lines = said.stdout.lines().rev();
     let with_them = lines
         .next()
-        .and_then(|line| line.strip_prefix("recording, with them: "));
+        .and_then(|line| line.strip_prefix("recording: "));
     let with_them = with_them.unwrap_or_else(|| panic!("no recording: {}", said.stdout));
     let summary = lines.next().expect("a line");
     let view = |args: &[&str]| {

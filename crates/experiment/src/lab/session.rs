@@ -287,7 +287,13 @@ impl<'a> Session<'a> {
             .collect();
         crate::record::number(&mut batches);
         let trace = self.trace(&batches)?;
-        let (warnings, without_effect) = self.without_effect();
+        let without_effect = self.without_effect();
+        let mut warnings: Vec<String> = Vec::new();
+        for warning in without_effect.iter().flatten() {
+            if !warnings.contains(warning) {
+                warnings.push(warning.clone());
+            }
+        }
         let mut facts = self.facts(0, &without_effect)?;
         self.add_boots(&mut facts);
         if let Some(why) = self.done.iter().find_map(|(_, booted)| booted.exits_unread) {
@@ -336,23 +342,18 @@ impl<'a> Session<'a> {
         Ok((&first.0, &first.1))
     }
 
-    /// Warnings of all boots, each once, and what of a setup's command line did not come about.
-    fn without_effect(&self) -> (Vec<String>, Vec<Vec<String>>) {
-        let mut warnings: Vec<String> = Vec::new();
-        let mut of_setups: Vec<Option<Vec<String>>> = vec![None; self.setups.len()];
+    /// What of a setup's command line did not come about, in the order of its boots, each once.
+    fn without_effect(&self) -> Vec<Vec<String>> {
+        let mut of_setups = vec![Vec::new(); self.setups.len()];
         for (boot, booted) in &self.done {
-            let says = self.setups[boot.setup]
-                .prepared
-                .without_effect(&booted.says);
-            for warning in &says {
-                if !warnings.contains(warning) {
-                    warnings.push(warning.clone());
+            let prepared = self.setups[boot.setup].prepared;
+            for warning in prepared.without_effect(&booted.says) {
+                if !of_setups[boot.setup].contains(&warning) {
+                    of_setups[boot.setup].push(warning);
                 }
             }
-            of_setups[boot.setup].get_or_insert(says);
         }
-        let of_setups = of_setups.into_iter().map(Option::unwrap_or_default);
-        (warnings, of_setups.collect())
+        of_setups
     }
 
     /// What is known of the machine under a setup.
@@ -427,6 +428,11 @@ impl<'a> Session<'a> {
                 name: setup.name.clone(),
                 differs,
                 facts,
+                warnings: without_effect[at]
+                    .iter()
+                    .filter(|warning| without_effect.iter().any(|of| !of.contains(warning)))
+                    .cloned()
+                    .collect(),
             });
         }
         // Where kernels or command lines differ, each condition says its own.

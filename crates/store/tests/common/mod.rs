@@ -335,12 +335,17 @@ fn difference() -> impl Strategy<Value = Difference> {
 /// Some, each under a name of its own.
 fn conditions() -> impl Strategy<Value = Vec<Condition>> {
     let named = text().prop_map(|name| format!("condition {name}"));
-    let about = (vec(difference(), 0..3), btree_map(text(), fact(), 0..3));
+    let about = (
+        vec(difference(), 0..3),
+        btree_map(text(), fact(), 0..3),
+        vec(text(), 0..2),
+    );
     btree_map(named, about, 1..4).prop_map(|conditions| {
-        let condition = |(name, (differs, facts))| Condition {
+        let condition = |(name, (differs, facts, warnings))| Condition {
             name,
             differs,
             facts,
+            warnings,
         };
         conditions.into_iter().map(condition).collect()
     })
