@@ -307,6 +307,25 @@ fn functions_patched_out_save_what_the_trace_says_they_take() {
         ),
         "nothing but the place follows, so no other function changed"
     );
+    // Both conditions are in the recording, for a program too.
+    let again = Said::of(&mut exitpath(&[
+        "trace",
+        "--json",
+        "--recording",
+        with_them,
+    ]))
+    .json();
+    let names: Vec<&str> = list(&again, "conditions")
+        .iter()
+        .filter_map(|condition| condition["name"].as_str())
+        .collect();
+    assert_eq!(names, ["base", &format!("without {}", SPARE.join(", "))]);
+    let row = &list(&again, "rows")[0];
+    let figures = ["before", "saved", "expected", "rest", "seeds_agreeing"];
+    assert_eq!(
+        figures.map(|figure| number(row, figure)),
+        [before, expected, expected, 0, 1]
+    );
 }
 
 /// What it returns is then whatever was in the register: there seems to be a timer pending.

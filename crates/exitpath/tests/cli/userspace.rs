@@ -137,7 +137,7 @@ fn each_layer_is_explained_to_the_function_and_the_leanest_vmm_is_lean() {
         ("mirror_fields", "unmirror_fields"),
         ("mirror_block", "mirror_block"),
     ] {
-        let function = format!("exitpath_vmm::layers::registers::{function}");
+        let function = format!("exitpath_vmm::arch::x86_64::registers::{function}");
         let mut show = exitpath(&["trace", rung, "--annotate", &function, "--recording"]);
         let said = Said::of(show.arg(&out));
         assert_eq!(said.status, Some(0), "{}", said.stderr);

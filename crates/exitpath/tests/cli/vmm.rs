@@ -85,7 +85,23 @@ fn the_path_through_qemu_is_whole_and_named() {
         assert!(text.contains(piece), "no '{piece}' in {text}");
     }
     assert!(show(&["--annotate", "kvm_cpu_exec"]).contains("kvm_cpu_exec"));
-    assert!(out.with_file_name("traced-own-vmm").is_dir());
+    // Both VMMs are in it, each a condition.
+    let again: Value = serde_json::from_str(&show(&["--json"])).expect("JSON");
+    assert_eq!(again, path);
+    let manifest = std::fs::read(out.join("manifest.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    let conditions = manifest["manifest"]["conditions"]
+        .as_array()
+        .expect("conditions");
+    let names: Vec<&str> = conditions
+        .iter()
+        .filter_map(|c| c["name"].as_str())
+        .collect();
+    assert_eq!(names, ["own", "qemu-system-x86_64"]);
+    let under = |name: &str| format!("{}@{name}", out.display());
+    let args = ["diff", &under("own"), &under("qemu-system-x86_64")];
+    let said = Said::of(&mut exitpath(&args));
+    said.fails(2, &["VMM: exitpath's own in A", "in B"]);
 }
 
 #[test]
