@@ -4,7 +4,7 @@
 //! machine. `main` hands over when it finds itself to be process 1 with the job file in place.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -16,12 +16,11 @@ use exitpath_host::{KernelSays, Root};
 use exitpath_protocol::job::{
     EXITPATH, JOB_FILE, Job, MODULES_DIR, PROGRAMS, RECORDINGS, ROOT_TAG,
 };
-use exitpath_protocol::wire::{
-    CONSOLE_PORT, EXIT_PORT, Exit, Failure, FileName, Hello, Kind, MAX_PAYLOAD, encode,
-};
+use exitpath_protocol::wire::{Exit, Failure, FileName, Hello, Kind, MAX_PAYLOAD};
 
-/// First port and number of ports of both.
-const PORTS: [(u16, libc::c_ulong); 2] = [(CONSOLE_PORT, 1), (EXIT_PORT, 4)];
+use crate::arch::{give_up, power_off};
+use crate::out::Wire;
+
 /// Where the host's root ends up.
 const SHARED: &str = "/shared";
 
@@ -183,11 +182,7 @@ fn command(job: &Job) -> Command {
     // lock is free, and it makes system calls and allocates only.
     unsafe {
         command.pre_exec(move || {
-            // Init's access to I/O ports is inherited, and the kernel would copy its bitmap on
-            // each return of the command to user space: 56 instructions on every user exit.
-            for (port, count) in PORTS {
-                libc::ioperm(port.into(), count, 0);
-            }
+            give_up();
             if fixed_addresses && libc::personality(libc::ADDR_NO_RANDOMIZE as _) < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -413,66 +408,5 @@ fn load(path: &Path, parameters: &str) -> io::Result<()> {
         0 => Ok(()),
         _ if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         _ => Err(error),
-    }
-}
-
-/// The way out: an I/O port that QEMU passes on.
-struct Wire {
-    allowed: bool,
-}
-
-impl Wire {
-    fn open() -> Wire {
-        // SAFETY: asks for access to two port ranges, which affects nothing but this process.
-        let allowed = unsafe {
-            PORTS
-                .iter()
-                .all(|&(port, count)| libc::ioperm(port.into(), count, 1) == 0)
-        };
-        if !allowed {
-            // Nothing can come out, but the console may show why.
-            let _ = io::stderr().write_all(b"exitpath: init may not use I/O ports\n");
-        }
-        Wire { allowed }
-    }
-
-    fn send(&mut self, kind: Kind, payload: &[u8]) {
-        if !self.allowed {
-            return;
-        }
-        let bytes = encode(kind, payload);
-        // SAFETY: `rep outsb` reads exactly `bytes.len()` bytes of the buffer and writes them to a
-        // port that ioperm has granted.
-        unsafe {
-            std::arch::asm!(
-                "rep outsb",
-                in("dx") CONSOLE_PORT,
-                inout("rsi") bytes.as_ptr() => _,
-                inout("rcx") bytes.len() => _,
-                options(nostack, readonly, preserves_flags),
-            );
-        }
-    }
-
-    fn send_json(&mut self, kind: Kind, value: &impl serde::Serialize) {
-        let json = serde_json::to_vec(value).expect("plain data always serialises");
-        self.send(kind, &json[..json.len().min(MAX_PAYLOAD)]);
-    }
-}
-
-fn power_off() -> ! {
-    // SAFETY: ends the emulator where ioperm has granted the port, else the reboot call stops the
-    // kernel; init has nothing left to lose.
-    unsafe {
-        if PORTS
-            .iter()
-            .all(|&(port, count)| libc::ioperm(port.into(), count, 1) == 0)
-        {
-            std::arch::asm!("out dx, eax", in("dx") EXIT_PORT, in("eax") 0, options(nostack));
-        }
-        libc::reboot(libc::RB_POWER_OFF);
-    }
-    loop {
-        std::thread::park();
     }
 }

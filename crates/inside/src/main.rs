@@ -4,8 +4,10 @@
 //! ([`init`]); the job that init is given starts it once more with one of the commands of
 //! [`exitpath_runner::work`].
 
+mod arch;
 mod error;
 mod init;
+mod out;
 mod report;
 mod vmm;
 mod worker;
