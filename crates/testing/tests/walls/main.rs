@@ -8,6 +8,7 @@ mod circles;
 mod files;
 mod inside;
 mod modules;
+mod pages;
 mod tokens;
 
 use std::path::{Path, PathBuf};
