@@ -7,7 +7,7 @@
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, ValueEnum};
 
-use super::{KickTable, On, PluginUse};
+use crate::commands::{KickTable, On, PluginUse};
 use exitpath_recording::Machine;
 
 /// When an option has an effect.

@@ -22,11 +22,9 @@ use exitpath_report::text;
 use crate::control::control;
 use crate::failure::Failure;
 use crate::measuring::{ROUNDS, SEEDS, WATCHDOG, choice_on};
-use crate::{output, trace};
+use crate::{command, output, trace};
 use exitpath_cli::Gate;
 
-/// The command's name, which recordings of it have.
-const NAME: &str = "gate";
 /// Rows to judge by where neither the user nor the base names any: an exit that the kernel
 /// handles, and one that the VMM does.
 const ROWS: [&str; 2] = ["cpuid", "inl_from_qemu"];
@@ -58,7 +56,7 @@ pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
         None => None,
     };
     if let Some(dir) = &args.out {
-        output::folder(Some(dir), NAME)?;
+        output::folder(Some(dir), command::GATE)?;
     }
     let of_base_kernel = Choice {
         kernel: Some(args.base.clone()),
@@ -72,7 +70,7 @@ pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
     };
     let prepared = prepare(&judged.choice).map_err(of_kernel)?;
 
-    let plan = trace::plan(NAME, rows, judged.rounds, WATCHDOG);
+    let plan = trace::plan(command::GATE, rows, judged.rounds, WATCHDOG);
     let record =
         |prepared| trace::record_all(&plan, &judged.seeds, vec![Setup::base(prepared)], &control);
     let base = match (recorded, &base_kernel) {

@@ -6,11 +6,9 @@ use exitpath_experiment::rows;
 
 use crate::failure::Failure;
 use crate::measuring::{Wanted, record};
-use crate::{output, show};
+use crate::{command, output, show};
 use exitpath_cli::{Kick, KickTable, Place};
 
-/// The command's name, which recordings of it have.
-pub(crate) const NAME: &str = "kick";
 /// Bracketed samples of each row in the lab, unless the user says otherwise.
 const LAB_SAMPLES: u32 = 100;
 
@@ -19,7 +17,7 @@ pub(crate) fn run(args: &Kick, place: &Place) -> Result<(), Failure> {
         return output::print(&exitpath_report::text::rows(rows::listed_kicks()).to_string());
     }
     let wanted = Wanted {
-        command: NAME,
+        command: command::KICK,
         rows: choose(args),
         sampling: &args.sampling,
         lab_samples: LAB_SAMPLES,

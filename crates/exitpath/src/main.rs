@@ -1,6 +1,9 @@
 //! The command line of exitpath: flags, words and exit statuses. Each command's module reads as choose →
 //! record → analyse → show; what does the work is in the other crates.
 
+#![forbid(unsafe_code)]
+
+mod command;
 mod control;
 mod diff;
 mod doctor;

@@ -10,11 +10,9 @@ use exitpath_experiment::{Plan, Sampling, rows};
 use crate::control::control;
 use crate::failure::Failure;
 use crate::measuring::{Wanted, choice, record};
-use crate::{output, show};
+use crate::{command, output, show};
 use exitpath_cli::{Measure, Place};
 
-/// The command's name, which recordings of it have.
-const NAME: &str = "measure";
 /// Bracketed samples in the lab unless the user says otherwise. The same path takes the same number
 /// of instructions every time; this many show which other paths there are.
 const LAB_SAMPLES: u32 = 250;
@@ -34,7 +32,7 @@ pub(crate) fn run(args: &Measure, place: &Place) -> Result<(), Failure> {
         None => rows::choose(&args.rows)?,
     };
     let wanted = Wanted {
-        command: NAME,
+        command: command::MEASURE,
         rows,
         sampling: &args.sampling,
         lab_samples: LAB_SAMPLES,
@@ -52,12 +50,12 @@ fn beside(args: &Measure, dir: &Path) -> Result<(), Failure> {
     let test = kvm_unit_tests::find(dir)?;
     let rows = choose_beside(&args.rows)?;
     let vmm = kvm_unit_tests::find_qemu(args.vmm.as_deref().unwrap_or("qemu"))?;
-    let out = output::folder(args.measuring.out.as_deref(), NAME)?;
+    let out = output::folder(args.measuring.out.as_deref(), command::MEASURE)?;
     let control = control();
     let prepared = Prepared::new(&choice(&args.lab), &control)?;
     let seed = args.lab.emulator.seeds(&[1])[0];
     let plan = Plan {
-        command: NAME,
+        command: command::MEASURE,
         rows,
         sampling: Sampling::measured(
             args.sampling.samples.unwrap_or(BESIDE_SAMPLES),

@@ -12,7 +12,7 @@ use exitpath_recording::Recording;
 use exitpath_report::{json, text};
 
 use crate::failure::Failure;
-use crate::{kick, output, userspace};
+use crate::{command, output};
 use exitpath_cli::Show;
 
 pub(crate) fn run(args: &Show) -> Result<(), Failure> {
@@ -29,12 +29,12 @@ pub(crate) fn recording(recording: &Recording, dir: &Path, as_json: bool) -> Res
         true => output::print(&json),
         false => output::show(&text, dir),
     };
-    let nothing = if manifest.command == userspace::NAME {
+    let nothing = if manifest.command == command::USERSPACE {
         let ladder = ladder(recording, &PhaseTable::default()).map_err(Failure::cannot)?;
         let json = json::userspace(manifest, &ladder, Some(place)).render();
         print(text::userspace(manifest, &ladder), json)?;
         ladder.nothing()
-    } else if manifest.command == kick::NAME {
+    } else if manifest.command == command::KICK {
         let kicks = kicks(recording);
         let json = json::kick(manifest, &kicks, Some(place)).render();
         print(text::kick(manifest, &kicks), json)?;

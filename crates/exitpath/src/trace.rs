@@ -17,13 +17,10 @@ use exitpath_recording::{Condition, Recording};
 use crate::control::control;
 use crate::failure::Failure;
 use crate::measuring::choice;
-use crate::output;
+use crate::{command, output};
 use exitpath_cli::{PluginUse, Trace};
 
 pub(crate) use view::{functions, phases};
-
-/// The command's name, which recordings of it have.
-const NAME: &str = "trace";
 
 pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
     if args.view.list_phases {
@@ -35,7 +32,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         let recording = open(dir)?;
         return view::show(&recording, &args.rows, dir, &phases, &args.view);
     }
-    let dir = output::folder(args.out.as_deref(), NAME)?;
+    let dir = output::folder(args.out.as_deref(), command::TRACE)?;
     let vmm = args.vmm.as_deref().map(Vmm::find).transpose()?;
     let rows = match &args.vmm {
         Some(_) => rows::choose_for_image(&args.rows)?,
@@ -58,7 +55,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
 fn record(args: &Trace, rows: Vec<&'static Row>, vmm: Option<&Vmm>) -> Result<Recording, Failure> {
     let control = control();
     let prepared = Prepared::new(&choice(&args.lab), &control)?;
-    let plan = plan(NAME, rows, args.rounds, args.watchdog);
+    let plan = plan(command::TRACE, rows, args.rounds, args.watchdog);
     let instructions = Instructions {
         plugin: match args.plugin {
             PluginUse::Absent => None,
@@ -190,7 +187,7 @@ pub(crate) fn open_one(name: &str) -> Result<Recording, Failure> {
     let recording = open(Path::new(dir))?;
     let conditions = &recording.manifest.conditions;
     // Rows that have a condition each are told apart by their names.
-    let several = conditions.len() > 1 && recording.manifest.command != crate::userspace::NAME;
+    let several = conditions.len() > 1 && recording.manifest.command != command::USERSPACE;
     let names = || {
         let names = conditions
             .iter()

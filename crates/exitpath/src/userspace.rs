@@ -7,11 +7,9 @@ use exitpath_lab::plugin::Plugin;
 
 use crate::failure::Failure;
 use crate::measuring::{Wanted, record};
-use crate::{output, show};
+use crate::{command, output, show};
 use exitpath_cli::{Place, Userspace};
 
-/// The command's name, which recordings of it have.
-pub(crate) const NAME: &str = "userspace";
 /// Bracketed samples of each rung in the lab, unless the user says otherwise. Each is recorded to the
 /// instruction, and nearly all are the same.
 const LAB_SAMPLES: u32 = 100;
@@ -21,7 +19,7 @@ pub(crate) fn run(args: &Userspace, place: &Place) -> Result<(), Failure> {
         return output::print(&exitpath_report::text::rows(RUNGS).to_string());
     }
     let wanted = Wanted {
-        command: NAME,
+        command: command::USERSPACE,
         rows: rows::choose_rungs(&args.rungs)?,
         sampling: &args.sampling,
         lab_samples: LAB_SAMPLES,

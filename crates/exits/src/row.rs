@@ -1,5 +1,6 @@
 //! What a row of any table is: its operation, what it needs, what it should do.
 
+mod bus;
 pub mod kick;
 pub mod rung;
 
@@ -7,6 +8,8 @@ use crate::arch::program::Program;
 use crate::reasons::Reasons;
 use kick::{Consumer, Kick};
 use rung::Rung;
+
+pub use bus::{Address, Ioeventfd};
 
 /// Where a row comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,27 +113,6 @@ impl Need {
             _ => None,
         }
     }
-}
-
-/// An ioeventfd that KVM answers instead of user space.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ioeventfd {
-    /// Port or guest physical address.
-    pub at: Address,
-    /// Bytes of the write it answers; 0 for any length, which by MMIO is KVM's fast path on Intel
-    /// (no decode) and what QEMU registers for kvm-unit-tests' pci-mem wildcard.
-    pub length: u8,
-    /// The only value it answers, or any.
-    pub datamatch: Option<u8>,
-}
-
-/// An address on one of KVM's two buses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Address {
-    /// A port.
-    Pio(u16),
-    /// A guest physical address.
-    Mmio(u64),
 }
 
 /// What the VMM has to do with the scratch memory before each phase.

@@ -14,6 +14,8 @@
 //! Who asks passes a [`Control`]: how far the work is, and whether it is still wanted. Nothing here prints,
 //! reads a command line, or computes a figure. Every failure is an [`Error`], whose [`Kind`] says whose fault it is.
 
+#![forbid(unsafe_code)]
+
 mod control;
 pub mod error;
 pub mod guest;

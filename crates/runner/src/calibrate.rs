@@ -7,8 +7,10 @@ use exitpath_recording::{Outcome, Sample, counter};
 use exitpath_vmm::{Error, Kvm};
 
 use crate::arch::{NOPS, native_ticks_per_nop};
+use crate::error::Result;
+use crate::run::run_row;
 use crate::session::TSC_KHZ;
-use crate::{Place, Result, Settings, run_row};
+use crate::settings::{Place, Settings};
 
 /// What the calibration guest said.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,7 +63,7 @@ pub fn calibrate(kvm: &Kvm) -> Result<Calibration> {
             Outcome::Done => Ok(run),
             Outcome::Skipped { reason } | Outcome::Fault { reason } | Outcome::Hung { reason } => {
                 let reason = format!("calibration guest: {reason}");
-                Err(crate::Error::from(Error::Unexpected { reason }))
+                Err(crate::error::Error::from(Error::Unexpected { reason }))
             }
         }
     };

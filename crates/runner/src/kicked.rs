@@ -13,7 +13,7 @@ use exitpath_vmm::{
     Config, Consumer, Error, Memory, Taken, ThreadPlacement, Vcpu, Vm, clock, kick,
 };
 
-use crate::Settings;
+use crate::settings::Settings;
 
 /// How long a thread that serves a guest may take to end.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -15,12 +15,13 @@ use exitpath_recording::{Batch, Outcome, Run, Sample, counter};
 use exitpath_vmm::kick;
 use exitpath_vmm::{Config, Devices, Error, Kvm, Memory, Model, Stop, Vcpu, Vm};
 
+use crate::amounts::{batches_of, samples_of, warm_up_of};
 use crate::arch::marker;
 use crate::contention;
 use crate::counters::Counters;
 use crate::exception::Exception;
 use crate::kicked::{self, GuestServices};
-use crate::{Settings, batches_of, samples_of, warm_up_of};
+use crate::settings::Settings;
 use counts::BASELINES_COUNTED;
 use watch::{PATIENCE, ThreadEnd, Worker, watch};
 

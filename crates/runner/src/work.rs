@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use exitpath_recording::Run;
 use serde::{Deserialize, Serialize};
 
-use crate::Settings;
+use crate::settings::Settings;
 
 /// The command of the program inside that measures rows in VMs of exitpath's own.
 pub const WORKER: &str = "measure-in-lab";

@@ -1,10 +1,9 @@
-//! Named groups of tables. Which there are is said here and nowhere else: one that joins is a constant more.
+//! What a group of tables is.
 
 use exitpath_recording::Recording;
 
 use crate::problem::Problem;
 use crate::table::{Encoded, Table};
-use crate::{runs_group, trace_group};
 
 /// An error with the name of the table it was found in.
 type Found = (&'static str, Problem);
@@ -21,16 +20,4 @@ pub(crate) struct Group {
     pub(crate) encode: fn(&Recording) -> Result<Option<Vec<Encoded>>, Problem>,
     /// Adds to a recording what its tables say.
     pub(crate) decode: fn(&mut Recording, Vec<Encoded>) -> Result<(), Found>,
-}
-
-/// All groups, each behind the one it needs. The first one every recording has.
-pub(crate) const GROUPS: [&Group; 3] = [
-    &runs_group::GROUP,
-    &trace_group::GROUP,
-    &trace_group::EXITS_GROUP,
-];
-
-/// The group of this name.
-pub(crate) fn find(name: &str) -> Option<&'static Group> {
-    GROUPS.into_iter().find(|group| group.name == name)
 }

@@ -195,12 +195,15 @@ mod problem;
 
 mod error;
 mod group;
+mod groups;
+mod lists;
 mod manifest_file;
 mod runs_group;
 mod store;
 mod table;
 mod trace_check;
 mod trace_group;
+mod trace_tables;
 
 pub use error::Error;
 pub use manifest_file::{FORMAT, VERSION};

@@ -6,7 +6,8 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::group::{GROUPS, Group, find};
+use crate::group::Group;
+use crate::groups::{GROUPS, find};
 use crate::table::Table;
 
 /// The value of `format` in every `manifest.json`.

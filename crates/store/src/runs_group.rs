@@ -4,6 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::group::Group;
+use crate::lists::numbered;
 use crate::problem::Problem;
 use crate::table::{Encoded, GroupReader, Table, encode_table, read_table};
 use exitpath_recording::{Batch, Condition, Manifest, Outcome, Run, Sample};
@@ -145,13 +146,6 @@ fn encode(runs: &[Run]) -> Result<[Encoded; 4], Problem> {
             group.u64s(rows.iter().map(|row| row.2.op_2n))
         })?,
     ])
-}
-
-/// Each item with the id of what it is in and its position there.
-pub(crate) fn numbered<T: Copy>(id: u32, items: &[T]) -> impl Iterator<Item = (u32, u32, T)> {
-    (0..)
-        .zip(items)
-        .map(move |(index, &item)| (id, index, item))
 }
 
 fn outcome_columns(outcome: &Outcome) -> (&'static str, Option<&str>) {

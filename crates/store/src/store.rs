@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::error::Error;
-use crate::group::GROUPS;
+use crate::groups::GROUPS;
 use crate::manifest_file::{Fault, GroupEntry, ManifestFile, TableEntry, VERSION, sha256};
 use crate::problem::Problem;
 use crate::table::Encoded;

@@ -289,7 +289,7 @@ pub(crate) fn read_table(
 ) -> Result<(), Problem> {
     // The parquet crate (60.1) panics on some malformed files: a page without its dictionary, a
     // negative offset. The checksum keeps accidents away from it, but not a file made to harm;
-    // tests/damage.rs makes such files. Nothing it has touched is used after a panic. In a build
+    // tests/damage makes such files. Nothing it has touched is used after a panic. In a build
     // with panic=abort such a file would end the process.
     catch_unwind(AssertUnwindSafe(|| read_groups(table, file, each)))
         .unwrap_or_else(|panic| Err(problem!("malformed Parquet: {}", panic_text(&*panic))))

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
+use crate::lists::too_many;
 use crate::problem::Problem;
 use crate::table::Table;
-use crate::trace_group::{
-    EXITS, INSTRUCTIONS, LOCATIONS, PATHS, PATHS_MAX, SYMBOLS, WINDOWS, space_name, too_many,
+use crate::trace_tables::{
+    EXITS, INSTRUCTIONS, LOCATIONS, PATHS, PATHS_MAX, SYMBOLS, WINDOWS, space_name,
 };
 use exitpath_recording::Run;
 use exitpath_recording::{Block, Instruction, Location, Path, Symbol, Trace, Window};

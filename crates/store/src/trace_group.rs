@@ -1,116 +1,16 @@
-//! The groups of a trace: the tables' columns, and how a trace becomes rows and rows a trace. What the
-//! reasons of exits are is a group of its own.
+//! The groups of a trace: how a trace becomes rows and rows a trace. The reasons of exits are a group of their own.
 
 use crate::group::Group;
+use crate::lists::{Lists, numbered};
 use crate::problem::Problem;
-use crate::runs_group::numbered;
 use crate::table::{Encoded, Table, encode_table, read_table};
 use crate::trace_check::{check_exits, check_trace};
+use crate::trace_tables::{
+    EXITS, INSTRUCTIONS, LOCATIONS, PATHS, PATHS_MAX, SYMBOLS, WINDOWS, WINDOWS_MAX, part,
+    part_name, space, space_name,
+};
 use exitpath_recording::{
-    Block, Exit, Instruction, Location, Part, Path, Segment, Space, Symbol, Trace, Window,
-};
-
-/// One row per instruction.
-pub(crate) const INSTRUCTIONS: Table = Table {
-    name: "instructions.parquet",
-    schema: "message instructions {
-        REQUIRED INT32 id (INTEGER(32,false));
-        REQUIRED INT64 address (INTEGER(64,false));
-        REQUIRED BINARY bytes;
-    }",
-    before: None,
-    counting: &["id", "address"],
-    rows_max: 1 << 24,
-};
-
-/// One row per block of a path.
-pub(crate) const PATHS: Table = Table {
-    name: "paths.parquet",
-    schema: "message paths {
-        REQUIRED INT32 path (INTEGER(32,false));
-        REQUIRED INT32 index (INTEGER(32,false));
-        REQUIRED INT32 cpu (INTEGER(32,false));
-        REQUIRED INT32 first (INTEGER(32,false));
-        REQUIRED INT32 count (INTEGER(32,false));
-    }",
-    before: None,
-    counting: &["path", "index"],
-    rows_max: 1 << 27,
-};
-
-/// Most paths there may be. A path of one block takes the memory of seven blocks.
-pub(crate) const PATHS_MAX: usize = 1 << 22;
-
-/// One row per segment of a window.
-pub(crate) const WINDOWS: Table = Table {
-    name: "windows.parquet",
-    schema: "message windows {
-        REQUIRED INT32 run (INTEGER(32,false));
-        REQUIRED INT32 index (INTEGER(32,false));
-        REQUIRED BINARY part (STRING);
-        REQUIRED INT32 path (INTEGER(32,false));
-    }",
-    before: None,
-    counting: &["index"],
-    rows_max: 1 << 26,
-};
-
-/// Most windows there may be: as many as runs.
-const WINDOWS_MAX: usize = 1 << 20;
-
-/// One row per symbol.
-pub(crate) const SYMBOLS: Table = Table {
-    name: "symbols.parquet",
-    schema: "message symbols {
-        REQUIRED BINARY space (STRING);
-        REQUIRED INT64 address (INTEGER(64,false));
-        REQUIRED INT64 size (INTEGER(64,false));
-        REQUIRED BINARY name (STRING);
-        REQUIRED BINARY module (STRING);
-        OPTIONAL BINARY condition (STRING);
-    }",
-    before: Some(
-        "message symbols {
-        REQUIRED BINARY space (STRING);
-        REQUIRED INT64 address (INTEGER(64,false));
-        REQUIRED INT64 size (INTEGER(64,false));
-        REQUIRED BINARY name (STRING);
-        REQUIRED BINARY module (STRING);
-    }",
-    ),
-    counting: &["address"],
-    rows_max: 1 << 22,
-};
-
-/// One row per source line of an instruction.
-pub(crate) const LOCATIONS: Table = Table {
-    name: "locations.parquet",
-    schema: "message locations {
-        REQUIRED INT32 instruction (INTEGER(32,false));
-        REQUIRED INT32 depth (INTEGER(32,false));
-        REQUIRED BINARY function (STRING);
-        REQUIRED BINARY file (STRING);
-        REQUIRED INT32 line (INTEGER(32,false));
-    }",
-    before: None,
-    counting: &["instruction"],
-    rows_max: 1 << 23,
-};
-
-/// One row per exit whose reason is known.
-pub(crate) const EXITS: Table = Table {
-    name: "exits.parquet",
-    schema: "message exits {
-        REQUIRED INT32 run (INTEGER(32,false));
-        REQUIRED INT32 index (INTEGER(32,false));
-        REQUIRED INT32 segment (INTEGER(32,false));
-        REQUIRED INT64 code (INTEGER(64,false));
-        REQUIRED INT64 info1 (INTEGER(64,false));
-        REQUIRED INT64 info2 (INTEGER(64,false));
-    }",
-    before: None,
-    counting: &["index", "segment"],
-    rows_max: 1 << 26,
+    Block, Exit, Instruction, Location, Path, Segment, Symbol, Trace, Window,
 };
 
 /// The group of a trace.
@@ -250,40 +150,6 @@ fn decode_exits(file: Encoded, windows: &mut [Window]) -> Result<(), Problem> {
     }
 }
 
-fn part_name(part: Part) -> &'static str {
-    match part {
-        Part::Between => "between",
-        Part::Empty => "empty",
-        Part::Op => "op",
-    }
-}
-
-fn part(name: &str) -> Result<Part, Problem> {
-    match name {
-        "between" => Ok(Part::Between),
-        "empty" => Ok(Part::Empty),
-        "op" => Ok(Part::Op),
-        _ => Err(Problem::unknown("part of a sample", name)),
-    }
-}
-
-pub(crate) fn space_name(space: Space) -> &'static str {
-    match space {
-        Space::Guest => "guest",
-        Space::User => "user",
-        Space::Kernel => "kernel",
-    }
-}
-
-fn space(name: &str) -> Result<Space, Problem> {
-    match name {
-        "guest" => Ok(Space::Guest),
-        "user" => Ok(Space::User),
-        "kernel" => Ok(Space::Kernel),
-        _ => Err(Problem::unknown("space of a symbol", name)),
-    }
-}
-
 /// Undoes [`encode`]. An error comes with the name of the table it was found in. What the rows
 /// say is for [`crate::trace_check`] to see.
 fn decode(tables: Vec<Encoded>) -> Result<Trace, (&'static str, Problem)> {
@@ -411,70 +277,6 @@ fn decode_locations(file: Encoded) -> Result<Vec<Location>, Problem> {
     Ok(locations)
 }
 
-pub(crate) fn too_many(what: &str, max: usize) -> Problem {
-    problem!("there are more than {max} {what}")
-}
-
-/// Lists that are put together from the rows of their items: one list after the other, each from
-/// its index 0 up, so that no item is missing, double or out of order.
-struct Lists<T> {
-    /// What has the lists, for a reader.
-    what: &'static str,
-    /// Most lists there may be.
-    max: usize,
-    /// Each with its id.
-    lists: Vec<(u32, Vec<T>)>,
-}
-
-impl<T> Lists<T> {
-    fn new(what: &'static str, max: usize) -> Self {
-        Self {
-            what,
-            max,
-            lists: Vec::new(),
-        }
-    }
-
-    fn add(
-        &mut self,
-        ids: Vec<u32>,
-        indexes: Vec<u32>,
-        items: impl Iterator<Item = T>,
-    ) -> Result<(), Problem> {
-        for ((id, index), item) in ids.into_iter().zip(indexes).zip(items) {
-            if index == 0 {
-                if self.lists.len() == self.max {
-                    return Err(too_many(&format!("{}s", self.what), self.max));
-                }
-                self.shrink();
-                self.lists.push((id, Vec::new()));
-            }
-            match self.lists.last_mut() {
-                Some((last, list)) if *last == id && list.len() == index as usize => {
-                    list.push(item);
-                }
-                _ => {
-                    let what = self.what;
-                    return Err(problem!("index {index} of {what} {id} is out of order"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Many lists are short, and growing leaves room for more.
-    fn shrink(&mut self) {
-        if let Some((_, list)) = self.lists.last_mut() {
-            list.shrink_to_fit();
-        }
-    }
-
-    fn finish(mut self) -> Vec<(u32, Vec<T>)> {
-        self.shrink();
-        self.lists
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -538,17 +340,6 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_as_written_and_nothing_else_is() {
-        for it in [Part::Between, Part::Empty, Part::Op] {
-            assert_eq!(part(part_name(it)), Ok(it));
-        }
-        for it in [Space::Guest, Space::User, Space::Kernel] {
-            assert_eq!(space(space_name(it)), Ok(it));
-        }
-        assert!(part("").is_err() && space("").is_err());
-    }
-
-    #[test]
     fn instructions_missing_double_or_out_of_order_are_problems() {
         let instructions = |ids: &[u32]| {
             let file = encode_table(&INSTRUCTIONS, ids.iter(), |ids, group| {
@@ -563,15 +354,5 @@ mod tests {
             let problem = instructions(&ids).unwrap_err();
             assert!(problem.to_string().ends_with("was due"), "{problem}");
         }
-    }
-
-    #[test]
-    fn lists_too_many_are_refused_as_they_are_read() {
-        let mut lists = Lists::new("path", 2);
-        lists
-            .add(vec![0, 1], vec![0, 0], [(), ()].into_iter())
-            .unwrap();
-        let problem = lists.add(vec![2], vec![0], [()].into_iter()).unwrap_err();
-        assert_eq!(problem.to_string(), "there are more than 2 paths");
     }
 }

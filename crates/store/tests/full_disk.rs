@@ -12,7 +12,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{FILES, names, small};
+use common::by_hand::small;
+use common::{FILES, names};
 use exitpath_recording::{Recording, Sample};
 use exitpath_store::{Error, read, write};
 use exitpath_testing::{Need, skipped};

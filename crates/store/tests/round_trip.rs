@@ -7,7 +7,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use common::{FILES, TRACED_FILES, names, recordings, small, traced};
+use common::arbitrary::recordings;
+use common::by_hand::{small, traced};
+use common::{FILES, TRACED_FILES, names};
 use exitpath_recording::{
     Batch, Block, Condition, Part, Recording, Sample, Segment, Symbol, Trace,
 };

@@ -10,7 +10,7 @@ use exitpath_exits::layout::word;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::arch::clock;
-use crate::notify::another;
+use crate::ioeventfds::another;
 use crate::{Error, Memory, kick};
 
 /// Where a consumer's thread runs.
@@ -199,7 +199,7 @@ mod tests {
     use exitpath_exits::{Image, find};
 
     use super::*;
-    use crate::notify::eventfd;
+    use crate::ioeventfds::eventfd;
 
     const PATIENCE: Duration = Duration::from_secs(60);
 

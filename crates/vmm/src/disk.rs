@@ -21,7 +21,7 @@ use io_uring::{IoUring, opcode, types};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::consumer::ThreadPlacement;
-use crate::notify::{another, eventfd};
+use crate::ioeventfds::{another, eventfd};
 use crate::{Error, Memory, Vm};
 
 /// Entries of a thread's ring: all requests of all disks, a doorbell each, and the order to stop.

@@ -24,11 +24,8 @@ use crate::call;
 use crate::vcpu::{Stop, Vcpu};
 use crate::{Error, kick};
 use callers::Callers;
+pub use callers::THREAD_CHANGES;
 pub use model::Model;
-
-/// Counter of the calls of `KVM_RUN` by another thread than the one before, where threads call it for
-/// the one that handles exits.
-pub const THREAD_CHANGES: &str = "vmm.thread_changes";
 
 /// What a rung's loop keeps between exits.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ mod devices;
 pub mod disk;
 mod error;
 pub mod files;
+mod ioeventfds;
 pub mod kick;
 mod kvm;
 mod layers;

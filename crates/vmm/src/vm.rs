@@ -1,22 +1,21 @@
-//! A virtual machine: memory slots, in-kernel interrupt controllers, ioeventfds, vCPUs.
+//! A virtual machine: memory slots, in-kernel interrupt controllers and the routes through them, vCPUs.
 
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use exitpath_exits::Ioeventfd;
 use exitpath_exits::image::Image;
 use exitpath_exits::kicks::{Disks, Many};
 use exitpath_exits::layout::{SCRATCH, SCRATCH_SIZE, TEST_VECTOR};
-use exitpath_exits::{Address, Ioeventfd};
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_MSI, KVM_MEM_LOG_DIRTY_PAGES, KvmIrqRouting, kvm_irq_routing_entry,
-    kvm_irq_routing_msi, kvm_userspace_memory_region,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_MEM_LOG_DIRTY_PAGES,
+    KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
+    kvm_irqchip, kvm_userspace_memory_region,
 };
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::ioctl::ioctl_with_ref;
 
-use crate::{Error, Kvm, Memory, Vcpu, notify};
+use crate::{Error, Kvm, Memory, Vcpu, ioeventfds};
 
 /// Slot number of the scratch memory.
 const SCRATCH_SLOT: u32 = 1;
@@ -27,6 +26,8 @@ const KVM_TSS: usize = 0xfffb_d000;
 pub(crate) const MSI_ADDRESS: u32 = 0xfee0_0000;
 /// The interrupt line that an irqfd raises; any number will do once it is routed.
 const IRQFD_GSI: u32 = 5;
+/// The interrupt line of the rows that raise one: a pin of the I/O APIC.
+pub(crate) const LINE_GSI: u32 = 5;
 
 /// What a VM is made of, apart from its image.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,18 +100,18 @@ impl Vm {
             } else {
                 libc::EFD_NONBLOCK
             };
-            let eventfd = notify::eventfd(flags)?;
-            register(&fd, &eventfd, wanted)?;
+            let eventfd = ioeventfds::eventfd(flags)?;
+            ioeventfds::register(&fd, &eventfd, wanted)?;
             eventfds.push(eventfd);
         }
         if let Some(disks) = config.disks {
-            notify::register_doorbells(&fd, disks, &mut eventfds)?;
+            ioeventfds::register_doorbells(&fd, disks, &mut eventfds)?;
         }
         if let Some(many) = config.many {
-            notify::register_many(&fd, many, &mut eventfds)?;
+            ioeventfds::register_many(&fd, many, &mut eventfds)?;
         }
         if config.line {
-            notify::route_line(&fd)?;
+            route_line(&fd)?;
         }
         if let (true, Some(eventfd)) = (config.irqfd, eventfds.first()) {
             interrupt_by(&fd, eventfd)?;
@@ -138,6 +139,18 @@ impl Vm {
     /// The guest's memory.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Another descriptor of the eventfd at this position: of the row's ioeventfds, then of the
+    /// doorbells of its disks.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`] where there is none, or the process may open no more.
+    pub fn eventfd(&self, index: usize) -> Result<EventFd, Error> {
+        let eventfd = self.eventfds.get(index).ok_or_else(|| Error::Unexpected {
+            reason: format!("a row without an eventfd {index} asked for it"),
+        })?;
+        ioeventfds::another(eventfd)
     }
 
     /// Removes and adds the scratch slot: KVM maps none of its pages any more, the host all.
@@ -192,9 +205,37 @@ fn set_slot(
     unsafe { fd.set_user_memory_region(region) }.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))
 }
 
+/// Lets one pin of the I/O APIC be [`LINE_GSI`], and interrupt the first vCPU with the test vector,
+/// edge triggered. Other routes go: no row has a device there.
+pub(crate) fn route_line(fd: &VmFd) -> Result<(), Error> {
+    let mut route = kvm_irq_routing_entry {
+        gsi: LINE_GSI,
+        type_: KVM_IRQ_ROUTING_IRQCHIP,
+        ..Default::default()
+    };
+    route.u.irqchip = kvm_irq_routing_irqchip {
+        irqchip: KVM_IRQCHIP_IOAPIC,
+        pin: LINE_GSI,
+    };
+    set_routes(fd, &[route])?;
+    let mut chip = kvm_irqchip {
+        chip_id: KVM_IRQCHIP_IOAPIC,
+        ..Default::default()
+    };
+    fd.get_irqchip(&mut chip)
+        .map_err(Error::kvm("KVM_GET_IRQCHIP"))?;
+    // SAFETY: the chip asked for is the I/O APIC, so that is the union's member. An entry of its
+    // table is a vector in the low byte and zeros for: fixed, physical, edge, not masked, to APIC 0
+    // (Intel 82093AA, 3.2.4).
+    unsafe {
+        chip.chip.ioapic.redirtbl[LINE_GSI as usize].bits = u64::from(TEST_VECTOR);
+    }
+    fd.set_irqchip(&chip).map_err(Error::kvm("KVM_SET_IRQCHIP"))
+}
+
 /// Makes an eventfd interrupt the first vCPU: an irqfd on a GSI that is routed to a message for
 /// its APIC. The routes that KVM has by default (PIC and I/O APIC) go; no row has a device there.
-fn interrupt_by(fd: &VmFd, eventfd: &EventFd) -> Result<(), Error> {
+pub(crate) fn interrupt_by(fd: &VmFd, eventfd: &EventFd) -> Result<(), Error> {
     let mut route = kvm_irq_routing_entry {
         gsi: IRQFD_GSI,
         type_: KVM_IRQ_ROUTING_MSI,
@@ -212,7 +253,7 @@ fn interrupt_by(fd: &VmFd, eventfd: &EventFd) -> Result<(), Error> {
 }
 
 /// Makes these the VM's interrupt routes.
-pub(crate) fn set_routes(fd: &VmFd, routes: &[kvm_irq_routing_entry]) -> Result<(), Error> {
+fn set_routes(fd: &VmFd, routes: &[kvm_irq_routing_entry]) -> Result<(), Error> {
     fd.set_gsi_routing(&table(routes)?)
         .map_err(Error::kvm("KVM_SET_GSI_ROUTING"))
 }
@@ -224,97 +265,9 @@ fn table(routes: &[kvm_irq_routing_entry]) -> Result<KvmIrqRouting, Error> {
     })
 }
 
-/// Registers a row's ioeventfd.
-fn register(fd: &VmFd, eventfd: &EventFd, wanted: &Ioeventfd) -> Result<(), Error> {
-    let datamatch = wanted.datamatch.map(u64::from);
-    register_at(
-        fd,
-        eventfd.as_raw_fd(),
-        wanted.at,
-        u32::from(wanted.length),
-        datamatch,
-    )
-}
-
-/// Registers an ioeventfd. By the raw ioctl, because kvm-ioctls takes the length of the write from
-/// the datamatch's type and so has no "this length, any value".
-pub(crate) fn register_at(
-    fd: &VmFd,
-    eventfd: RawFd,
-    at: Address,
-    length: u32,
-    datamatch: Option<u64>,
-) -> Result<(), Error> {
-    let ioeventfd = ioeventfd(eventfd, at, length, datamatch);
-    // SAFETY: the structure is a valid `struct kvm_ioeventfd` that outlives the call.
-    let result = unsafe { ioctl_with_ref(fd, KVM_IOEVENTFD(), &ioeventfd) };
-    if result < 0 {
-        return Err(Error::Kvm {
-            operation: "KVM_IOEVENTFD",
-            source: std::io::Error::last_os_error(),
-        });
-    }
-    Ok(())
-}
-
-/// What KVM is told of it (Documentation/virt/kvm/api.rst, 4.59).
-fn ioeventfd(
-    fd: RawFd,
-    at: Address,
-    length: u32,
-    datamatch: Option<u64>,
-) -> kvm_bindings::kvm_ioeventfd {
-    let (addr, bus) = match at {
-        Address::Pio(port) => (
-            u64::from(port),
-            1 << kvm_bindings::kvm_ioeventfd_flag_nr_pio,
-        ),
-        Address::Mmio(address) => (address, 0),
-    };
-    let matching = match datamatch {
-        Some(_) => 1 << kvm_bindings::kvm_ioeventfd_flag_nr_datamatch,
-        None => 0,
-    };
-    kvm_bindings::kvm_ioeventfd {
-        datamatch: datamatch.unwrap_or(0),
-        addr,
-        len: length,
-        fd,
-        flags: bus | matching,
-        ..Default::default()
-    }
-}
-
-vmm_sys_util::ioctl_iow_nr!(
-    KVM_IOEVENTFD,
-    kvm_bindings::KVMIO,
-    0x79,
-    kvm_bindings::kvm_ioeventfd
-);
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_ioeventfd_matches_by_bus_length_and_value() {
-        let of = |at, length, datamatch| {
-            let told = ioeventfd(7, at, length, datamatch);
-            assert_eq!(told.fd, 7);
-            (told.addr, told.len, told.datamatch, told.flags)
-        };
-        // linux/kvm.h: datamatch is bit 0, PIO bit 1.
-        assert_eq!(of(Address::Pio(0x510), 1, None), (0x510, 1, 0, 2));
-        assert_eq!(of(Address::Pio(0x510), 2, Some(0)), (0x510, 2, 0, 3));
-        assert_eq!(
-            of(Address::Mmio(0xfe00_0000), 0, None),
-            (0xfe00_0000, 0, 0, 0)
-        );
-        assert_eq!(
-            of(Address::Mmio(0xfe00_0000), 4, Some(9)),
-            (0xfe00_0000, 4, 9, 1)
-        );
-    }
 
     #[test]
     fn routes_that_cannot_be_made_are_no_matter_of_memory() {

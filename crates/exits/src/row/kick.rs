@@ -1,7 +1,7 @@
 //! What a row is about notifications: a guest tells a device, a device tells a guest. What the VMM has to do
 //! for it is its [`Kick`].
 
-use super::Address;
+use super::bus::Address;
 use crate::layout::{mmio, port};
 
 /// Ticks between addresses of the rows about many ioeventfds.

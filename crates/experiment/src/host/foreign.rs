@@ -10,7 +10,7 @@ use exitpath_runner::foreign::{self, Limits, Termination, how_it_ended};
 use exitpath_runner::{image_output, random_order};
 use exitpath_vmm::kick;
 
-use super::Host;
+use super::environment::{environment, warnings};
 use super::place::{Folder, ImagePlace};
 use crate::control::{Control, number};
 use crate::error::{Error, Result};
@@ -27,18 +27,19 @@ const SAMPLES_IN_SILENCE: u32 = 1000;
 /// Runs the rows in a fresh VMM for each run, in random order within it.
 pub(super) fn record(
     plan: &Plan,
-    host: &Host<'_>,
+    guest: &GuestOutcome,
+    replication: u32,
     vmm: &Vmm,
     control: &Control,
 ) -> Result<Recording> {
     let rows = &plan.rows;
-    let ready = vmm.on_host(matches!(host.guest, GuestOutcome::Interpreted { .. }));
+    let ready = vmm.on_host(matches!(guest, GuestOutcome::Interpreted { .. }));
     let condition = Condition {
         name: vmm.name(),
         differs: ready.differs(),
         ..Condition::base()
     };
-    let examination = guest::examine(host.guest.clone());
+    let examination = guest::examine(guest.clone());
     let allowed = kick::allowed_cpus()?;
     let begun_unix_seconds = unix_seconds();
     // QEMU opens what its user can. Of another command nobody knows: it may begin in another container,
@@ -56,13 +57,13 @@ pub(super) fn record(
         given_up: Vec::new(),
     };
 
-    let order = random_order(rows, host.runs, plan.order_seed);
+    let order = random_order(rows, replication, plan.order_seed);
     let what = format!(
         "{}, {} of the VMM",
         number(rows.len(), "row"),
-        number(host.runs as usize, "start")
+        number(replication as usize, "start")
     );
-    let mut made = control.during(u64::from(host.runs), &what, || {
+    let mut made = control.during(u64::from(replication), &what, || {
         let mut made = Vec::new();
         for (block, of_block) in (0..).zip(order.chunks(rows.len().max(1))) {
             let of_block: Vec<_> = of_block.iter().map(|&(_, row)| row).collect();
@@ -80,7 +81,7 @@ pub(super) fn record(
     })?;
     crate::record::number(&mut made);
 
-    let mut warnings = super::warnings(&examination, false);
+    let mut warnings = warnings(&examination, false);
     if let Vmm::Command(_) = vmm {
         warnings.push(
             "vmm: nanoseconds suppose that its guest runs on this machine's KVM and has this \
@@ -89,14 +90,14 @@ pub(super) fn record(
                 .to_owned(),
         );
     }
-    let mut environment = super::environment(&examination, &host.guest, &allowed, &[]);
+    let mut environment = environment(&examination, guest, &allowed, &[]);
     add_vmm(&mut environment.facts, &condition.differs);
     let about = About {
         begun_unix_seconds,
         machine: Machine::Host,
         environment,
         conditions: vec![condition],
-        replication: host.runs,
+        replication,
         // Nobody counts exits here.
         amd: false,
         warnings,

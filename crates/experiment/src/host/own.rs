@@ -1,18 +1,24 @@
 //! Rows in fresh VMs of exitpath's own on this machine, in random order.
 
-use exitpath_host::Root;
+use exitpath_host::{GuestOutcome, Root};
 use exitpath_recording::{Condition, Machine, Outcome, Recording};
 use exitpath_runner::{Place, random_order, run_row};
 use exitpath_vmm::{Kvm, files, kick};
 
-use super::Host;
+use super::environment::{environment, warnings};
 use crate::control::{Control, number};
 use crate::error::Result;
 use crate::guest;
 use crate::plan::Plan;
 use crate::record::{About, Batch, recording, unix_seconds};
 
-pub(super) fn record(plan: &Plan, host: &Host<'_>, control: &Control) -> Result<Recording> {
+/// Runs the rows, so many times each.
+pub(super) fn record(
+    plan: &Plan,
+    guest: &GuestOutcome,
+    replication: u32,
+    control: &Control,
+) -> Result<Recording> {
     let rows = &plan.rows;
     // Before anything is measured, not after.
     let most = rows.iter().filter_map(|row| row.kick?.many);
@@ -20,17 +26,17 @@ pub(super) fn record(plan: &Plan, host: &Host<'_>, control: &Control) -> Result<
         files::allow(u64::from(most))?;
     }
     let kvm = Kvm::open()?;
-    let examination = guest::examine(host.guest.clone());
+    let examination = guest::examine(guest.clone());
     let allowed = kick::allowed_cpus()?;
     let (cpus, shared_core) = exitpath_host::choose_cpus(&Root::default(), &allowed);
     let settings = plan.sampling.settings(cpus.clone(), false);
     let begun_unix_seconds = unix_seconds();
 
-    let order = random_order(rows, host.runs, plan.order_seed);
+    let order = random_order(rows, replication, plan.order_seed);
     let what = format!(
         "{}, {} of each",
         number(rows.len(), "row"),
-        number(host.runs as usize, "fresh VM")
+        number(replication as usize, "fresh VM")
     );
     let runs = control.during(order.len() as u64, &what, || {
         let mut runs = Vec::new();
@@ -63,11 +69,11 @@ pub(super) fn record(plan: &Plan, host: &Host<'_>, control: &Control) -> Result<
     let about = About {
         begun_unix_seconds,
         machine: Machine::Host,
-        environment: super::environment(&examination, &host.guest, &allowed, &cpus),
+        environment: environment(&examination, guest, &allowed, &cpus),
         conditions: vec![Condition::base()],
-        replication: host.runs,
+        replication,
         amd: kvm.is_amd(),
-        warnings: super::warnings(
+        warnings: warnings(
             &examination,
             shared_core && rows.iter().any(|row| row.vcpus > 1),
         ),

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::kernel::at_hand::Kernel;
 use crate::kernel::bzimage::BzImage;
 use crate::kernel::deb;
-use crate::kernel::kernels::Kernel;
 use crate::kernel::modules::Modules;
 use crate::kernel::versions::image_package;
 

@@ -1,6 +1,7 @@
 //! Kernels: archives and packages, images and what is in them, modules and their parameters.
 
 pub mod apt;
+mod at_hand;
 pub mod bzimage;
 mod compression;
 pub mod deb;

@@ -12,7 +12,7 @@ use exitpath_host::cmdline::{OF_EVERY_MODULE, Word, normal, words};
 use memchr::memmem;
 
 use crate::error::{Error, Result};
-use crate::kernel::kernels::BootFile;
+use crate::kernel::at_hand::BootFile;
 use crate::kernel::modules::Modules;
 
 /// Modules of KVM on this architecture, which a name near to theirs is taken for.

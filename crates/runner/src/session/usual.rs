@@ -15,8 +15,8 @@ use exitpath_exits::{Image, Row, find};
 use exitpath_vmm::{Config, Devices, Error, Kvm, Model, Vm, kick};
 
 use super::{Failure, Protocol, ThreadEnd, Worker, signs, watch};
-use crate::Settings;
 use crate::counters::Counters;
+use crate::settings::Settings;
 
 /// vCPUs among which the usual place is looked for. A slab of KVM's emulator has some 11 objects in
 /// eight pages, of which two begin in the first one: the others are the majority of any five.

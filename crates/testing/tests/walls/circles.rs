@@ -6,18 +6,30 @@ use crate::modules::{Graph, graph};
 
 /// Crates that have no circles but those of [`ALLOWED`].
 const STRICT: &[&str] = &[
+    "cli",
+    "exitpath",
+    "exits",
+    "experiment",
     "host",
     "inside",
+    "lab",
     "lab-plugin",
     "names",
     "protocol",
     "recording",
     "report",
+    "runner",
+    "store",
     "testing",
+    "vmm",
 ];
 
 /// Circles that there may be, crate, files and why these are one thought. One that is gone has to leave this list.
-const ALLOWED: &[(&str, &[&str], &str)] = &[];
+const ALLOWED: &[(&str, &[&str], &str)] = &[(
+    "vmm",
+    &["layers", "vcpu"],
+    "a rung's loop is a vCPU's loop around KVM_RUN: the vCPU has it in place of the usual one, and it runs the vCPU",
+)];
 
 #[test]
 fn no_files_know_each_other_in_a_circle() {

@@ -13,6 +13,10 @@ use crate::Error;
 use crate::call;
 use crate::kick::Kickable;
 
+/// Counter of the calls of `KVM_RUN` by another thread than the one before, where threads call it for
+/// the one that handles exits.
+pub const THREAD_CHANGES: &str = "vmm.thread_changes";
+
 /// Nothing is asked of the thread.
 const IDLE: u32 = 0;
 /// It is to call `KVM_RUN`.
@@ -178,7 +182,7 @@ impl Callers {
                 calls as i64,
             )
         });
-        let changes = (super::THREAD_CHANGES.to_owned(), self.changes as i64);
+        let changes = (THREAD_CHANGES.to_owned(), self.changes as i64);
         calls.chain([changes])
     }
 }
@@ -209,7 +213,7 @@ mod tests {
                 .collect()
         };
         let first = "vmm.calls_by_thread_1";
-        let changes = super::super::THREAD_CHANGES;
+        let changes = THREAD_CHANGES;
         assert_eq!(counted(1, 5), of(&[(first, 5), (changes, 0)]));
         let second = ("vmm.calls_by_thread_2", 2);
         assert_eq!(counted(2, 5), of(&[(first, 3), second, (changes, 4)]));

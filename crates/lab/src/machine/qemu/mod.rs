@@ -4,6 +4,7 @@ pub mod boot;
 mod complaint;
 mod console;
 pub mod gdb;
+mod lab;
 pub mod plugin;
 pub mod program;
 mod silence;

@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use exitpath_host::KernelSays;
 use exitpath_protocol::wire::{Decoder, Exit, Failure, FileName, Frame, Hello, Kind};
 
-use super::{BOOT_LIMIT, Kept, Lab, SILENCE, Sink};
 use crate::descriptors::readable;
 use crate::error::{Error, Result};
 use crate::machine::qemu::complaint::{self, Complaint};
 use crate::machine::qemu::console::Console;
+use crate::machine::qemu::lab::{Kept, Lab, SILENCE, Sink};
 use crate::machine::qemu::silence::Silence;
 
+/// How long a kernel may take to reach init, in QEMU's CPU time. It takes 10 s on a slow machine.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// Bytes of files that are taken out of a lab.
 const MOST_KEPT: usize = 1 << 30;
 /// How long a kernel may take to reach init where the machine gives QEMU hardly any time.
