@@ -24,7 +24,6 @@ use crate::call;
 use crate::vcpu::{Stop, Vcpu};
 use crate::{Error, kick};
 use callers::Callers;
-pub use callers::THREAD_CHANGES;
 pub use model::Model;
 
 /// What a rung's loop keeps between exits.

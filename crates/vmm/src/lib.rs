@@ -28,7 +28,7 @@ pub use consumer::{Consumer, Taken, ThreadPlacement};
 pub use devices::Devices;
 pub use error::Error;
 pub use kvm::Kvm;
-pub use layers::{Model, THREAD_CHANGES};
+pub use layers::Model;
 pub use memory::Memory;
 pub use stats::Stats;
 pub use vcpu::{Stop, Vcpu};

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use exitpath_recording::{Batch, Sample, counter};
-use exitpath_vmm::THREAD_CHANGES;
 
 /// Baselines run to learn what they add to the counters.
 pub(super) const BASELINES_COUNTED: u64 = 64;
@@ -15,13 +14,9 @@ pub(super) const KEPT_AT_ZERO: [&str; 5] = [
     counter::EXITS,
     counter::IO_EXITS,
     counter::MMIO_EXITS,
-    STATE_RELOADS,
-    THREAD_CHANGES,
+    counter::HOST_STATE_RELOAD,
+    counter::THREAD_CHANGES,
 ];
-/// KVM's counter of returns from a guest's state to the host's.
-const STATE_RELOADS: &str = counter::HOST_STATE_RELOAD;
-/// KVM's counter of exits that external interrupts forced.
-const INTERRUPTS: &str = counter::IRQ_EXITS;
 
 /// What the protocol itself adds to the counts of a phase.
 pub(super) struct Own {
@@ -53,7 +48,7 @@ impl Own {
 
     /// Takes it off what KVM counted during the phase.
     pub(super) fn take_off(&self, counters: &mut BTreeMap<String, i64>) {
-        let external = self.baseline.get(INTERRUPTS).copied().unwrap_or(0);
+        let external = self.baseline.get(counter::IRQ_EXITS).copied().unwrap_or(0);
         for (name, external) in [(counter::EXITS, external), (counter::IO_EXITS, 0)] {
             if let (Some(value), Some(&base)) = (counters.get_mut(name), self.baseline.get(name)) {
                 *value -= self.exits(base, external);
@@ -61,7 +56,7 @@ impl Own {
         }
         // Each control write loads the host's state once as well, and the baseline has one. So it is with
         // the thread that calls KVM_RUN for it.
-        for name in [STATE_RELOADS, THREAD_CHANGES] {
+        for name in [counter::HOST_STATE_RELOAD, counter::THREAD_CHANGES] {
             if let (1, Some(value)) = (self.vcpus, counters.get_mut(name)) {
                 *value -= self.baseline.get(name).copied().unwrap_or(0);
             }

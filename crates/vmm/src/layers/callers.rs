@@ -9,13 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicU64, Ordering}
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
+use exitpath_recording::counter;
+
 use crate::Error;
 use crate::call;
 use crate::kick::Kickable;
-
-/// Counter of the calls of `KVM_RUN` by another thread than the one before, where threads call it for
-/// the one that handles exits.
-pub const THREAD_CHANGES: &str = "vmm.thread_changes";
 
 /// Nothing is asked of the thread.
 const IDLE: u32 = 0;
@@ -175,14 +173,12 @@ impl Callers {
 
     /// How often each of them has called, and how often another than the one before.
     pub(super) fn counters(&self) -> impl Iterator<Item = (String, i64)> {
-        let calls = self.callers.iter().enumerate().map(|(position, caller)| {
+        let names = [counter::CALLS_BY_THREAD_1, counter::CALLS_BY_THREAD_2];
+        let calls = self.callers.iter().zip(names).map(|(caller, name)| {
             let calls = caller.post.calls.load(Ordering::Relaxed);
-            (
-                format!("vmm.calls_by_thread_{}", position + 1),
-                calls as i64,
-            )
+            (name.to_owned(), calls as i64)
         });
-        let changes = (THREAD_CHANGES.to_owned(), self.changes as i64);
+        let changes = (counter::THREAD_CHANGES.to_owned(), self.changes as i64);
         calls.chain([changes])
     }
 }
@@ -212,10 +208,10 @@ mod tests {
                 .map(|&(name, count)| (name.to_owned(), count))
                 .collect()
         };
-        let first = "vmm.calls_by_thread_1";
-        let changes = THREAD_CHANGES;
+        let first = counter::CALLS_BY_THREAD_1;
+        let changes = counter::THREAD_CHANGES;
         assert_eq!(counted(1, 5), of(&[(first, 5), (changes, 0)]));
-        let second = ("vmm.calls_by_thread_2", 2);
+        let second = (counter::CALLS_BY_THREAD_2, 2);
         assert_eq!(counted(2, 5), of(&[(first, 3), second, (changes, 4)]));
         assert_eq!(
             counted(2, 0),
