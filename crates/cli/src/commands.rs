@@ -276,7 +276,7 @@ pub struct Trace {
     /// Rows to trace; `exitpath measure --list` names them
     #[arg(required_unless_present_any = ["recording", "list_phases"])]
     pub rows: Vec<String>,
-    /// Show an earlier recording instead of tracing
+    /// Show an earlier recording instead of tracing; DIR@CONDITION: of several conditions this one
     #[arg(long, value_name = "DIR")]
     pub recording: Option<PathBuf>,
     /// Rounds to record
@@ -346,7 +346,7 @@ pub struct TraceView {
 
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// Two recordings of `exitpath trace`; or, with two --kernel or --cmdline, rows to trace
+    /// Two recordings of `exitpath trace` (or DIR@CONDITION of one); or, with two --kernel or --cmdline, rows to trace
     #[arg(value_name = "RECORDING|ROW", required = true)]
     pub names: Vec<String>,
     /// Kernel to trace, given twice: a version, a bzImage or vmlinux, or a kernel's .deb; given
@@ -450,7 +450,7 @@ pub struct Doctor {
 
 #[derive(Debug, Args)]
 pub struct Show {
-    /// The recording's folder
+    /// The recording's folder; DIR@CONDITION: of several conditions this one
     pub recording: PathBuf,
     /// Print one JSON object instead of the table
     #[arg(long)]

@@ -1,5 +1,7 @@
 //! `exitpath diff`: what two traces differ in.
 
+use std::path::Path;
+
 use exitpath_analysis::path::diff::diff_paths;
 use exitpath_analysis::path::gate::{Limits, grew};
 use exitpath_experiment::lab::{Prepared, Setup, assign_modules};
@@ -10,7 +12,7 @@ use exitpath_report::{json, markdown, text};
 use crate::control::control;
 use crate::failure::Failure;
 use crate::measuring::{ROUNDS, SEEDS, WATCHDOG, choice_on};
-use crate::{output, trace};
+use crate::{output, recorded, trace};
 use exitpath_cli::Diff;
 
 pub(crate) fn run(args: &Diff) -> Result<(), Failure> {
@@ -49,7 +51,8 @@ fn recordings(args: &Diff) -> Result<[Recording; 2], Failure> {
                 "name two recordings, or rows and two --kernel or two --cmdline",
             ));
         };
-        return Ok([trace::open_one(a)?, trace::open_one(b)?]);
+        let read = |name: &String| recorded::traced_under_one(Path::new(name));
+        return Ok([read(a)?, read(b)?]);
     }
     if kernels > 2 || cmdlines > 2 || kernels.max(cmdlines) < 2 || args.modules.len() > kernels {
         return Err(Failure::usage(

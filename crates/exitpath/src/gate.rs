@@ -22,7 +22,7 @@ use exitpath_report::text;
 use crate::control::control;
 use crate::failure::Failure;
 use crate::measuring::{ROUNDS, SEEDS, WATCHDOG, choice_on};
-use crate::{command, output, trace};
+use crate::{command, output, recorded, trace};
 use exitpath_cli::Gate;
 
 /// Rows to judge by where neither the user nor the base names any: an exit that the kernel
@@ -39,7 +39,7 @@ struct Judged {
 pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
     let control = control();
     let qemu = find_qemu(args.trace.emulator.qemu.as_deref(), &control)?;
-    let recorded = recorded(args)?;
+    let recorded = recorded_base(args)?;
     let rows = choose(args, recorded.as_ref())?;
     let mut judged = Judged {
         choice: choice_on(
@@ -158,15 +158,12 @@ fn fault_of_base(args: &Gate, what: impl ToString) -> Failure {
 }
 
 /// The base, where it is a recording.
-fn recorded(args: &Gate) -> Result<Option<Recording>, Failure> {
-    let dir = args
-        .base
-        .rsplit_once('@')
-        .map_or(args.base.as_str(), |(dir, _)| dir);
-    if !Path::new(&args.base).is_dir() && !Path::new(dir).is_dir() {
+fn recorded_base(args: &Gate) -> Result<Option<Recording>, Failure> {
+    let name = Path::new(&args.base);
+    if !recorded::is_one(name) {
         return Ok(None);
     }
-    match trace::open_one(&args.base) {
+    match recorded::traced_under_one(name) {
         Ok(base) => Ok(Some(base)),
         Err(Failure::Failed(_, what)) => Err(fault_of_base(args, what)),
         Err(failure) => Err(failure),

@@ -16,6 +16,7 @@ mod lab;
 mod measure;
 mod measuring;
 mod output;
+mod recorded;
 mod show;
 mod trace;
 mod userspace;

@@ -12,11 +12,11 @@ use exitpath_recording::Recording;
 use exitpath_report::{json, text};
 
 use crate::failure::Failure;
-use crate::{command, output};
+use crate::{command, output, recorded};
 use exitpath_cli::Show;
 
 pub(crate) fn run(args: &Show) -> Result<(), Failure> {
-    let recording = exitpath_store::read(&args.recording).map_err(Failure::usage)?;
+    let recording = recorded::read(&args.recording)?;
     self::recording(&recording, &args.recording, args.json)
 }
 
@@ -44,7 +44,10 @@ pub(crate) fn recording(recording: &Recording, dir: &Path, as_json: bool) -> Res
         print(text::vmexit(manifest, compared), json)?;
         None
     } else {
+        let first = recorded::first(recording, dir);
+        let recording = first.as_ref().unwrap_or(recording);
         let rows = table::summarise(recording);
+        let manifest = &recording.manifest;
         let json = json::table(manifest, &rows, Some(place)).render();
         print(text::table(manifest, &rows), json)?;
         table::nothing(&rows)

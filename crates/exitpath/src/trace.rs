@@ -2,7 +2,6 @@
 
 mod view;
 
-use std::path::Path;
 use std::time::Duration;
 
 use exitpath_analysis::path::without::{Stub, stub};
@@ -12,12 +11,12 @@ use exitpath_experiment::lab::{Instructions, Prepared, Session, Setup};
 use exitpath_experiment::{Control, Error, Kind, Plan, Sampling, Vmm, rows};
 use exitpath_lab::gdb::Patch;
 use exitpath_lab::plugin::Plugin;
-use exitpath_recording::{Condition, Recording};
+use exitpath_recording::Recording;
 
 use crate::control::control;
 use crate::failure::Failure;
 use crate::measuring::choice;
-use crate::{command, output};
+use crate::{command, output, recorded};
 use exitpath_cli::{PluginUse, Trace};
 
 pub(crate) use view::{functions, phases};
@@ -28,9 +27,9 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
     }
     let phases = phases(args.view.phases.as_deref())?;
     view::check_files(&args.view)?;
-    if let Some(dir) = &args.recording {
-        let recording = open(dir)?;
-        return view::show(&recording, &args.rows, dir, &phases, &args.view);
+    if let Some(name) = &args.recording {
+        let recording = recorded::traced(name)?;
+        return view::show(&recording, &args.rows, name, &phases, &args.view);
     }
     let dir = output::folder(args.out.as_deref(), command::TRACE)?;
     let vmm = args.vmm.as_deref().map(Vmm::find).transpose()?;
@@ -165,46 +164,4 @@ pub(crate) fn record_all(
     let mut session = Session::new(plan, seeds, Some(instructions), control);
     session.run(setups)?;
     session.recording()
-}
-
-/// Reads a recording that has a trace.
-pub(crate) fn open(dir: &Path) -> Result<Recording, Failure> {
-    let recording = exitpath_store::read(dir).map_err(Failure::usage)?;
-    if recording.trace.is_none() {
-        return Err(Failure::usage(format!(
-            "{} has no instructions: it was made by `exitpath {}`, and `exitpath trace` records them",
-            dir.display(),
-            recording.manifest.command
-        )));
-    }
-    Ok(recording)
-}
-
-/// Reads what was recorded under one condition: of a recording that has several, `DIR@CONDITION` says which.
-pub(crate) fn open_one(name: &str) -> Result<Recording, Failure> {
-    let split = name.rsplit_once('@').filter(|_| !Path::new(name).exists());
-    let (dir, condition) = split.map_or((name, None), |(dir, condition)| (dir, Some(condition)));
-    let recording = open(Path::new(dir))?;
-    let conditions = &recording.manifest.conditions;
-    // Rows that have a condition each are told apart by their names.
-    let several = conditions.len() > 1 && recording.manifest.command != command::USERSPACE;
-    let names = || {
-        let names = conditions
-            .iter()
-            .map(|c: &Condition| format!("{dir}@{}", c.name));
-        names.collect::<Vec<_>>().join(", ")
-    };
-    match condition {
-        None if several => Err(Failure::usage(format!(
-            "{dir} has several conditions; name one of them: {}",
-            names()
-        ))),
-        None => Ok(recording),
-        Some(condition) => recording.under(condition).ok_or_else(|| {
-            let names = names();
-            Failure::usage(format!(
-                "{dir} has no condition '{condition}'; it has {names}"
-            ))
-        }),
-    }
 }

@@ -9,7 +9,7 @@ use exitpath_recording::{Difference, Recording, fact};
 use exitpath_report::{flame, json, perfetto, text};
 
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, recorded};
 use exitpath_cli::TraceView;
 
 /// The table of phases: the user's before the built-in one.
@@ -66,13 +66,17 @@ pub(super) fn show(
     };
     let usual = !view.tree && !view.folded && view.annotate.is_none() && names.is_empty();
     let patched = condition(|difference| matches!(difference, Difference::Patch { .. }));
-    if patched.is_some() && usual && view.flamegraph.is_none() && view.perfetto.is_none() {
+    let both = patched.is_some() && conditions.len() > 1;
+    if both && usual && view.flamegraph.is_none() && view.perfetto.is_none() {
         return show_without(recording, dir, phases, view);
     }
     let theirs = condition(|difference| matches!(difference, Difference::Vmm { .. }));
     let theirs = theirs.and_then(|condition| recording.under(&condition.name));
     let own = recording.under(OWN);
-    let shown = theirs.as_ref().unwrap_or(recording);
+    let own = own.filter(|_| theirs.is_some());
+    // Under several conditions one address has several names.
+    let shown = theirs.or_else(|| recorded::first(recording, dir));
+    let shown = shown.as_ref().unwrap_or(recording);
     show_paths(shown, own.as_ref(), names, dir, phases, view)
 }
 

@@ -307,6 +307,18 @@ fn functions_patched_out_save_what_the_trace_says_they_take() {
         ),
         "nothing but the place follows, so no other function changed"
     );
+    // Either can be looked at by itself, and that there is another one is said.
+    let without = format!("{with_them}@without {}", SPARE.join(", "));
+    let said = Said::of(&mut exitpath(&["trace", "--json", "--recording", &without]));
+    assert_eq!(number(&said.json(), "guest_timed"), before - expected);
+    let said = Said::of(&mut exitpath(&["show", with_them]));
+    assert!(
+        said.stderr.contains("under the condition base"),
+        "{}",
+        said.stderr
+    );
+    let none = Said::of(&mut exitpath(&["show", &format!("{with_them}@nosuch")]));
+    none.fails(2, &["no condition 'nosuch'", &without]);
     // Both conditions are in the recording, for a program too.
     let again = Said::of(&mut exitpath(&[
         "trace",

@@ -99,6 +99,9 @@ fn the_path_through_qemu_is_whole_and_named() {
         .collect();
     assert_eq!(names, ["own", "qemu-system-x86_64"]);
     let under = |name: &str| format!("{}@{name}", out.display());
+    let own = ["trace", "--json", "--recording", &under("own")];
+    let alone = Said::of(&mut exitpath(&own)).json();
+    assert_eq!(alone["total"], path["own_vmm"]["total"]);
     let args = ["diff", &under("own"), &under("qemu-system-x86_64")];
     let said = Said::of(&mut exitpath(&args));
     said.fails(2, &["VMM: exitpath's own in A", "in B"]);
