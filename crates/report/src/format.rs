@@ -1,6 +1,6 @@
 //! What all texts have in common: numbers, words, the machine's description.
 
-use exitpath_recording::{Machine, Manifest, Space};
+use exitpath_recording::{Difference, Machine, Manifest, Space};
 
 /// Without line breaks and what else moves a terminal's cursor: a recording may come from anybody.
 pub(crate) fn plain(text: &str) -> String {
@@ -126,9 +126,22 @@ pub(crate) fn machine(manifest: &Manifest, cpus: u32, seeds: &[u64]) -> String {
     }
 }
 
-/// The kernel, which is what is looked at.
+/// The kernel, which is what is looked at, with what was patched out of it under the only condition.
 pub(crate) fn subject(manifest: &Manifest) -> String {
     let environment = &manifest.environment;
     let [kernel, cmdline] = [&environment.kernel, &environment.cmdline].map(|text| plain(text));
-    format!("Linux {kernel}, command line: {cmdline}")
+    let differs = match manifest.conditions.as_slice() {
+        [condition] => condition.differs.as_slice(),
+        _ => &[],
+    };
+    let patched = differs.iter().filter_map(|difference| match difference {
+        Difference::Patch { function, .. } => Some(plain(function)),
+        _ => None,
+    });
+    let patched: Vec<String> = patched.collect();
+    let without = match patched.as_slice() {
+        [] => String::new(),
+        patched => format!(", without {}", patched.join(", ")),
+    };
+    format!("Linux {kernel}{without}, command line: {cmdline}")
 }
