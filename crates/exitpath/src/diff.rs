@@ -7,7 +7,7 @@ use exitpath_analysis::path::gate::{Limits, grew};
 use exitpath_experiment::lab::{Prepared, Setup, assign_modules};
 use exitpath_experiment::rows;
 use exitpath_recording::Recording;
-use exitpath_report::{json, markdown, text};
+use exitpath_report::{json, views};
 
 use crate::control::control;
 use crate::failure::Failure;
@@ -32,9 +32,9 @@ pub(crate) fn run(args: &Diff) -> Result<(), Failure> {
     output::print(&if args.json {
         json::diff(of_a, of_b, &diff).render()
     } else if args.markdown {
-        markdown::diff(of_a, of_b, &diff, shown)
+        views::pull_request(of_a, of_b, &diff, shown).markdown()
     } else {
-        text::diff(of_a, of_b, &diff, shown).laid_out(&output::style())
+        views::diff(of_a, of_b, &diff, shown).laid_out(&output::style())
     })?;
     match args.gate {
         Some(allowed) if grew(&diff, &Limits::both(allowed)) => Err(Failure::Check),

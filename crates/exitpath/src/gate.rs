@@ -17,7 +17,7 @@ use exitpath_experiment::lab::{Choice, Prepared, Setup, find_qemu};
 use exitpath_experiment::{Error, Kind, rows};
 use exitpath_lab::boot::added_to_cmdline;
 use exitpath_recording::Recording;
-use exitpath_report::text;
+use exitpath_report::views;
 
 use crate::control::control;
 use crate::failure::Failure;
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Gate) -> Result<(), Failure> {
     for warning in warnings(&base.manifest, &kernel.manifest) {
         output::remark(&format!("warning: {warning}"));
     }
-    output::print(&text::commit(&diff))?;
+    output::print(&views::commit(&diff))?;
     let limits = Limits {
         instructions: args.max_growth,
         of_a_class: args.max_class_growth.unwrap_or(args.max_growth),

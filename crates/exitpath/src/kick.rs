@@ -14,7 +14,7 @@ const LAB_SAMPLES: u32 = 100;
 
 pub(crate) fn run(args: &Kick, place: &Place) -> Result<(), Failure> {
     if args.list {
-        return output::print(&exitpath_report::text::rows(rows::listed_kicks()).to_string());
+        return output::print(&exitpath_report::views::rows(rows::listed_kicks()).to_string());
     }
     let wanted = Wanted {
         command: command::KICK,

@@ -34,7 +34,7 @@ fn qemu(fetch: bool) -> Result<(), Failure> {
         false => Qemu::find(None, &cache)?,
     };
     if !qemu.boots_two_cpus() {
-        output::remark(exitpath_report::text::NEWER_QEMU);
+        output::remark(exitpath_report::views::NEWER_QEMU);
     }
     output::print(&format!("{} ({})", qemu.path.display(), qemu.version))
 }

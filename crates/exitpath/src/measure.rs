@@ -22,7 +22,7 @@ const BESIDE_SAMPLES: u32 = 65_536;
 
 pub(crate) fn run(args: &Measure, place: &Place) -> Result<(), Failure> {
     if args.list {
-        return output::print(&exitpath_report::text::rows(exitpath_exits::ROWS).to_string());
+        return output::print(&exitpath_report::views::rows(exitpath_exits::ROWS).to_string());
     }
     if let Some(dir) = &args.kvm_unit_tests {
         return beside(args, dir);

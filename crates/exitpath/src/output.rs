@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use exitpath_recording::Recording;
-use exitpath_report::{Style, Text};
+use exitpath_report::{Document, Style};
 
 use crate::failure::Failure;
 
@@ -22,7 +22,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Prints text as standard output is to have it, and behind it where the recording is.
-pub(crate) fn show(text: &Text, recording: &Path) -> Result<(), Failure> {
+pub(crate) fn show(text: &Document, recording: &Path) -> Result<(), Failure> {
     let (text, place) = (text.laid_out(&style()), recording.display());
     print(&format!("{text}recording: {place}"))
 }

@@ -9,7 +9,7 @@ use exitpath_analysis::path::PhaseTable;
 use exitpath_analysis::userspace::ladder;
 use exitpath_analysis::{table, vmexit};
 use exitpath_recording::Recording;
-use exitpath_report::{json, text};
+use exitpath_report::{json, views};
 
 use crate::failure::Failure;
 use crate::{command, output, recorded};
@@ -25,23 +25,23 @@ pub(crate) fn run(args: &Show) -> Result<(), Failure> {
 pub(crate) fn recording(recording: &Recording, dir: &Path, as_json: bool) -> Result<(), Failure> {
     let manifest = &recording.manifest;
     let place = dir.display().to_string();
-    let print = |text: exitpath_report::Text, json: String| match as_json {
+    let print = |text: exitpath_report::Document, json: String| match as_json {
         true => output::print(&json),
         false => output::show(&text, dir),
     };
     let nothing = if manifest.command == command::USERSPACE {
         let ladder = ladder(recording, &PhaseTable::default()).map_err(Failure::cannot)?;
         let json = json::userspace(manifest, &ladder, Some(place)).render();
-        print(text::userspace(manifest, &ladder), json)?;
+        print(views::userspace(manifest, &ladder), json)?;
         ladder.nothing()
     } else if manifest.command == command::KICK {
         let kicks = kicks(recording);
         let json = json::kick(manifest, &kicks, Some(place)).render();
-        print(text::kick(manifest, &kicks), json)?;
+        print(views::kick(manifest, &kicks), json)?;
         kicks.nothing()
     } else if let compared @ [_, ..] = vmexit::compared(recording).as_slice() {
         let json = json::vmexit(manifest, compared, &place).render();
-        print(text::vmexit(manifest, compared), json)?;
+        print(views::vmexit(manifest, compared), json)?;
         None
     } else {
         let first = recorded::first(recording, dir);
@@ -49,7 +49,7 @@ pub(crate) fn recording(recording: &Recording, dir: &Path, as_json: bool) -> Res
         let rows = table::summarise(recording);
         let manifest = &recording.manifest;
         let json = json::table(manifest, &rows, Some(place)).render();
-        print(text::table(manifest, &rows), json)?;
+        print(views::table(manifest, &rows), json)?;
         table::nothing(&rows)
     };
     match nothing {

@@ -16,7 +16,7 @@ const LAB_SAMPLES: u32 = 100;
 
 pub(crate) fn run(args: &Userspace, place: &Place) -> Result<(), Failure> {
     if args.list {
-        return output::print(&exitpath_report::text::rows(RUNGS).to_string());
+        return output::print(&exitpath_report::views::rows(RUNGS).to_string());
     }
     let wanted = Wanted {
         command: command::USERSPACE,

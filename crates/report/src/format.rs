@@ -59,32 +59,6 @@ pub(crate) fn change(delta: i64) -> String {
     format!("{plus}{}", signed(delta))
 }
 
-/// How ticks are shown: as nanoseconds on a host, as instructions in the lab.
-pub(crate) struct Unit {
-    pub(crate) lab: bool,
-    /// Of it in a tick; `None` where a host's TSC frequency is not known.
-    pub(crate) factor: Option<f64>,
-}
-
-impl Unit {
-    pub(crate) fn of(manifest: &Manifest) -> Unit {
-        let lab = manifest.machine == Machine::Lab;
-        Unit {
-            lab,
-            factor: if lab {
-                Some(1.0)
-            } else {
-                crate::words::nanoseconds_per_tick(&manifest.environment)
-            },
-        }
-    }
-
-    pub(crate) fn value(&self, ticks: f64) -> String {
-        self.factor
-            .map_or_else(none, |factor| count(ticks * factor))
-    }
-}
-
 /// Something counted, in the singular or in the plural.
 pub(crate) fn of(number: u64, one: &str, many: &str) -> String {
     format!(

@@ -4,7 +4,7 @@ use exitpath_analysis::table::{HandledBy, Verdict};
 use exitpath_recording::Environment;
 
 /// The word for who handled an exit.
-pub fn handled_by(by: HandledBy) -> &'static str {
+pub(crate) fn handled_by(by: HandledBy) -> &'static str {
     match by {
         HandledBy::None => "none",
         HandledBy::Hardware => "hardware",
@@ -14,7 +14,7 @@ pub fn handled_by(by: HandledBy) -> &'static str {
 }
 
 /// The word for a verdict.
-pub fn verdict(verdict: Verdict) -> &'static str {
+pub(crate) fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Clean => "clean",
         Verdict::Usable => "usable",
@@ -24,7 +24,7 @@ pub fn verdict(verdict: Verdict) -> &'static str {
 }
 
 /// Nanoseconds per TSC tick, `None` where the frequency is unknown.
-pub fn nanoseconds_per_tick(environment: &Environment) -> Option<f64> {
+pub(crate) fn nanoseconds_per_tick(environment: &Environment) -> Option<f64> {
     environment
         .tsc_khz
         .filter(|&khz| khz > 0)

@@ -8,7 +8,7 @@ use exitpath_analysis::path::{PhaseTable, trace_rows};
 use exitpath_analysis::table::{RowSummary, Verdict, summarise};
 use exitpath_analysis::userspace::ladder;
 use exitpath_recording::{Machine, Recording};
-use exitpath_report::{Style, json, text};
+use exitpath_report::{Style, json, views};
 
 const LAB: &str = "lab-6.1-qemu7.2";
 const HOST: &str = "host-in-lab-6.1-qemu7.2";
@@ -31,7 +31,7 @@ fn as_json(mut recording: Recording, rows: &[RowSummary]) -> String {
 fn the_lab() {
     let recording = read(LAB);
     let rows = summarise(&recording);
-    insta::assert_snapshot!("lab_text", text::table(&recording.manifest, &rows));
+    insta::assert_snapshot!("lab_text", views::table(&recording.manifest, &rows));
     insta::assert_snapshot!("lab_json", as_json(recording, &rows));
 }
 
@@ -39,7 +39,7 @@ fn the_lab() {
 fn a_host() {
     let recording = read(HOST);
     let rows = summarise(&recording);
-    insta::assert_snapshot!("host_text", text::table(&recording.manifest, &rows));
+    insta::assert_snapshot!("host_text", views::table(&recording.manifest, &rows));
     insta::assert_snapshot!("host_json", as_json(recording, &rows));
 }
 
@@ -49,7 +49,7 @@ fn the_ladder() {
     let ladder = ladder(&recording, &PhaseTable::default()).expect("a whole trace");
     recording.manifest.environment.facts.clear();
     let manifest = &recording.manifest;
-    insta::assert_snapshot!("userspace_text", text::userspace(manifest, &ladder));
+    insta::assert_snapshot!("userspace_text", views::userspace(manifest, &ladder));
     let json = json::userspace(manifest, &ladder, None).render();
     insta::assert_snapshot!("userspace_json", json);
     for rung in &ladder.rungs {
@@ -69,7 +69,7 @@ fn the_kicks() {
     let kicks = kicks(&recording);
     recording.manifest.environment.facts.clear();
     let manifest = &recording.manifest;
-    insta::assert_snapshot!("kick_text", text::kick(manifest, &kicks));
+    insta::assert_snapshot!("kick_text", views::kick(manifest, &kicks));
     insta::assert_snapshot!("kick_json", json::kick(manifest, &kicks, None).render());
     for line in &kicks.disks {
         let witness = |name| line.witness.get(name);
@@ -135,21 +135,21 @@ fn all_tables_fit_into_80_columns() {
     for name in [LAB, HOST] {
         let recording = read(name);
         let rows = summarise(&recording);
-        texts.push((name.to_owned(), text::table(&recording.manifest, &rows)));
+        texts.push((name.to_owned(), views::table(&recording.manifest, &rows)));
     }
     let recording = read(USERSPACE);
     let ladder = ladder(&recording, &phases).expect("a whole trace");
     texts.push((
         USERSPACE.to_owned(),
-        text::userspace(&recording.manifest, &ladder),
+        views::userspace(&recording.manifest, &ladder),
     ));
     let recording = read(KICK);
     texts.push((
         KICK.to_owned(),
-        text::kick(&recording.manifest, &kicks(&recording)),
+        views::kick(&recording.manifest, &kicks(&recording)),
     ));
     let [a, b] = ["trace-6.1-qemu7.2", "trace-6.12-qemu7.2"].map(read);
-    let top = text::Functions::default();
+    let top = views::Functions::default();
     for path in trace_rows(&a, &phases)
         .expect("a whole trace")
         .iter()
@@ -157,13 +157,13 @@ fn all_tables_fit_into_80_columns() {
     {
         texts.push((
             format!("trace-{}", path.row),
-            text::path(&a.manifest, path, top),
+            views::path(&a.manifest, path, top),
         ));
     }
     let diff = diff_paths(&a, &b, &phases).expect("they are comparable");
     texts.push((
         "diff".to_owned(),
-        text::diff(&a.manifest, &b.manifest, &diff, top),
+        views::diff(&a.manifest, &b.manifest, &diff, top),
     ));
     for (name, text) in texts {
         let style = Style {

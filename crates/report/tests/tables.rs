@@ -5,7 +5,7 @@
 
 use exitpath_analysis::table::{Figures, HandledBy, RowSummary, Variant, Verdict};
 use exitpath_recording::{Bounds, Environment, Machine, Manifest, Plan, RowInfo};
-use exitpath_report::{Style, json, text};
+use exitpath_report::{Style, json, views};
 
 fn row(name: &str) -> RowSummary {
     let exactly = |exits| Bounds {
@@ -250,12 +250,12 @@ fn host_rows() -> Vec<RowSummary> {
 
 #[test]
 fn the_labs_text() {
-    insta::assert_snapshot!(text::table(&manifest(Machine::Lab), &lab_rows()));
+    insta::assert_snapshot!(views::table(&manifest(Machine::Lab), &lab_rows()));
 }
 
 #[test]
 fn a_hosts_text() {
-    insta::assert_snapshot!(text::table(&manifest(Machine::Host), &host_rows()));
+    insta::assert_snapshot!(views::table(&manifest(Machine::Host), &host_rows()));
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_host_whose_tsc_frequency_is_unknown_has_cycles_only() {
     let mut manifest = manifest(Machine::Host);
     manifest.environment.tsc_khz = None;
     let rows = [timed("cpuid", 3_640.0)];
-    insta::assert_snapshot!(text::table(&manifest, &rows));
+    insta::assert_snapshot!(views::table(&manifest, &rows));
     let table = json::table(&manifest, &rows, None);
     let table: serde_json::Value = serde_json::from_str(&table.render()).unwrap();
     let row = &table["rows"][0];
@@ -376,7 +376,7 @@ fn a_line_of_the_labs_text_fits_in_150_columns() {
     let mut manifest = manifest(Machine::Lab);
     manifest.environment.seeds = seeds;
     manifest.warnings = vec!["something that takes many words to explain ".repeat(9)];
-    let text = text::table(&manifest, &rows).to_string();
+    let text = views::table(&manifest, &rows).to_string();
     for line in text.lines().filter(|line| !line.contains("wordword")) {
         assert!(
             line.chars().count() <= 150,
@@ -400,7 +400,7 @@ fn a_recording_cannot_move_the_terminals_cursor() {
         environment.cpu = evil.to_owned();
         environment.qemu = Some(evil.to_owned());
         manifest.warnings = vec![evil.to_owned()];
-        let text = text::table(&manifest, &rows).to_string();
+        let text = views::table(&manifest, &rows).to_string();
         assert!(
             text.chars().all(|c| c == '\n' || !c.is_control()),
             "{text:?}"
@@ -415,7 +415,7 @@ fn a_recording_cannot_move_the_terminals_cursor() {
 #[test]
 fn an_empty_table_is_a_header_and_an_environment() {
     for machine in [Machine::Lab, Machine::Host] {
-        let text = text::table(&manifest(machine), &[]).to_string();
+        let text = views::table(&manifest(machine), &[]).to_string();
         assert!(text.lines().count() >= 4, "{text}");
     }
 }
@@ -434,7 +434,7 @@ fn no_number_makes_the_text_fail() {
         let mut row = timed("x", value);
         row.exits_per_op = Some(value.abs());
         for machine in [Machine::Lab, Machine::Host] {
-            let text = text::table(&manifest(machine), &[row.clone()]).to_string();
+            let text = views::table(&manifest(machine), &[row.clone()]).to_string();
             assert!(!text.contains("-0.0"), "{text}");
             json::table(&manifest(machine), &[row.clone()], None).render();
         }
@@ -448,7 +448,7 @@ fn a_terminal_gets_what_fits() {
         ("lab", Machine::Lab, lab_rows()),
         ("host", Machine::Host, host_rows()),
     ] {
-        let text = text::table(&manifest(machine), &rows);
+        let text = views::table(&manifest(machine), &rows);
         for width in [80, 100] {
             let style = Style {
                 width: Some(width),
@@ -472,7 +472,7 @@ fn a_terminal_gets_what_fits() {
 /// What is not clean stands out; without its colours the text is the same.
 #[test]
 fn colours_mark_what_is_not_clean_and_nothing_else() {
-    let text = text::table(&manifest(Machine::Lab), &lab_rows());
+    let text = views::table(&manifest(Machine::Lab), &lab_rows());
     let coloured = Style {
         width: Some(100),
         colour: true,
@@ -510,13 +510,13 @@ fn colours_mark_what_is_not_clean_and_nothing_else() {
 /// However narrow a terminal is, a row's name, its value and its verdict are there, and whole numbers.
 #[test]
 fn no_width_breaks_a_number() {
-    let whole = text::table(&manifest(Machine::Lab), &lab_rows()).to_string();
+    let whole = views::table(&manifest(Machine::Lab), &lab_rows()).to_string();
     for width in 1..160 {
         let style = Style {
             width: Some(width),
             colour: false,
         };
-        let shown = text::table(&manifest(Machine::Lab), &lab_rows()).laid_out(&style);
+        let shown = views::table(&manifest(Machine::Lab), &lab_rows()).laid_out(&style);
         for row in lab_rows() {
             let Some(figures) = row.figures else { continue };
             let line = whole
@@ -540,7 +540,7 @@ fn an_old_qemu_is_said_to_be_one() {
     let says = |machine, qemu: &str| {
         let mut manifest = manifest(machine);
         manifest.environment.qemu = Some(qemu.to_owned());
-        text::table(&manifest, &lab_rows())
+        views::table(&manifest, &lab_rows())
             .to_string()
             .contains("lab qemu --fetch")
     };

@@ -6,7 +6,7 @@ use exitpath_analysis::path::without::without;
 use exitpath_analysis::path::{PhaseTable, RowPath, trace_rows};
 use exitpath_experiment::OWN;
 use exitpath_recording::{Difference, Recording, fact};
-use exitpath_report::{flame, json, perfetto, text};
+use exitpath_report::{flame, json, perfetto, views};
 
 use crate::failure::Failure;
 use crate::{output, recorded};
@@ -96,7 +96,7 @@ fn show_without(
     for warning in &manifest.warnings {
         output::remark(&format!("warning: {warning}"));
     }
-    output::show(&text::without(&without), dir)
+    output::show(&views::without(&without), dir)
 }
 
 /// Shows paths; `own` is a recording of the same rows under exitpath's own VMM, for one of another.
@@ -168,16 +168,16 @@ fn show_paths(
         }
         if let Some(function) = &view.annotate {
             let trace = recording.trace.as_ref().expect("a trace was analysed");
-            let text = text::annotate(manifest, path, trace, function).map_err(Failure::usage)?;
+            let text = views::annotate(manifest, path, trace, function).map_err(Failure::usage)?;
             output::print(&text.laid_out(&style))?;
         }
         if view.tree {
-            output::print(&text::tree(manifest, path, view.min).laid_out(&style))?;
+            output::print(&views::tree(manifest, path, view.min).laid_out(&style))?;
         }
         if !view.folded && !view.tree && view.annotate.is_none() {
-            let mut text = text::path(manifest, path, functions(view.all));
+            let mut text = views::path(manifest, path, functions(view.all));
             if let Some(vmm) = vmm {
-                text.append(text::under(vmm, path, own_of(path)));
+                text.append(views::under(vmm, path, own_of(path)));
             }
             let of_row: Vec<RowPath> = paths
                 .iter()
@@ -185,7 +185,7 @@ fn show_paths(
                 .cloned()
                 .collect();
             if of_row.len() > 1 {
-                text.push_str(&text::seeds(&of_row));
+                text.lines(&views::seeds(&of_row));
             }
             output::show(&text, dir)?;
         }
@@ -194,10 +194,10 @@ fn show_paths(
 }
 
 /// How many functions are shown.
-pub(crate) fn functions(all: bool) -> text::Functions {
+pub(crate) fn functions(all: bool) -> views::Functions {
     match all {
-        true => text::Functions::All,
-        false => text::Functions::default(),
+        true => views::Functions::All,
+        false => views::Functions::default(),
     }
 }
 

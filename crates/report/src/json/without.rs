@@ -4,7 +4,7 @@ use exitpath_analysis::path::without::{RowWithout, Without as Model};
 use exitpath_recording::{Condition, Environment, Machine, Manifest};
 use serde::Serialize;
 
-use crate::text;
+use crate::changes::instruction;
 
 /// The whole object. Unit: instructions per round.
 #[derive(Debug, Serialize)]
@@ -112,7 +112,7 @@ fn row(row: &RowWithout) -> Row<'_> {
         rest: row.rest,
         stubs: stubs.collect(),
         others: others.collect(),
-        replaced: row.replaced.iter().map(text::instruction).collect(),
+        replaced: row.replaced.iter().map(instruction).collect(),
     }
 }
 

@@ -3,8 +3,8 @@ use exitpath_analysis::path::diff::{
     SeedDiff, Side, Verdict,
 };
 use exitpath_recording::{Manifest, Space};
-use exitpath_report::text::Functions;
-use exitpath_report::{json, markdown, text};
+use exitpath_report::views::Functions;
+use exitpath_report::{json, views};
 
 use crate::build;
 
@@ -136,7 +136,7 @@ fn a_row_that_grew_at_one_seed_grew_and_the_commit_line_says_where() {
         notes: Vec::new(),
         rows: vec![cpuid, vmcall],
     };
-    let said = text::commit(&diff);
+    let said = views::commit(&diff);
     assert!(said.contains("but +40 at seed 3]"), "{said}");
     assert!(
         said.contains("but 0 at seed 2 with buffer-clear +1]"),
@@ -230,13 +230,13 @@ fn manifests() -> (Manifest, Manifest) {
 #[test]
 fn the_text() {
     let (a, b) = manifests();
-    insta::assert_snapshot!(text::diff(&a, &b, &diff(), Functions::Top(3)));
+    insta::assert_snapshot!(views::diff(&a, &b, &diff(), Functions::Top(3)));
 }
 
 #[test]
 fn the_markdown() {
     let (a, b) = manifests();
-    insta::assert_snapshot!(markdown::diff(&a, &b, &diff(), Functions::Top(3)));
+    insta::assert_snapshot!(views::pull_request(&a, &b, &diff(), Functions::Top(3)).markdown());
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn the_json() {
 #[test]
 fn the_block_for_a_commit_message() {
     assert_eq!(
-        text::commit(&diff()),
+        views::commit(&diff()),
         "cpuid 2,812 → 2,615 (−197): kvm_pmu_trigger_event −197 [seeds 3/3]\n\
          inl_from_qemu 3,538 → 4,000 (+462): kvm_vcpu_ioctl +600, vcpu_load −100, rcu_note +33, \
          and 2 more −71 [seeds 2/3, but +461 at seed 2]\n\
@@ -269,13 +269,13 @@ fn the_same_is_said_to_be_the_same() {
         serde_json::from_str(&json::diff(&a, &b, &diff).render()).unwrap();
     assert_eq!(object["verdict"], "same");
     assert_eq!(object["comparable"], true);
-    let markdown = markdown::diff(&a, &b, &diff, Functions::All);
+    let markdown = views::pull_request(&a, &b, &diff, Functions::All).markdown();
     assert!(
         markdown.starts_with("### exitpath: the same\n"),
         "{markdown}"
     );
     assert!(!markdown.contains("<details>"), "{markdown}");
-    let text = text::diff(&a, &b, &diff, Functions::All).to_string();
+    let text = views::diff(&a, &b, &diff, Functions::All).to_string();
     assert!(text.ends_with("\nnop: 1, the same, seeds 3/3\n"), "{text}");
 }
 
@@ -315,8 +315,8 @@ fn every_view_has_every_row_and_the_json_every_field_that_was_promised() {
         }
     }
     for view in [
-        text::diff(&a, &b, &diff, Functions::All).to_string(),
-        markdown::diff(&a, &b, &diff, Functions::All),
+        views::diff(&a, &b, &diff, Functions::All).to_string(),
+        views::pull_request(&a, &b, &diff, Functions::All).markdown(),
     ] {
         for row in &diff.rows {
             assert!(view.contains(&row.name), "{view}");
@@ -351,10 +351,10 @@ fn a_name_breaks_neither_a_line_nor_a_table() {
             (function.name, function.module) = (evil.to_owned(), evil.to_owned());
         }
     }
-    let markdown = markdown::diff(&a, &b, &diff, Functions::All);
+    let markdown = views::pull_request(&a, &b, &diff, Functions::All).markdown();
     for view in [
-        &text::diff(&a, &b, &diff, Functions::All).to_string(),
-        &text::commit(&diff),
+        &views::diff(&a, &b, &diff, Functions::All).to_string(),
+        &views::commit(&diff),
         &markdown,
     ] {
         assert!(
@@ -382,7 +382,7 @@ fn a_name_breaks_neither_a_line_nor_a_table() {
 fn equal_numbers_of_other_instructions_are_told() {
     let diff = of_equal_number();
     assert_eq!(
-        text::commit(&diff),
+        views::commit(&diff),
         "cpuid 3,120, the same number: 1 instruction differs: __svm_vcpu_run+0x96 nopl → verw; classes: \
          buffer-clear +1 [seeds 3/3]\n\
          vmcall 3,120, the same number: 24 instructions differ: f+0x4 3 × rep movsb → rep movsb, f+0x6 − lock xadd, \
@@ -390,8 +390,8 @@ fn equal_numbers_of_other_instructions_are_told() {
          wbinvd 900, the same number: the same instructions in another order of functions [seeds 3/3]\n"
     );
     let (a, b) = manifests();
-    insta::assert_snapshot!(text::diff(&a, &b, &diff, Functions::Top(3)));
-    insta::assert_snapshot!(markdown::diff(&a, &b, &diff, Functions::Top(3)));
+    insta::assert_snapshot!(views::diff(&a, &b, &diff, Functions::Top(3)));
+    insta::assert_snapshot!(views::pull_request(&a, &b, &diff, Functions::Top(3)).markdown());
     let object: serde_json::Value =
         serde_json::from_str(&json::diff(&a, &b, &diff).render()).unwrap();
     let row = &object["rows"][0];

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use exitpath_analysis::path::RowPath;
 use exitpath_report::flame::{self, Which};
-use exitpath_report::{Error, json, perfetto, text};
+use exitpath_report::{Error, json, perfetto, views};
 use serde_json::Value;
 
 use crate::build::{cpuid, inl_from_qemu, manifest};
@@ -201,8 +201,8 @@ fn nothing_executed_is_no_flame_graph_but_every_other_view() {
     let events: Value = serde_json::from_str(&perfetto::trace(&manifest(), &path)).unwrap();
     assert_eq!(events["traceEvents"], Value::Array(Vec::new()));
     for text in [
-        text::path(&manifest(), &path, Default::default()).to_string(),
-        text::tree(&manifest(), &path, 0).to_string(),
+        views::path(&manifest(), &path, Default::default()).to_string(),
+        views::tree(&manifest(), &path, 0).to_string(),
         json::path(&manifest(), &path, None).render(),
     ] {
         assert!(text.contains("cpuid"), "{text}");
@@ -212,7 +212,7 @@ fn nothing_executed_is_no_flame_graph_but_every_other_view() {
         tree: Vec::new(),
         ..cpuid()
     };
-    text::tree(&manifest(), &path, 0).to_string();
+    views::tree(&manifest(), &path, 0).to_string();
     perfetto::trace(&manifest(), &path);
     assert!(flame::svg(&manifest(), &path).is_err());
 }
@@ -224,7 +224,7 @@ fn a_circle_of_parents_ends() {
     path.tree[6].parent = 5;
     path.tree[7].parent = 1_000;
     path.steps[3].node = 1_000;
-    text::tree(&manifest(), &path, 0).to_string();
+    views::tree(&manifest(), &path, 0).to_string();
     flame::svg(&manifest(), &path).unwrap();
     perfetto::trace(&manifest(), &path);
 }

@@ -1,21 +1,21 @@
 use exitpath_analysis::path::{Count, Function, RowPath};
 use exitpath_recording::fact::EXITS_UNREAD;
 use exitpath_recording::{Exit, Trace};
-use exitpath_report::text::Functions;
-use exitpath_report::{Error, flame, json, text};
+use exitpath_report::views::Functions;
+use exitpath_report::{Error, flame, json, views};
 
 use crate::build::{cpuid, inl_from_qemu, manifest, with_instructions};
 
 #[test]
 fn a_path_that_the_kernel_answers() {
     let manifest = manifest();
-    insta::assert_snapshot!(text::path(&manifest, &cpuid(), Functions::default()));
+    insta::assert_snapshot!(views::path(&manifest, &cpuid(), Functions::default()));
 }
 
 #[test]
 fn a_path_that_user_space_answers_with_a_residual() {
     let manifest = manifest();
-    insta::assert_snapshot!(text::path(&manifest, &inl_from_qemu(), Functions::All));
+    insta::assert_snapshot!(views::path(&manifest, &inl_from_qemu(), Functions::All));
 }
 
 /// An exit of a round.
@@ -54,7 +54,7 @@ fn with_reasons() -> RowPath {
 
 #[test]
 fn reasons_of_exits_are_in_the_header_and_where_variants_differ_in_them() {
-    let text = text::path(&manifest(), &with_reasons(), Functions::default()).to_string();
+    let text = views::path(&manifest(), &with_reasons(), Functions::default()).to_string();
     let line = "\nexits: msr (write), hlt, vintr, io (out 0xc004, 1 byte), npf (write of 0xd0000204), \
                 0x123\n";
     assert!(text.contains(line), "{text}");
@@ -69,7 +69,7 @@ fn reasons_of_exits_are_in_the_header_and_where_variants_differ_in_them() {
 
 #[test]
 fn reasons_that_are_not_known_are_not_made_up() {
-    let nothing = text::path(&manifest(), &cpuid(), Functions::default()).to_string();
+    let nothing = views::path(&manifest(), &cpuid(), Functions::default()).to_string();
     assert!(!nothing.contains("\nexits:"), "{nothing}");
     let json = json::path(&manifest(), &cpuid(), None).render();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -79,7 +79,7 @@ fn reasons_that_are_not_known_are_not_made_up() {
     let mut manifest = manifest();
     let facts = &mut manifest.environment.facts;
     facts.insert(EXITS_UNREAD.to_owned(), "this QEMU is\nmute".into());
-    let why = text::path(&manifest, &cpuid(), Functions::default()).to_string();
+    let why = views::path(&manifest, &cpuid(), Functions::default()).to_string();
     let line = "\nexits: their reasons are not known: this QEMU is mute\n";
     assert!(why.contains(line), "{why}");
     let json = json::path(&manifest, &cpuid(), None).render();
@@ -95,7 +95,7 @@ fn many_exits_are_counted() {
             .flat_map(|_| [exit(0x7b, 0, 0), exit(0x7c, 0, 0)])
             .collect(),
     );
-    let text = text::path(&manifest(), &path, Functions::default()).to_string();
+    let text = views::path(&manifest(), &path, Functions::default()).to_string();
     assert!(text.contains("… and 784 more\n"), "{text}");
 }
 
@@ -124,21 +124,21 @@ fn numbers(line: &str) -> Vec<u64> {
 #[test]
 fn functions_left_out_are_summed() {
     let path = cpuid();
-    let shown = text::path(&manifest(), &path, Functions::Top(3)).to_string();
+    let shown = views::path(&manifest(), &path, Functions::Top(3)).to_string();
     let rest = shown.lines().find(|line| line.contains("… and")).unwrap();
     let left_out: u64 = path.functions[3..].iter().map(|f| f.own.all).sum();
     let lean: u64 = path.functions[3..].iter().map(|f| f.own.lean).sum();
     let number = path.functions.len() as u64 - 3;
     assert_eq!(numbers(rest), [number, left_out, lean], "{rest}");
 
-    let all = text::path(&manifest(), &path, Functions::All).to_string();
+    let all = views::path(&manifest(), &path, Functions::All).to_string();
     assert!(!all.contains("… and"), "{all}");
     for function in &path.functions {
         assert!(all.contains(&function.name), "{all}");
     }
     // One more fits where the line on it would be.
     let one_less = Functions::Top(path.functions.len() - 1);
-    assert_eq!(text::path(&manifest(), &path, one_less).to_string(), all);
+    assert_eq!(views::path(&manifest(), &path, one_less).to_string(), all);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_path_with_many_functions_and_variants_fits_in_a_screens_width() {
     };
     path.functions = vec![function; 500];
     path.variants = (0..400).flat_map(|_| cpuid().variants).collect();
-    let text = text::path(&manifest(), &path, Functions::default()).to_string();
+    let text = views::path(&manifest(), &path, Functions::default()).to_string();
     assert!(text.lines().count() < 60, "{text}");
     for line in text.lines() {
         assert!(line.chars().count() <= 150, "{line}");
@@ -182,7 +182,7 @@ fn seeds_are_listed_with_their_values() {
     let lean = cpuid().total.lean;
     assert_eq!(lean, 2_442);
     assert_eq!(
-        text::seeds(&[at(1, 3_000), at(2, 3_014), at(3, 3_000)]),
+        views::seeds(&[at(1, 3_000), at(2, 3_014), at(3, 3_000)]),
         "seeds 1 3: 3,000 (2,442 lean)\nseed 2: 3,014 (2,442 lean)\n"
     );
 }
@@ -241,15 +241,15 @@ fn the_json_has_every_field_that_was_promised() {
 #[test]
 fn trees() {
     let manifest = manifest();
-    insta::assert_snapshot!("tree_of_cpuid", text::tree(&manifest, &cpuid(), 0));
-    insta::assert_snapshot!("tree_of_inl", text::tree(&manifest, &inl_from_qemu(), 0));
-    insta::assert_snapshot!("tree_from_50", text::tree(&manifest, &cpuid(), 50));
+    insta::assert_snapshot!("tree_of_cpuid", views::tree(&manifest, &cpuid(), 0));
+    insta::assert_snapshot!("tree_of_inl", views::tree(&manifest, &inl_from_qemu(), 0));
+    insta::assert_snapshot!("tree_from_50", views::tree(&manifest, &cpuid(), 50));
 }
 
 #[test]
 fn a_tree_says_where_its_instructions_are_whatever_is_hidden() {
     let path = cpuid();
-    let own: Vec<u64> = text::tree(&manifest(), &path, 0)
+    let own: Vec<u64> = views::tree(&manifest(), &path, 0)
         .to_string()
         .lines()
         .skip_while(|line| !line.contains("own"))
@@ -259,7 +259,7 @@ fn a_tree_says_where_its_instructions_are_whatever_is_hidden() {
     assert_eq!(own.len(), path.tree.len());
     assert_eq!(own.iter().sum::<u64>(), path.total.all);
 
-    let nothing = text::tree(&manifest(), &path, u64::MAX).to_string();
+    let nothing = views::tree(&manifest(), &path, u64::MAX).to_string();
     let last = nothing.lines().last().unwrap();
     assert_eq!(
         numbers(last),
@@ -272,7 +272,7 @@ fn a_tree_says_where_its_instructions_are_whatever_is_hidden() {
 fn an_annotated_function() {
     let mut path = cpuid();
     let trace = with_instructions(&mut path);
-    let text = text::annotate(&manifest(), &path, &trace, "kvm_pmu_trigger_event")
+    let text = views::annotate(&manifest(), &path, &trace, "kvm_pmu_trigger_event")
         .unwrap()
         .to_string();
     insta::assert_snapshot!(text);
@@ -283,19 +283,19 @@ fn an_annotation_needs_neither_symbols_nor_lines() {
     let mut path = cpuid();
     with_instructions(&mut path);
     let name = "kvm_pmu_trigger_event";
-    let text = text::annotate(&manifest(), &path, &Trace::default(), name)
+    let text = views::annotate(&manifest(), &path, &Trace::default(), name)
         .unwrap()
         .to_string();
     assert!(text.contains("push %rbp"), "{text}");
     // Nor is what has no instructions recorded an error.
-    let text = text::annotate(&manifest(), &path, &Trace::default(), "kvm_cpuid")
+    let text = views::annotate(&manifest(), &path, &Trace::default(), "kvm_cpuid")
         .unwrap()
         .to_string();
     assert!(text.contains("kvm_cpuid [kvm]"), "{text}");
 }
 
 fn near(path: &RowPath, name: &str) -> Vec<String> {
-    match text::annotate(&manifest(), path, &Trace::default(), name) {
+    match views::annotate(&manifest(), path, &Trace::default(), name) {
         Err(Error::UnknownFunction { near, .. }) => near,
         other => panic!("{other:?}"),
     }
@@ -313,7 +313,7 @@ fn an_unknown_function_is_an_error_that_names_others() {
     let most: Vec<&String> = path.functions[..8].iter().map(|f| &f.name).collect();
     assert_eq!(near(&path, "zzz").iter().collect::<Vec<_>>(), most);
     assert_eq!(near(&path, "").len(), 8);
-    let error = text::annotate(&manifest(), &path, &Trace::default(), "kvm_cpiud").unwrap_err();
+    let error = views::annotate(&manifest(), &path, &Trace::default(), "kvm_cpiud").unwrap_err();
     assert_eq!(
         error.to_string(),
         "cpuid executed no function kvm_cpiud: try one of kvm_cpuid"
@@ -355,13 +355,13 @@ fn a_recording_cannot_move_the_terminals_cursor() {
     }
     let manifest = manifest();
     for text in [
-        text::path(&manifest, &path, Functions::All).to_string(),
-        text::tree(&manifest, &path, 0).to_string(),
-        text::annotate(&manifest, &path, &trace, &evil())
+        views::path(&manifest, &path, Functions::All).to_string(),
+        views::tree(&manifest, &path, 0).to_string(),
+        views::annotate(&manifest, &path, &trace, &evil())
             .unwrap()
             .to_string(),
         flame::folded(&path, flame::Which::All),
-        text::annotate(&manifest, &path, &trace, "none")
+        views::annotate(&manifest, &path, &trace, "none")
             .unwrap_err()
             .to_string(),
     ] {
@@ -382,7 +382,7 @@ fn a_function_in_several_phases_is_said_to_be() {
     let mut path = cpuid();
     let function = path.functions[0].clone();
     let shown = |path: &RowPath| {
-        let text = text::path(&manifest(), path, Functions::All).to_string();
+        let text = views::path(&manifest(), path, Functions::All).to_string();
         let line = text
             .lines()
             .find(|line| line.trim_start().starts_with(&function.name));
@@ -408,7 +408,7 @@ fn what_a_row_subtracts_is_shown_and_its_total_is_what_is_measured() {
     path.delay = 100;
     (path.baseline.all, path.baseline.lean, path.baseline_exits) = (30, 20, 1);
     path.guest_timed = executed - 131;
-    let text = text::path(&manifest(), &path, Functions::default()).to_string();
+    let text = views::path(&manifest(), &path, Functions::default()).to_string();
     let line = |name: &str| -> Vec<String> {
         let line = text
             .lines()

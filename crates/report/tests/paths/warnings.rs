@@ -2,8 +2,8 @@
 
 use exitpath_analysis::path::conditions;
 use exitpath_analysis::path::diff::{PathDiff, Verdict};
-use exitpath_report::text::Functions;
-use exitpath_report::{json, markdown, text};
+use exitpath_report::views::Functions;
+use exitpath_report::{json, views};
 
 use crate::build::{cpuid, manifest};
 
@@ -13,12 +13,12 @@ const WARNING: &str = "vmscape=force did not come about: the kernel says 'Vulner
 fn a_path_is_shown_with_its_warnings() {
     let mut manifest = manifest();
     manifest.warnings = vec![WARNING.to_owned()];
-    let shown = text::path(&manifest, &cpuid(), Functions::default()).to_string();
+    let shown = views::path(&manifest, &cpuid(), Functions::default()).to_string();
     assert!(
         shown.contains("\nwarning: vmscape=force did not"),
         "{shown}"
     );
-    let shown = text::tree(&manifest, &cpuid(), 0).to_string();
+    let shown = views::tree(&manifest, &cpuid(), 0).to_string();
     assert!(
         shown.contains("\nwarning: vmscape=force did not"),
         "{shown}"
@@ -44,9 +44,9 @@ fn a_difference_is_shown_with_the_warnings_of_both() {
         notes: Vec::new(),
         rows: Vec::new(),
     };
-    let shown = text::diff(&a, &b, &diff, Functions::default()).to_string();
+    let shown = views::diff(&a, &b, &diff, Functions::default()).to_string();
     assert!(shown.contains("\nwarning: b: vmscape=force"), "{shown}");
-    let shown = markdown::diff(&a, &b, &diff, Functions::default());
+    let shown = views::pull_request(&a, &b, &diff, Functions::default()).markdown();
     assert!(shown.contains("\n- warning: `b: vmscape=force"), "{shown}");
     let object = json::diff(&a, &b, &diff).render();
     let object: serde_json::Value = serde_json::from_str(&object).unwrap();

@@ -1,14 +1,12 @@
 //! The executed instructions of a function, with their source where it is known.
 
-use std::fmt::Write;
-
 use exitpath_analysis::path::{Executed, Function, RowPath};
 use exitpath_recording::{Location, Manifest, Space, Symbol, Trace};
 
 use super::path::header;
+use crate::document::{Block, Document, Listed, Listing};
 use crate::error::Error;
-use crate::format::{none, of, plain, space, thousands};
-use crate::layout::Text;
+use crate::format::{of, plain, space, thousands};
 
 /// Names proposed for one that is not there.
 const PROPOSED: usize = 8;
@@ -26,7 +24,7 @@ pub fn annotate(
     path: &RowPath,
     trace: &Trace,
     function: &str,
-) -> Result<Text, Error> {
+) -> Result<Document, Error> {
     let mut text = header(manifest, path);
     let mut found = false;
     for (i, this) in path.functions.iter().enumerate() {
@@ -37,7 +35,7 @@ pub fn annotate(
                 .iter()
                 .filter(|executed| executed.function == i)
                 .collect();
-            text.push('\n');
+            text.space();
             one(&mut text, this, &executed, trace);
         }
     }
@@ -52,14 +50,13 @@ pub fn annotate(
     }
 }
 
-fn one(text: &mut Text, function: &Function, executed: &[&Executed], trace: &Trace) {
+fn one(text: &mut Document, function: &Function, executed: &[&Executed], trace: &Trace) {
     let module = match function.module.as_str() {
         "" => String::new(),
         module => format!(" [{}]", plain(module)),
     };
-    let _ = writeln!(
-        text,
-        "{}{module}, {}, {}: own {} ({} lean), total {} ({} lean), {}",
+    text.lines(&format!(
+        "{}{module}, {}, {}: own {} ({} lean), total {} ({} lean), {}\n",
         plain(&function.name),
         space(function.space),
         plain(&function.phase),
@@ -68,34 +65,25 @@ fn one(text: &mut Text, function: &Function, executed: &[&Executed], trace: &Tra
         thousands(function.total.all),
         thousands(function.total.lean),
         of(function.calls.all, "call", "calls"),
-    );
-    let mut listing = Listing {
-        text,
+    ));
+    let mut lines = Lines {
+        listing: Listing::default(),
         trace,
         name: &function.name,
         range: None,
         end: None,
         source: &[],
     };
-    let _ = writeln!(
-        listing.text,
-        "{:>WIDTH$} {:>WIDTH$}  {:<16} {:<8} instruction",
-        "times", "lean", "address", "offset"
-    );
     for executed in executed {
-        listing.instruction(executed);
+        lines.instruction(executed);
     }
-    listing.finish();
+    lines.finish();
+    text.push(Block::Listing(lines.listing));
 }
 
-/// Columns for a number of times.
-const WIDTH: usize = 7;
-/// Columns before an instruction's text.
-const MARGIN: usize = WIDTH + 1 + WIDTH + 2 + 16 + 1 + 8 + 1;
-
 /// The lines on a function's instructions, and what the last of them was.
-struct Listing<'a> {
-    text: &'a mut Text,
+struct Lines<'a> {
+    listing: Listing,
     trace: &'a Trace,
     /// The function's.
     name: &'a str,
@@ -107,36 +95,32 @@ struct Listing<'a> {
     source: &'a [Location],
 }
 
-impl Listing<'_> {
+impl Lines<'_> {
+    fn push(&mut self, line: Listed) {
+        self.listing.lines.push(line);
+    }
+
     fn instruction(&mut self, executed: &Executed) {
         let range = symbol(self.trace, executed.space, executed.address);
         if range != self.range {
             self.finish();
             self.range = range;
             if let Some(range) = range.filter(|range| range.name != self.name) {
-                let _ = writeln!(self.text, "{:MARGIN$}{}:", "", plain(&range.name));
+                self.push(Listed::Symbol(plain(&range.name)));
             }
             self.end = range.map(|range| range.address);
         }
         self.gap(executed.address);
         self.source(executed.id);
 
-        let offset = range.map_or_else(String::new, |range| {
-            format!("+{:#x}", executed.address - range.address)
+        self.push(Listed::Instruction {
+            // Its bytes were executed, so that 0 should not happen: it would be a hole.
+            times: Some(executed.times.all).filter(|&times| times > 0),
+            lean: executed.times.lean,
+            address: executed.address,
+            offset: range.map(|range| executed.address - range.address),
+            text: format!("{}{}", plain(&executed.text), target(self.trace, executed)),
         });
-        let times = match executed.times.all {
-            // Its bytes were executed, so that this should not happen: it would be a hole.
-            0 => none(),
-            times => thousands(times),
-        };
-        let _ = writeln!(
-            self.text,
-            "{times:>WIDTH$} {:>WIDTH$}  {:016x} {offset:<8} {}{}",
-            thousands(executed.times.lean),
-            executed.address,
-            plain(&executed.text),
-            target(self.trace, executed)
-        );
         let bytes = self.trace.instructions.get(executed.id as usize);
         self.end = bytes.map(|i| executed.address.saturating_add(i.bytes.len() as u64));
     }
@@ -147,8 +131,7 @@ impl Listing<'_> {
             return;
         };
         if gap > 0 {
-            let bytes = of(gap, "byte", "bytes");
-            let _ = writeln!(self.text, "{:>WIDTH$} {bytes}", "⋮");
+            self.push(Listed::Gap(gap));
             // What follows was come to from elsewhere: say again where it is.
             self.source = &[];
         }
@@ -162,7 +145,7 @@ impl Listing<'_> {
     }
 }
 
-impl<'a> Listing<'a> {
+impl Lines<'_> {
     /// Says which lines an instruction is from, where those are others than the last one's.
     fn source(&mut self, instruction: u32) {
         let source = locations(self.trace, instruction);
@@ -190,13 +173,7 @@ impl<'a> Listing<'a> {
                 (_, "") => format!("inlined {name}"),
                 (_, place) => format!("inlined {name}, {place}"),
             };
-            let _ = writeln!(
-                self.text,
-                "{:MARGIN$}{:depth2$}; {what}",
-                "",
-                "",
-                depth2 = 2 * depth
-            );
+            self.push(Listed::Source(depth, what));
         }
         self.source = source;
     }

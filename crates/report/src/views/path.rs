@@ -5,8 +5,8 @@ use std::fmt::Write;
 use exitpath_analysis::path::{Count, Function, RowPath, Variant};
 use exitpath_recording::{Exit, Manifest};
 
-use crate::format::{machine, none, of, plain, short, signed, subject, thousands};
-use crate::layout::{Grid, Text, Tone, new_table, push_lines, push_warnings, push_wrapped};
+use crate::document::{Cell, Column, Document, Table, Tone, Unit};
+use crate::format::{machine, none, of, plain, short, subject, thousands};
 use crate::reasons;
 
 /// Columns for a function's name.
@@ -48,61 +48,53 @@ impl Default for Functions {
 /// by class, and what other paths the row took.
 ///
 /// All figures are instructions per round.
-pub fn path(manifest: &Manifest, path: &RowPath, functions: Functions) -> Text {
+pub fn path(manifest: &Manifest, path: &RowPath, functions: Functions) -> Document {
     let mut text = header(manifest, path);
-    text.push('\n');
+    text.space();
     text.table(phases(path));
     let rounds = thousands(path.rounds as u64);
     if path.idle() > 0 {
-        push_wrapped(
-            &mut text,
-            &format!(
-                "the residual is no work: the lab's CPU had nothing to run and halted {} in the round; \
+        text.note(format!(
+            "the residual is no work: the lab's CPU had nothing to run and halted {} in the round; \
                  its clock went on, and no instruction ran",
-                of(path.halts(), "time", "times"),
-            ),
-        );
+            of(path.halts(), "time", "times"),
+        ));
     } else if path.rounds_with_residual > 0 {
         let with = thousands(path.rounds_with_residual as u64);
-        push_wrapped(
-            &mut text,
-            &format!(
-                "{with} of {rounds} rounds have a residual: instructions that nothing explains"
-            ),
-        );
+        text.note(format!(
+            "{with} of {rounds} rounds have a residual: instructions that nothing explains"
+        ));
     }
     if path.rounds_with_empty_residual > 0 {
         let with = thousands(path.rounds_with_empty_residual as u64);
-        push_wrapped(
-            &mut text,
-            &format!("{with} of {rounds} rounds have one in the bracket without the operation"),
-        );
+        text.note(format!(
+            "{with} of {rounds} rounds have one in the bracket without the operation"
+        ));
     }
     if !path.functions.is_empty() {
-        text.push('\n');
+        text.space();
         text.table(self::functions(path, functions));
         if path
             .functions
             .iter()
             .any(|function| function.calls.all == 0)
         {
-            push_wrapped(
-                &mut text,
+            text.note(
                 "calls –: it was entered before the round began, and waited in it for the guest",
             );
         }
     }
     if !path.classes.is_empty() {
-        text.push('\n');
+        text.space();
         text.table(classes(path));
         let unused = path.classes.iter().filter(|class| class.count.all == 0);
         let unused: Vec<&str> = unused.map(|class| class.class).collect();
         if !unused.is_empty() {
-            push_wrapped(&mut text, &format!(" none: {}", unused.join(", ")));
+            text.note(format!(" none: {}", unused.join(", ")));
         }
     }
-    text.push('\n');
-    push_wrapped(&mut text, &variants(path));
+    text.space();
+    text.note(variants(path));
     let artefacts: Vec<String> = path
         .artefacts
         .iter()
@@ -113,10 +105,7 @@ pub fn path(manifest: &Manifest, path: &RowPath, functions: Functions) -> Text {
         .collect();
     if !artefacts.is_empty() {
         let artefacts = artefacts.join("; ");
-        push_wrapped(
-            &mut text,
-            &format!("only because the CPU is emulated: {artefacts}"),
-        );
+        text.note(format!("only because the CPU is emulated: {artefacts}"));
     }
     text
 }
@@ -152,104 +141,89 @@ fn seed(path: &RowPath) -> String {
 }
 
 /// What every view begins with: what was traced, on what, and what the figures are.
-pub(super) fn header(manifest: &Manifest, path: &RowPath) -> Text {
+pub(super) fn header(manifest: &Manifest, path: &RowPath) -> Document {
     let row = plain(&path.row);
     let operation = manifest.rows.iter().find(|row| row.name == path.row);
-    let mut text = Text::new();
-    push_lines(
-        &mut text,
-        &match operation {
-            Some(info) => format!("{row}: {}", plain(&info.operation)),
-            None => row,
-        },
-    );
+    let mut text = Document::new();
+    text.fact(match operation {
+        Some(info) => format!("{row}: {}", plain(&info.operation)),
+        None => row,
+    });
     let seeds: Vec<u64> = path.seed.into_iter().collect();
-    push_lines(&mut text, &machine(manifest, path.cpus, &seeds));
-    push_lines(&mut text, &subject(manifest));
-    push_warnings(&mut text, &manifest.warnings);
-    push_wrapped(
-        &mut text,
-        &format!(
-            "figures: instructions of one round, not time; of the most frequent path in {}, with {}{}",
-            of(path.rounds as u64, "round", "rounds"),
-            of(path.exits, "exit", "exits"),
-            match path.baseline_exits {
-                0 => String::new(),
-                n => format!(", {} of what surrounds the operation", thousands(n)),
-            },
-        ),
-    );
+    text.fact(machine(manifest, path.cpus, &seeds));
+    text.fact(subject(manifest));
+    text.warnings(&manifest.warnings);
+    text.note(format!(
+        "figures: instructions of one round, not time; of the most frequent path in {}, with {}{}",
+        of(path.rounds as u64, "round", "rounds"),
+        of(path.exits, "exit", "exits"),
+        match path.baseline_exits {
+            0 => String::new(),
+            n => format!(", {} of what surrounds the operation", thousands(n)),
+        },
+    ));
     if let Some(exits) = reasons::line(manifest, path.exit_reasons.as_deref()) {
-        push_wrapped(&mut text, &exits);
+        text.note(exits);
     }
-    push_wrapped(
-        &mut text,
+    text.note(
         "lean: without skip-emulation, which KVM needs only because the lab's CPU has no NRIPS",
     );
     text
 }
 
 /// Both figures.
-pub(super) fn both(count: Count) -> [String; 2] {
-    [thousands(count.all), thousands(count.lean)]
+pub(super) fn both(count: Count) -> [Cell; 2] {
+    [Cell::Whole(count.all), Cell::Whole(count.lean)]
 }
 
-fn share(part: u64, whole: u64) -> String {
-    if whole == 0 {
-        return none();
-    }
-    format!("{:.1} %", 100.0 * part as f64 / whole as f64)
-}
-
-fn phases(path: &RowPath) -> Grid {
-    let header = ["phase", "instructions", "share", "lean", "lean share"];
-    let mut table = new_table(&header, &[0]).leaving(&["lean share", "share"]);
+fn phases(path: &RowPath) -> Table {
+    let mut table = Table::new([
+        Column::words("phase"),
+        Column::figures(Unit::Instructions.name(), Unit::Instructions),
+        Column::figures(Unit::Share.name(), Unit::Share),
+        Column::figures("lean", Unit::Instructions),
+        Column::figures("lean share", Unit::Share),
+    ])
+    .leaving(&["lean share", "share"]);
     let total = path.total;
-    let mut add = |name: String, count: Count| {
+    let mut add = |name: Cell, count: Count| {
         let [all, lean] = both(count);
-        table.add_row([
+        table.row([
             name,
             all,
-            share(count.all, total.all),
+            Cell::Share(count.all, total.all),
             lean,
-            share(count.lean, total.lean),
+            Cell::Share(count.lean, total.lean),
         ]);
     };
     for phase in &path.phases {
-        add(plain(&phase.name), phase.instructions);
+        add(Cell::name(&phase.name), phase.instructions);
     }
-    add(
-        if path.subtracts() {
-            "executed"
-        } else {
-            "total"
-        }
-        .to_owned(),
-        total,
-    );
+    let executed = match path.subtracts() {
+        true => "executed",
+        false => "total",
+    };
+    add(executed.into(), total);
     if path.subtracts() {
         let mut without = |name: &str, count: Count| {
             let [all, lean] = both(count);
-            table.add_row([name.to_owned(), all, String::new(), lean, String::new()]);
+            table.row([name.into(), all, Cell::Empty, lean]);
         };
         for (name, count) in subtracted(path) {
             without(name, count);
         }
         without("total", path.value());
     }
-    let mut add = |name: &str, value: String| {
-        table.add_row([name, &value]);
+    let mut add = |name: &str, value: u64| {
+        table.row([name.into(), Cell::Whole(value)]);
     };
-    add("- by the guest's clock", thousands(path.guest_timed));
-    add(
-        "- intercepted, not in its clock",
-        thousands(path.intercepted),
-    );
+    add("- by the guest's clock", path.guest_timed);
+    add("- intercepted, not in its clock", path.intercepted);
     let tone = match path.residual {
         0 => Tone::Plain,
         _ => Tone::Bad,
     };
-    table.add_toned(tone, ["= residual", &signed(path.residual)]);
+    table.toned(tone, ["= residual".into(), Cell::Signed(path.residual)]);
     table
 }
 
@@ -272,51 +246,50 @@ pub(super) fn subtracted(path: &RowPath) -> Vec<(&'static str, Count)> {
         .collect()
 }
 
-fn functions(path: &RowPath, shown: Functions) -> Grid {
-    let header = [
-        "function",
-        "module",
-        "own",
-        "lean own",
-        "total",
-        "lean total",
-        "calls",
+fn functions(path: &RowPath, shown: Functions) -> Table {
+    let mut table = Table::new([
+        Column::names("function", NAME_WIDTH),
+        Column::names("module", MODULE_WIDTH),
+        Column::figures("own", Unit::Instructions),
+        Column::figures("lean own", Unit::Instructions),
+        Column::figures("total", Unit::Instructions),
+        Column::figures("lean total", Unit::Instructions),
+        Column::figures("calls", Unit::Count),
+        Column::figures("lean calls", Unit::Count),
+        Column::words("phase"),
+    ])
+    .leaving(&[
         "lean calls",
-        "phase",
-    ];
-    let leaving = [
-        "lean calls",
         "lean total",
         "module",
         "calls",
         "lean own",
         "phase",
-    ];
-    let mut table = new_table(&header, &[0, 1, 8]).leaving(&leaving);
+    ]);
     let (top, rest) = path.functions.split_at(shown.shown(path.functions.len()));
     for function in top {
         let [own, own_lean] = both(function.own);
         let [total, total_lean] = both(function.total);
         let [calls, calls_lean] = match function.calls.all {
-            0 => [none(), none()],
+            0 => [Cell::Unknown, Cell::Unknown],
             _ => both(function.calls),
         };
-        table.add_row([
-            short(&function.name, NAME_WIDTH),
-            short(&function.module, MODULE_WIDTH),
+        table.row([
+            Cell::name(&function.name),
+            Cell::name(&function.module),
             own,
             own_lean,
             total,
             total_lean,
             calls,
             calls_lean,
-            phase(path, function),
+            phase(path, function).into(),
         ]);
     }
     if !rest.is_empty() {
         let [own, lean] = both(sum(rest));
         let more = format!("… and {} more", thousands(rest.len() as u64));
-        table.add_row([more, String::new(), own, lean]);
+        table.row([more.into(), Cell::Empty, own, lean]);
     }
     table
 }
@@ -344,8 +317,14 @@ fn sum(functions: &[Function]) -> Count {
     }
 }
 
-fn classes(path: &RowPath) -> Grid {
-    let mut table = new_table(&["class", "number", "lean", "in"], &[0, 3]).leaving(&["lean"]);
+fn classes(path: &RowPath) -> Table {
+    let mut table = Table::new([
+        Column::words("class"),
+        Column::figures(Unit::Count.name(), Unit::Count),
+        Column::figures("lean", Unit::Count),
+        Column::words("in"),
+    ])
+    .leaving(&["lean"]);
     for class in path.classes.iter().filter(|class| class.count.all > 0) {
         let [all, lean] = both(class.count);
         let mut functions: Vec<String> = class
@@ -358,7 +337,7 @@ fn classes(path: &RowPath) -> Grid {
             let more = class.functions.len() - CLASS_FUNCTIONS;
             functions.push(format!("{} more", thousands(more as u64)));
         }
-        table.add_row([class.class.to_owned(), all, lean, functions.join(", ")]);
+        table.row([class.class.into(), all, lean, functions.join(", ").into()]);
     }
     table
 }

@@ -2,31 +2,31 @@
 
 use exitpath_analysis::path::{RowPath, Whose, parts};
 
-use crate::format::{none, plain, signed, thousands};
-use crate::layout::{Text, new_table};
+use crate::document::{Cell, Column, Document, Table, Unit};
+use crate::format::plain;
 
 /// A table of the parts of a row's path under each of these VMMs: its name and the path. Where
 /// there are two, with the difference of the first from the second.
-pub fn parts_of(vmms: &[(&str, &RowPath)]) -> Text {
-    let mut header = vec!["from guest to guest".to_owned()];
+pub fn parts_of(vmms: &[(&str, &RowPath)]) -> Document {
+    let mut columns = vec![Column::words("from guest to guest")];
     for (name, _) in vmms {
-        header.extend([plain(name), "share".to_owned()]);
+        columns.push(Column::figures(plain(name), Unit::Instructions));
+        columns.push(Column::figures(Unit::Share.name(), Unit::Share));
     }
     if vmms.len() == 2 {
-        header.push("difference".to_owned());
+        columns.push(Column::figures("difference", Unit::Instructions));
     }
-    let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    let mut table = new_table(&header, &[0]);
+    let mut table = Table::new(columns);
     let parts: Vec<_> = vmms.iter().map(|(_, path)| self::parts(path)).collect();
     let mut add = |name: &str, figures: &[u64]| {
-        let mut row = vec![name.to_owned()];
+        let mut row: Vec<Cell> = vec![name.into()];
         for (&figure, (_, path)) in figures.iter().zip(vmms) {
-            row.extend([thousands(figure), share(figure, path.total.all)]);
+            row.extend([Cell::Whole(figure), Cell::Share(figure, path.total.all)]);
         }
         if let &[one, two] = figures {
-            row.push(signed(one.cast_signed() - two.cast_signed()));
+            row.push(Cell::Signed(one.cast_signed() - two.cast_signed()));
         }
-        table.add_row(row);
+        table.row(row);
     };
     for whose in Whose::ALL {
         let figures: Vec<u64> = parts
@@ -61,29 +61,22 @@ pub fn parts_of(vmms: &[(&str, &RowPath)]) -> Text {
     } else {
         add("total", &totals);
     }
-    let mut text = Text::new();
+    let mut text = Document::new();
     text.table(table);
     text
 }
 
 /// Whose code a round runs through under a VMM of this command, and under exitpath's own beside it.
-pub fn under(vmm: &str, path: &RowPath, own: Option<&RowPath>) -> Text {
+pub fn under(vmm: &str, path: &RowPath, own: Option<&RowPath>) -> Document {
     let program = vmm.split_whitespace().next().unwrap_or_default();
     let name = program.rsplit('/').next().unwrap_or_default();
     let mut columns = vec![(name, path)];
     columns.extend(own.map(|own| ("exitpath's own VMM", own)));
-    let mut text = Text::new();
-    text.push('\n');
+    let mut text = Document::new();
+    text.space();
     text.append(parts_of(&columns));
-    text.push_str(&format!("under: {}\n", plain(vmm)));
+    text.lines(&format!("under: {}\n", plain(vmm)));
     text
-}
-
-fn share(part: u64, whole: u64) -> String {
-    if whole == 0 {
-        return none();
-    }
-    format!("{:.1} %", 100.0 * part as f64 / whole as f64)
 }
 
 #[cfg(test)]

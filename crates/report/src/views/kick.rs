@@ -1,20 +1,18 @@
 //! Notifications: kicks, many ioeventfds, disks, completions.
 
-use std::fmt::Write;
-
 use exitpath_analysis::kick::{Against, Estimate, Finding, Kicks, Line, Shape, Trend};
 use exitpath_analysis::table::Verdict;
 use exitpath_recording::{Manifest, counter};
 
-use super::{push_environment, tone};
-use crate::format::{Unit, count, none, of, plain};
-use crate::layout::{Text, new_table, push_warnings, push_wrapped};
+use super::environment::{environment, tone};
+use crate::document::{Cell, Column, Document, Scale, Table, Unit};
+use crate::format::{count, none, of, plain};
 use crate::words;
 
 /// The tables, each with what it says, the notes, and what it all holds for.
-pub fn kick(manifest: &Manifest, kicks: &Kicks) -> Text {
-    let unit = Unit::of(manifest);
-    let mut text = Text::new();
+pub fn kick(manifest: &Manifest, kicks: &Kicks) -> Document {
+    let unit = Scale::of(manifest);
+    let mut text = Document::new();
     kicked(&mut text, &unit, kicks);
     scaling(&mut text, &unit, kicks);
     disks(&mut text, &unit, kicks);
@@ -25,88 +23,90 @@ pub fn kick(manifest: &Manifest, kicks: &Kicks) -> Text {
         .lines()
         .any(|line| line.summary.verdict == Verdict::Void)
     {
-        text.push_str("void: the value does not mean what the row's name says\n");
+        text.lines("void: the value does not mean what the row's name says\n");
     }
-    push_environment(&mut text, manifest);
-    push_warnings(&mut text, &manifest.warnings);
+    environment(&mut text, manifest);
+    text.warnings(&manifest.warnings);
     text
 }
 
-impl Unit {
-    fn name(&self) -> &'static str {
-        if self.lab { "instructions" } else { "ns" }
-    }
-
+impl Scale {
     /// The value, and on a host its interval.
-    fn show(&self, line: Option<&Line>) -> String {
-        line.and_then(|line| line.value)
-            .map_or_else(none, |value| self.with_interval(value, self.factor))
+    fn show(&self, line: Option<&Line>) -> Cell {
+        let value = line.and_then(|line| line.value);
+        Cell::known(value, |value| with_interval(value, self.factor))
     }
 
-    fn with_interval(&self, estimate: Estimate, factor: Option<f64>) -> String {
-        let Some(factor) = factor else { return none() };
-        let value = count(estimate.value * factor);
-        match estimate.ci95 {
-            Some((lo, hi)) => format!("{value} [{} … {}]", count(lo * factor), count(hi * factor)),
-            None => value,
-        }
+    /// A value in a sentence.
+    fn said(&self, ticks: f64) -> String {
+        self.factor
+            .map_or_else(none, |factor| count(ticks * factor))
     }
 }
 
-fn samples(line: &Line) -> String {
-    count(line.summary.samples as f64)
+fn with_interval(estimate: Estimate, factor: Option<f64>) -> Cell {
+    Cell::known(factor, |factor| {
+        let rounded = |ticks: f64| Cell::Rounded(ticks * factor);
+        let range = |(lo, hi)| Cell::range(rounded(lo), rounded(hi));
+        Cell::estimate(rounded(estimate.value), estimate.ci95.map(range))
+    })
 }
 
-fn per_op(exits: Option<f64>) -> String {
-    exits.map_or_else(none, |exits| format!("{:.2}", exits + 0.0))
+/// Exits for one operation, and those of them that return to the VMM.
+fn exits(line: &Line) -> [Cell; 2] {
+    let summary = &line.summary;
+    let exits = [summary.exits_per_op, summary.userspace_exits_per_op];
+    exits.map(|exits| Cell::known(exits, Cell::Hundredths))
 }
 
-fn kicked(text: &mut Text, unit: &Unit, kicks: &Kicks) {
+fn samples(line: &Line) -> Cell {
+    Cell::Whole(line.summary.samples)
+}
+
+fn kicked(text: &mut Document, unit: &Scale, kicks: &Kicks) {
     if kicks.kicks.is_empty() {
         return;
     }
-    let header = [
-        "kick",
-        "exits",
-        "user",
-        "nobody waits",
-        "consumer waits",
-        "until the consumer runs",
+    let of = unit.unit();
+    let mut table = Table::new([
+        Column::words("kick"),
+        Column::figures("exits", Unit::Count),
+        Column::figures("user", Unit::Count),
+        Column::figures("nobody waits", of),
+        Column::figures("consumer waits", of),
+        Column::figures("until the consumer runs", of),
+        Column::figures("n", Unit::Count),
+        Column::words("verdict"),
+    ])
+    .leaving(&[
         "n",
-        "verdict",
-    ];
-    let leaving = [
-        "n",
         "user",
         "exits",
         "until the consumer runs",
         "consumer waits",
-    ];
-    let mut table = new_table(&header, &[0, 7]).leaving(&leaving);
+    ]);
     for kick in &kicks.kicks {
         let cost = &kick.cost;
+        let [exits, to_user] = exits(cost);
         let cells = [
-            plain(&cost.info.how),
-            per_op(cost.summary.exits_per_op),
-            per_op(cost.summary.userspace_exits_per_op),
+            Cell::name(&cost.info.how),
+            exits,
+            to_user,
             unit.show(Some(cost)),
             unit.show(kick.waited.as_ref()),
             unit.show(kick.wakeup.as_ref()),
             samples(cost),
-            words::verdict(kick.verdict()).to_owned(),
+            words::verdict(kick.verdict()).into(),
         ];
-        table.add_toned(tone(kick.verdict()), cells);
+        table.toned(tone(kick.verdict()), cells);
     }
     text.table(table);
-    push_wrapped(
-        text,
-        &format!(
+    text.note(format!(
             "{}: what the guest waits while nobody, and while a thread in read() of the eventfd, waits \
              for the kick; and from the kick until that thread (for a user exit: the device's handler \
              on the vCPU's thread) has read the clock",
-            unit.name()
-        ),
-    );
+            unit.unit().name()
+        ));
     let same_cpu = |line: &Line| {
         line.witness
             .get(counter::KICK_SAME_CPU)
@@ -118,8 +118,7 @@ fn kicked(text: &mut Text, unit: &Unit, kicks: &Kicks) {
         .filter(|line| line.witness.contains_key(counter::KICK_SAME_CPU))
         .collect();
     if !waiting.is_empty() {
-        push_wrapped(
-            text,
+        text.note(
             if waiting.iter().all(|line| same_cpu(line) && first(line)) {
                 "the consumer shares the vCPU's CPU and takes it over when it is woken (SCHED_FIFO)"
             } else if waiting.iter().all(|line| same_cpu(line)) {
@@ -130,11 +129,11 @@ fn kicked(text: &mut Text, unit: &Unit, kicks: &Kicks) {
         );
     }
     user_exits(text, unit, kicks);
-    text.push('\n');
+    text.space();
 }
 
 /// What an ioeventfd saves, and what the fast bus does, of what was measured.
-fn user_exits(text: &mut Text, unit: &Unit, kicks: &Kicks) {
+fn user_exits(text: &mut Document, unit: &Scale, kicks: &Kicks) {
     let share = |against: &Against| {
         let interval = against
             .ci95
@@ -144,16 +143,13 @@ fn user_exits(text: &mut Text, unit: &Unit, kicks: &Kicks) {
     for against in &kicks.against {
         let bus = against.to.split(',').next().unwrap_or_default();
         let (eventfd, user) = against.values;
-        push_wrapped(
-            text,
-            &format!(
-                "{}: an ioeventfd that nobody waits for costs {} against {} of a user exit, {}",
-                plain(bus),
-                unit.value(eventfd),
-                unit.value(user),
-                share(against)
-            ),
-        );
+        text.note(format!(
+            "{}: an ioeventfd that nobody waits for costs {} against {} of a user exit, {}",
+            plain(bus),
+            unit.said(eventfd),
+            unit.said(user),
+            share(against)
+        ));
     }
     if let Some(fast) = &kicks.fast_bus {
         let says = match fast.taken {
@@ -165,19 +161,16 @@ fn user_exits(text: &mut Text, unit: &Unit, kicks: &Kicks) {
             None => "whether KVM took its fast MMIO bus is undecided: more --runs",
         };
         let (any, some) = fast.against.values;
-        push_wrapped(
-            text,
-            &format!(
-                "MMIO of length 0: {} against {} with a length, {}: {says}",
-                unit.value(any),
-                unit.value(some),
-                share(&fast.against)
-            ),
-        );
+        text.note(format!(
+            "MMIO of length 0: {} against {} with a length, {}: {says}",
+            unit.said(any),
+            unit.said(some),
+            share(&fast.against)
+        ));
     }
 }
 
-fn scaling(text: &mut Text, unit: &Unit, kicks: &Kicks) {
+fn scaling(text: &mut Document, unit: &Scale, kicks: &Kicks) {
     if kicks.scaling.is_empty() {
         return;
     }
@@ -192,16 +185,17 @@ fn scaling(text: &mut Text, unit: &Unit, kicks: &Kicks) {
     numbers.sort_unstable();
     numbers.dedup();
     let titles: Vec<String> = ways.iter().map(|way| plain(way)).collect();
-    let mut header = vec!["ioeventfds"];
-    header.extend(titles.iter().map(String::as_str));
-    header.extend(["n", "verdict"]);
     let leaving: Vec<&str> = ["n"]
         .into_iter()
         .chain(titles.iter().map(String::as_str).rev())
         .collect();
-    let mut table = new_table(&header, &[header.len() - 1]).leaving(&leaving);
+    let mut columns = vec![Column::figures("ioeventfds", Unit::Count)];
+    columns.extend(titles.iter().map(|way| Column::figures(way, unit.unit())));
+    columns.push(Column::figures("n", Unit::Count));
+    columns.push(Column::words("verdict"));
+    let mut table = Table::new(columns).leaving(&leaving);
     for number in numbers {
-        let mut cells = vec![count(f64::from(number))];
+        let mut cells = vec![Cell::Whole(number.into())];
         let of_way = |way: &&str| {
             kicks
                 .scaling
@@ -212,34 +206,28 @@ fn scaling(text: &mut Text, unit: &Unit, kicks: &Kicks) {
         cells.extend(lines.iter().map(|line| unit.show(*line)));
         let known = || lines.iter().flatten();
         let n = known().map(|line| line.summary.samples).min();
-        cells.push(n.map_or_else(none, |n| count(n as f64)));
+        cells.push(Cell::known(n, Cell::Whole));
         let worst = known().map(|line| line.summary.verdict).max();
-        cells.push(worst.map_or_else(none, |verdict| words::verdict(verdict).to_owned()));
-        table.add_toned(worst.map_or_else(Default::default, tone), cells);
+        cells.push(Cell::known(worst, |verdict| words::verdict(verdict).into()));
+        table.toned(worst.map_or_else(Default::default, tone), cells);
     }
     text.table(table);
-    push_wrapped(
-        text,
-        &format!(
+    text.note(format!(
             "{}: a kick of the last one, which has the highest address or value and was registered last; \
              nobody waits for it",
-            unit.name()
-        ),
-    );
+            unit.unit().name()
+        ));
     let refused = kicks.scaling.iter().any(|line| line.value.is_none());
     if !refused {
-        push_wrapped(
-            text,
-            "KVM refused none of these; exitpath's own limit is 4,096, and each takes one open file here",
-        );
+        text.note("KVM refused none of these; exitpath's own limit is 4,096, and each takes one open file here");
     }
     for trend in &kicks.trends {
-        push_wrapped(text, &trend_line(unit, trend));
+        text.note(trend_line(unit, trend));
     }
-    text.push('\n');
+    text.space();
 }
 
-fn trend_line(unit: &Unit, trend: &Trend) -> String {
+fn trend_line(unit: &Scale, trend: &Trend) -> String {
     let factor = unit.factor.unwrap_or(f64::NAN);
     let (least, most) = trend.eventfds;
     let (first, last) = trend.values;
@@ -259,10 +247,10 @@ fn trend_line(unit: &Unit, trend: &Trend) -> String {
     format!(
         "{}: {says}: {} with {least}, {} with {most}{interval}: {:+.1} {} per doubling, {:+.3} for each one more",
         plain(&trend.how),
-        unit.value(first),
-        unit.value(last),
+        unit.said(first),
+        unit.said(last),
         trend.per_doubling * factor,
-        unit.name(),
+        unit.unit().name(),
         trend.per_eventfd * factor
     )
 }
@@ -272,61 +260,52 @@ fn more(runs: usize) -> String {
     format!("{} more --runs", count(runs as f64))
 }
 
-fn disks(text: &mut Text, unit: &Unit, kicks: &Kicks) {
+fn disks(text: &mut Document, unit: &Scale, kicks: &Kicks) {
     if kicks.disks.is_empty() {
         return;
     }
-    let mut table = new_table(
-        &[
-            "disks",
-            "I/O threads",
-            if unit.lab {
-                "requests per 10⁹ instructions"
-            } else {
-                "requests per second"
+    let mut table = Table::new([
+        Column::figures("disks", Unit::Count),
+        Column::words("I/O threads"),
+        Column::figures(
+            match unit.lab {
+                true => "requests per 10⁹ instructions",
+                false => "requests per second",
             },
-            "requests",
-            "completed",
-            "wake-ups",
-            "n",
-            "verdict",
-        ],
-        &[1, 7],
-    )
+            Unit::PerSecond,
+        ),
+        Column::figures("requests", Unit::Count),
+        Column::figures("completed", Unit::Count),
+        Column::figures("wake-ups", Unit::Count),
+        Column::figures("n", Unit::Count),
+        Column::words("verdict"),
+    ])
     .leaving(&["n", "requests", "completed", "wake-ups"]);
     let witness = |line: &Line, name: &str| {
-        line.witness
-            .get(name)
-            .map_or_else(none, |&value| count(value as f64))
+        let witness = line.witness.get(name).copied();
+        Cell::known(witness, |value| Cell::Rounded(value as f64))
     };
     for line in &kicks.disks {
         let cells = [
-            line.info.disks.map_or_else(none, |disks| disks.to_string()),
-            plain(&line.info.how),
-            line.value
-                .map_or_else(none, |rate| unit.with_interval(rate, Some(1.0))),
+            Cell::known(line.info.disks, |disks| Cell::Whole(disks.into())),
+            Cell::name(&line.info.how),
+            Cell::known(line.value, |rate| with_interval(rate, Some(1.0))),
             witness(line, counter::DISK_REQUESTED),
             witness(line, counter::DISK_COMPLETED),
             witness(line, counter::DISK_WAKEUPS),
             samples(line),
-            words::verdict(line.summary.verdict).to_owned(),
+            words::verdict(line.summary.verdict).into(),
         ];
-        table.add_toned(tone(line.summary.verdict), cells);
+        table.toned(tone(line.summary.verdict), cells);
     }
     text.table(table);
-    push_wrapped(
-        text,
-        if unit.lab {
-            "all disks together; one CPU, which the guest and the I/O threads share: a thread each \
+    text.note(if unit.lab {
+        "all disks together; one CPU, which the guest and the I/O threads share: a thread each \
              cannot run beside another there, and each request is served before the next is made"
-        } else {
-            "by the guest's clock, all disks together; one vCPU makes all requests, and each is an exit"
-        },
-    );
-    push_wrapped(
-        text,
-        "a disk is a file in memory (memfd): no storage is measured",
-    );
+    } else {
+        "by the guest's clock, all disks together; one vCPU makes all requests, and each is an exit"
+    });
+    text.note("a disk is a file in memory (memfd): no storage is measured");
     for ratio in &kicks.ratios {
         let says = match ratio.finding {
             Finding::Same => "no difference (5 %)".to_owned(),
@@ -337,58 +316,63 @@ fn disks(text: &mut Text, unit: &Unit, kicks: &Kicks) {
         let interval = ratio
             .ci95
             .map_or_else(String::new, |(lo, hi)| format!(" [{lo:.3} … {hi:.3}]"));
-        let _ = writeln!(
-            text,
-            "{}: each to shared {:.3}{interval}: {says}",
+        text.lines(&format!(
+            "{}: each to shared {:.3}{interval}: {says}\n",
             of(ratio.disks.into(), "disk", "disks"),
             ratio.each_to_shared
-        );
+        ));
     }
-    text.push('\n');
+    text.space();
 }
 
-fn completions(text: &mut Text, unit: &Unit, kicks: &Kicks) {
+fn completions(text: &mut Document, unit: &Scale, kicks: &Kicks) {
     if kicks.completions.is_empty() {
         return;
     }
-    let header = ["completion", "exits", "user", unit.name(), "n", "verdict"];
-    let mut table = new_table(&header, &[0, 5]).leaving(&["n", "user", "exits"]);
+    let mut table = Table::new([
+        Column::words("completion"),
+        Column::figures("exits", Unit::Count),
+        Column::figures("user", Unit::Count),
+        Column::figures(unit.unit().name(), unit.unit()),
+        Column::figures("n", Unit::Count),
+        Column::words("verdict"),
+    ])
+    .leaving(&["n", "user", "exits"]);
     for line in &kicks.completions {
+        let [exits, to_user] = exits(line);
         let cells = [
-            plain(&line.info.how),
-            per_op(line.summary.exits_per_op),
-            per_op(line.summary.userspace_exits_per_op),
+            Cell::name(&line.info.how),
+            exits,
+            to_user,
             unit.show(Some(line)),
             samples(line),
-            words::verdict(line.summary.verdict).to_owned(),
+            words::verdict(line.summary.verdict).into(),
         ];
-        table.add_toned(tone(line.summary.verdict), cells);
+        table.toned(tone(line.summary.verdict), cells);
     }
     text.table(table);
-    push_wrapped(
-        text,
-        &format!(
-            "{}: from the guest's port write until its interrupt handler has returned, the end of \
+    text.note(format!(
+        "{}: from the guest's port write until its interrupt handler has returned, the end of \
              interrupt included, which may be an exit (see exits); none: the user exit alone; \
              KVM_INTERRUPT: a VM without interrupt controllers, so without an end of interrupt",
-            unit.name()
-        ),
-    );
-    text.push('\n');
+        unit.unit().name()
+    ));
+    text.space();
 }
 
-fn checks(text: &mut Text, kicks: &Kicks) {
+fn checks(text: &mut Document, kicks: &Kicks) {
     for line in &kicks.checks {
         let why = line.summary.notes.first().map_or("", String::as_str);
         let verdict = words::verdict(line.summary.verdict);
-        push_wrapped(
-            text,
-            &format!("{}: {verdict}: {}", plain(&line.info.how), plain(why)),
-        );
+        text.note(format!(
+            "{}: {verdict}: {}",
+            plain(&line.info.how),
+            plain(why)
+        ));
     }
 }
 
-fn notes(text: &mut Text, kicks: &Kicks) {
+fn notes(text: &mut Document, kicks: &Kicks) {
     // One reason often holds for many rows: say it once.
     let mut said: Vec<&str> = Vec::new();
     for note in kicks.lines().flat_map(|line| &line.summary.notes) {
@@ -406,6 +390,6 @@ fn notes(text: &mut Text, kicks: &Kicks) {
             }
             few => few.join(", "),
         };
-        push_wrapped(text, &format!("{whose}: {}", plain(note)));
+        text.note(format!("{whose}: {}", plain(note)));
     }
 }

@@ -1,16 +1,14 @@
 //! What a machine can be trusted for.
 
-use std::fmt::Write;
-
 use exitpath_host::{Examination, Level};
 
-use crate::layout::Text;
+use crate::document::Document;
 
 /// The findings, the worst first; those that are as they should be are counted, unless `all` are wanted.
-pub fn doctor(examination: &Examination, all: bool) -> Text {
+pub fn doctor(examination: &Examination, all: bool) -> Document {
     let mut findings: Vec<_> = examination.findings.iter().collect();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
-    let mut text = Text::new();
+    let mut text = Document::new();
     let mut good = 0;
     for finding in findings {
         if finding.level == Level::Good && !all {
@@ -23,16 +21,15 @@ pub fn doctor(examination: &Examination, all: bool) -> Text {
             Level::Warning => "warning",
             Level::Bad => "bad",
         };
-        let _ = writeln!(text, "{level:8}{}: {}", finding.subject, finding.says);
+        text.lines(&format!("{level:8}{}: {}\n", finding.subject, finding.says));
         if let Some(advice) = &finding.advice {
-            let _ = writeln!(text, "        → {advice}");
+            text.lines(&format!("        → {advice}\n"));
         }
     }
     if good > 0 {
-        let _ = writeln!(
-            text,
-            "{good} findings are as they should be (--all shows them)"
-        );
+        text.lines(&format!(
+            "{good} findings are as they should be (--all shows them)\n"
+        ));
     }
     text
 }
