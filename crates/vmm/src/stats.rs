@@ -30,10 +30,13 @@ fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
 /// What a refusal means: nothing where the kernel does not know the ioctl, which a vCPU's descriptor
 /// answers with EINVAL and a VM's with ENOTTY (`kvm_arch_vcpu_ioctl`, `kvm_arch_vm_ioctl`). A kernel that
 /// knows it uses neither.
-fn refused(source: std::io::Error) -> Option<Error> {
-    match source.raw_os_error() {
-        Some(libc::EINVAL | libc::ENOTTY) => None,
-        _ => Some(Error::from_files("KVM_GET_STATS_FD", source)),
+fn refused(errno: i32) -> Option<Error> {
+    match errno {
+        libc::EINVAL | libc::ENOTTY => None,
+        _ => Some(Error::from_files(
+            "KVM_GET_STATS_FD",
+            std::io::Error::from_raw_os_error(errno),
+        )),
     }
 }
 
@@ -64,7 +67,8 @@ impl Stats {
         // SAFETY: KVM_GET_STATS_FD takes no argument and returns a new descriptor.
         let stats = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_GET_STATS_FD() as _, 0) };
         if stats < 0 {
-            return refused(std::io::Error::last_os_error()).map_or(Ok(None), Err);
+            let errno = vmm_sys_util::errno::Error::last().errno();
+            return refused(errno).map_or(Ok(None), Err);
         }
         // SAFETY: the ioctl has just returned this descriptor, so nobody else owns it.
         let file = unsafe { File::from_raw_fd(stats) };
@@ -132,7 +136,6 @@ mod tests {
 
     #[test]
     fn only_a_kernel_that_does_not_know_them_has_no_statistics() {
-        let refused = |errno| refused(io::Error::from_raw_os_error(errno));
         assert!(refused(libc::EINVAL).is_none() && refused(libc::ENOTTY).is_none());
         assert!(matches!(refused(libc::EMFILE), Some(Error::NoFilesLeft)));
         for errno in [libc::ENFILE, libc::ENOMEM, libc::EPERM, libc::EINTR] {
