@@ -4,6 +4,7 @@ use std::path::Path;
 
 use exitpath_analysis::kick::kicks;
 use exitpath_analysis::path::diff::diff_paths;
+use exitpath_analysis::path::without::without;
 use exitpath_analysis::path::{PhaseTable, trace_rows};
 use exitpath_analysis::table::{RowSummary, Verdict, summarise};
 use exitpath_analysis::userspace::ladder;
@@ -15,6 +16,7 @@ const HOST: &str = "host-in-lab-6.1-qemu7.2";
 
 const USERSPACE: &str = "userspace-6.1-qemu7.2";
 const KICK: &str = "kick-6.1-qemu7.2";
+const WITHOUT: &str = "without-6.1-qemu7.2";
 
 fn read(name: &str) -> Recording {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings");
@@ -61,6 +63,47 @@ fn the_ladder() {
         let value = rung.value.expect("a value").value;
         assert_eq!(whole as f64, value + 1.0, "{}", rung.summary.row.name);
     }
+}
+
+/// Two conditions in one recording: what is said of both, and of each by itself.
+#[test]
+fn two_conditions() {
+    let mut recording = read(WITHOUT);
+    let phases = PhaseTable::default();
+    let both = without(&recording, &phases).expect("it has patches");
+    let under = both.conditions.clone().map(|name| recording.under(&name));
+    let [with, without] = under.map(|under| under.expect("it is there"));
+    recording.manifest.environment.facts.clear();
+    insta::assert_snapshot!("without_text", views::without(&both));
+    let json = json::without(&recording.manifest, &both, "recordings/without");
+    insta::assert_snapshot!("without_json", json.render());
+    // Each seed's path is as long as the comparison says.
+    let timed = |recording: &Recording| -> Vec<u64> {
+        let paths = trace_rows(recording, &phases).expect("a whole trace");
+        paths.iter().map(|path| path.guest_timed).collect()
+    };
+    let said: (Vec<u64>, Vec<u64>) = both.rows.iter().map(|row| (row.before, row.after)).unzip();
+    assert_eq!((timed(&with), timed(&without)), said);
+    // The table is of the first condition alone.
+    assert_eq!(
+        summarise(&recording)[0].samples,
+        summarise(&with)[0].samples
+    );
+    // What a difference of two recordings says, the two conditions say, too.
+    let diff = diff_paths(&with, &without, &phases).expect("they are comparable");
+    let saved = both.rows[0].saved;
+    assert_eq!(
+        (diff.rows[0].delta, diff.rows[0].seeds_agreeing),
+        (-saved, 2)
+    );
+    let text = views::diff(
+        &with.manifest,
+        &without.manifest,
+        &diff,
+        views::Functions::default(),
+    );
+    let b = "b: Linux 6.1.0-56-amd64, without kvm_pmu_trigger_event, kvm_cpu_has_pending_timer,";
+    assert!(text.to_string().contains(b), "{text}");
 }
 
 #[test]
@@ -119,7 +162,7 @@ fn the_labs_values_are_exact() {
 /// What is checked in must not say where or by whom it was made.
 #[test]
 fn they_say_nothing_of_the_machine_they_were_made_on() {
-    for name in [LAB, HOST, USERSPACE, KICK] {
+    for name in [LAB, HOST, USERSPACE, KICK, WITHOUT] {
         let manifest = serde_json::to_string(&read(name).manifest).expect("plain data");
         for private in ["/home", "/root", "/tmp", "/work", "firecracker", "vsock"] {
             assert!(!manifest.contains(private), "{name}: {private}");

@@ -154,6 +154,16 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Where a boot does not bring out what it should. Nothing of these conditions is kept then.
     pub fn run(&mut self, setups: Vec<Setup<'a>>) -> Result<()> {
+        let known = self.setups.len();
+        let ran = self.run_further(setups);
+        if ran.is_err() {
+            self.setups.truncate(known);
+            self.started.truncate(known);
+        }
+        ran
+    }
+
+    fn run_further(&mut self, setups: Vec<Setup<'a>>) -> Result<()> {
         let mut boots = Vec::new();
         for setup in setups {
             let at = self.setups.len();
