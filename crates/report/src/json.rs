@@ -12,7 +12,7 @@ mod vmexit;
 mod without;
 
 use exitpath_analysis::table::{Figures, RowSummary, Variant};
-use exitpath_recording::{Environment, Machine, Manifest};
+use exitpath_recording::{Condition, Environment, Machine, Manifest};
 use serde::Serialize;
 
 pub use diff::{Diff, diff, incomparable};
@@ -34,6 +34,8 @@ pub struct Table<'a> {
     pub unit: &'static str,
     /// What it was measured on.
     pub environment: &'a Environment,
+    /// The condition that it was measured under, as the manifest has it; of a recording that has several the one shown.
+    pub conditions: &'a [Condition],
     /// One object per row, in the catalogue's order.
     pub rows: Vec<Row<'a>>,
     /// Warnings with advice.
@@ -140,6 +142,7 @@ pub fn table<'a>(
         machine: manifest.machine,
         unit: if host { "ns" } else { "instructions" },
         environment: &manifest.environment,
+        conditions: &manifest.conditions,
         rows: rows
             .iter()
             .map(|row| Row {

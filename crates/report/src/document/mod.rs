@@ -97,9 +97,12 @@ impl Document {
         }
     }
 
-    /// Appends what figures hold for.
+    /// Appends what figures hold for, if anything is known of it.
     pub(crate) fn fact(&mut self, words: impl Into<Prose>) {
-        self.blocks.push(Block::Fact(words.into()));
+        let words = words.into();
+        if !words.to_string().is_empty() {
+            self.blocks.push(Block::Fact(words));
+        }
     }
 
     pub(crate) fn push(&mut self, block: Block) {

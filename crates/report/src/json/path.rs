@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use exitpath_analysis::path as model;
-use exitpath_recording::{Environment, Exit, Machine, Manifest, Space};
+use exitpath_recording::{Condition, Environment, Exit, Machine, Manifest, Space};
 use serde::Serialize;
 
 use crate::reasons;
@@ -28,6 +28,8 @@ pub struct Path<'a> {
     pub cpus: u32,
     /// What it was traced on.
     pub environment: &'a Environment,
+    /// The condition that it was measured under, as the manifest has it; of a recording that has several the one shown.
+    pub conditions: &'a [Condition],
     /// Of the most frequent path, as is all below but for `variants`: the row's value, without what the row
     /// subtracts. With `baseline` and `delay` it is the sum over `phases`, and over the `self` of
     /// `functions`.
@@ -233,6 +235,7 @@ pub fn path<'a>(
         seed: path.seed,
         cpus: path.cpus,
         environment: &manifest.environment,
+        conditions: &manifest.conditions,
         total: path.value().all,
         executed: path.total.all,
         baseline: path.baseline.all,

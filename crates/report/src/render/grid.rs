@@ -172,8 +172,17 @@ impl Grid {
             Cell::new(text).set_alignment(alignment)
         };
         let columns = || kept.iter().copied().zip(widths.iter().copied());
+        // One that fits stays as it is: a folder's name may have two blanks in a row.
         let title = |(column, width): (usize, usize)| {
-            cell(column, wrapped(&self.columns[column].title, width, 0))
+            let title = &self.columns[column].title;
+            let fits = title.chars().count() <= width;
+            cell(
+                column,
+                match fits {
+                    true => title.clone(),
+                    false => wrapped(title, width, 0),
+                },
+            )
         };
         table.set_header(columns().map(title));
         for (cells, _) in &self.rows {
@@ -189,5 +198,60 @@ impl Grid {
             .lines()
             .map(|line| line.trim_end().to_owned())
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid() -> Grid {
+        let column = |title: &str, left, leaves| Aligned {
+            title: title.to_owned(),
+            left,
+            leaves,
+        };
+        let row = |cells: [&str; 4]| (cells.map(str::to_owned).into(), Tone::Plain);
+        Grid {
+            columns: vec![
+                column("name", true, None),
+                column("first to leave", false, Some(0)),
+                column("my  own", false, None),
+                column("second", false, Some(1)),
+            ],
+            rows: vec![
+                row(["a", "1,000", "20", "5"]),
+                row(["bb", "2,000", "3", "5"]),
+            ],
+            cut: true,
+        }
+    }
+
+    fn at(width: usize) -> String {
+        let style = Style {
+            width: Some(width),
+            colour: false,
+        };
+        let mut text = String::new();
+        grid().lay_out(&mut text, &style);
+        text
+    }
+
+    #[test]
+    fn titles_break_then_what_is_the_same_goes_then_columns_in_their_order() {
+        assert!(at(80).starts_with(" name  first to leave  my  own  second\n"));
+        // There is room for all but in one line.
+        assert!(
+            at(30)
+                .lines()
+                .nth(1)
+                .is_some_and(|line| line.contains("leave"))
+        );
+        let of_one_line = |width| at(width).split_whitespace().collect::<Vec<_>>().join(" ");
+        let narrower = of_one_line(22);
+        assert!(narrower.ends_with("in all rows: second 5"), "{narrower}");
+        let narrow = of_one_line(12);
+        assert!(narrow.contains("bb 3 in all rows: second 5"), "{narrow}");
+        assert!(narrow.contains("not shown: first to leave (a"), "{narrow}");
     }
 }
