@@ -56,7 +56,7 @@ pub(crate) fn first(recording: &Recording, dir: &Path) -> Option<Recording> {
     }
     let dir = dir.display().to_string();
     output::remark(&format!(
-        "under the condition {}; there are {}",
+        "under the condition '{}'; there are {}",
         first.name,
         names(recording, &dir)
     ));
@@ -80,8 +80,9 @@ fn split(name: &Path) -> Option<(&str, &str)> {
     text.rsplit_once('@')
 }
 
+/// As a shell takes them: a name may have blanks.
 fn names(recording: &Recording, dir: &str) -> String {
     let conditions = recording.manifest.conditions.iter();
-    let names = conditions.map(|condition| format!("{dir}@{}", condition.name));
+    let names = conditions.map(|condition| format!("'{dir}@{}'", condition.name));
     names.collect::<Vec<_>>().join(", ")
 }

@@ -313,7 +313,7 @@ fn functions_patched_out_save_what_the_trace_says_they_take() {
     assert_eq!(number(&said.json(), "guest_timed"), before - expected);
     let said = Said::of(&mut exitpath(&["show", with_them]));
     assert!(
-        said.stderr.contains("under the condition base"),
+        said.stderr.contains("under the condition 'base'"),
         "{}",
         said.stderr
     );
