@@ -100,7 +100,7 @@ pub(crate) fn machine(manifest: &Manifest, cpus: u32, seeds: &[u64]) -> String {
     }
 }
 
-/// The kernel, which is what is looked at, with what was patched out of it under the only condition.
+/// The kernel, which is what is looked at, with what differs in it under the only condition.
 pub(crate) fn subject(manifest: &Manifest) -> String {
     let environment = &manifest.environment;
     let [kernel, cmdline] = [&environment.kernel, &environment.cmdline].map(|text| plain(text));
@@ -108,14 +108,33 @@ pub(crate) fn subject(manifest: &Manifest) -> String {
         [condition] => condition.differs.as_slice(),
         _ => &[],
     };
-    let patched = differs.iter().filter_map(|difference| match difference {
-        Difference::Patch { function, .. } => Some(plain(function)),
-        _ => None,
-    });
-    let patched: Vec<String> = patched.collect();
-    let without = match patched.as_slice() {
-        [] => String::new(),
-        patched => format!(", without {}", patched.join(", ")),
+    let mut without = Vec::new();
+    let mut with = Vec::new();
+    for difference in differs {
+        match difference {
+            Difference::Patch { function, .. } => without.push(plain(function)),
+            Difference::Tracer(tracer) => with.push(format!("{} traced", plain(tracer))),
+            Difference::Delay { ticks } => with.push(format!(
+                "a delay of {} after each exit",
+                of(*ticks, "tick", "ticks")
+            )),
+            Difference::Parameter {
+                module,
+                name,
+                value,
+            } => with.push(plain(&format!("{module}.{name}={value}"))),
+            // The first two are said anyway, of a VMM there is a line of its own, and the last two are a row's.
+            Difference::Kernel(_)
+            | Difference::Cmdline(_)
+            | Difference::Vmm { .. }
+            | Difference::Layers(_)
+            | Difference::Guest { .. } => {}
+        }
+    }
+    let said = |word: &str, what: Vec<String>| match what.is_empty() {
+        true => String::new(),
+        false => format!(", {word} {}", what.join(", ")),
     };
-    format!("Linux {kernel}{without}, command line: {cmdline}")
+    let (without, with) = (said("without", without), said("with", with));
+    format!("Linux {kernel}{without}{with}, command line: {cmdline}")
 }

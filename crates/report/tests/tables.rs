@@ -4,7 +4,7 @@
 //! `INSTA_UPDATE=always` and look at the difference.
 
 use exitpath_analysis::table::{Figures, HandledBy, RowSummary, Variant, Verdict};
-use exitpath_recording::{Bounds, Environment, Machine, Manifest, Plan, RowInfo};
+use exitpath_recording::{Bounds, Difference, Environment, Machine, Manifest, Plan, RowInfo};
 use exitpath_report::{Style, json, views};
 
 fn row(name: &str) -> RowSummary {
@@ -410,6 +410,32 @@ fn a_recording_cannot_move_the_terminals_cursor() {
             "{text:?}"
         );
     }
+}
+
+#[test]
+fn what_differs_in_the_kernel_is_said_of_it() {
+    let mut manifest = manifest(Machine::Lab);
+    let [condition] = manifest.conditions.as_mut_slice() else {
+        panic!("there is one condition");
+    };
+    let word = |text: &str| text.to_owned();
+    condition.differs = vec![
+        Difference::Tracer(word("kvm/kvm_exit")),
+        Difference::Patch {
+            function: word("kfree"),
+            returns: None,
+        },
+        Difference::Delay { ticks: 1 },
+        Difference::Parameter {
+            module: word("kvm"),
+            name: word("halt_poll_ns"),
+            value: word("0"),
+        },
+    ];
+    let text = views::table(&manifest, &[]).to_string();
+    let expected = ", without kfree, with kvm/kvm_exit traced, a delay of 1 tick after each exit, \
+                    kvm.halt_poll_ns=0, command line: ";
+    assert!(text.contains(expected), "{text}");
 }
 
 #[test]
