@@ -37,6 +37,8 @@ qemu10: build
 # built before is installed: root builds nothing.
 install: $(if $(SUDO_USER),,build)
 	@[ -x $(EXITPATH) ] || { echo "make install: run make build first, without sudo" >&2; exit 1; }
+	@grep -qaE 'exitpath-inside built from [0-9a-f]{16}' $(EXITPATH) || \
+		{ echo "make install: $(EXITPATH) lacks the program that runs inside labs: run make build first, without sudo" >&2; exit 1; }
 	install -D -m 755 $(EXITPATH) $(DESTDIR)$(PREFIX)/bin/exitpath
 	umask 022 && $(EXITPATH) generate-files $(SHARE)
 

@@ -1,4 +1,4 @@
-//! Hashes the sources of all that runs inside a lab.
+//! Hashes what the program inside a lab is made of: sources, versions of dependencies, how they are compiled.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,22 @@ const CRATES: [&str; 8] = [
     "vmm",
 ];
 
+/// What says how they are compiled, beside what Cargo says in these variables.
+const SETTINGS: [&str; 3] = ["Cargo.toml", "Cargo.lock", ".cargo/config.toml"];
+const VARIABLES: [&str; 3] = ["PROFILE", "TARGET", "CARGO_ENCODED_RUSTFLAGS"];
+
 fn main() {
     let mut hash = Fnv::default();
+    for name in SETTINGS {
+        let file = Path::new("../..").join(name);
+        println!("cargo::rerun-if-changed={}", file.display());
+        hash.add(&fs::read(&file).expect("the workspace has its settings"));
+    }
+    for name in VARIABLES {
+        let value = std::env::var_os(name).unwrap_or_default();
+        hash.add(value.as_encoded_bytes());
+        hash.add(b"\n");
+    }
     for name in CRATES {
         let sources = Path::new("..").join(name).join("src");
         println!("cargo::rerun-if-changed={}", sources.display());

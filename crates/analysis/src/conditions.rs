@@ -1,7 +1,7 @@
 //! Recordings of several conditions: what is said of a row is said of its runs under one of them.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use exitpath_recording::{Recording, Run, Trace};
 
@@ -9,14 +9,23 @@ use exitpath_recording::{Recording, Run, Trace};
 /// Nothing is left out where each row was.
 pub(crate) fn first_of_each_row(recording: &Recording) -> Cow<'_, Recording> {
     let conditions = &recording.manifest.conditions;
-    let is_first = |run: &&Run| {
-        let of_row = recording.runs.iter().filter(|other| other.row == run.row);
-        let place = |name: &str| conditions.iter().position(|known| known.name == name);
-        let first = of_row.map(|other| place(&other.condition)).min();
-        first == Some(place(&run.condition))
-    };
     // Most recordings have one condition.
-    if conditions.len() < 2 || recording.runs.iter().all(|run| is_first(&run)) {
+    if conditions.len() < 2 {
+        return Cow::Borrowed(recording);
+    }
+    let places: HashMap<&str, usize> = conditions
+        .iter()
+        .enumerate()
+        .map(|(place, condition)| (condition.name.as_str(), place))
+        .collect();
+    let place = |run: &Run| places.get(run.condition.as_str()).copied();
+    let mut firsts: HashMap<&str, Option<usize>> = HashMap::new();
+    for run in &recording.runs {
+        let first = firsts.entry(run.row.as_str()).or_insert(place(run));
+        *first = place(run).min(*first);
+    }
+    let is_first = |run: &&Run| firsts.get(run.row.as_str()) == Some(&place(run));
+    if recording.runs.iter().all(|run| is_first(&run)) {
         return Cow::Borrowed(recording);
     }
     let runs: Vec<Run> = recording.runs.iter().filter(is_first).cloned().collect();

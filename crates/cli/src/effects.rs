@@ -7,7 +7,10 @@
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, ValueEnum};
 
+use std::path::Path;
+
 use crate::commands::{KickTable, On, PluginUse};
+use crate::recording;
 use exitpath_recording::Machine;
 
 /// When an option has an effect.
@@ -140,7 +143,7 @@ fn rules(given: &Given<'_>, option: &str) -> Option<Vec<When>> {
 
         ("gate", "base" | "max_growth" | "max_class_growth" | "rounds" | "out") => always(),
         ("gate", "base_modules") => match given.values::<String>("base").first() {
-            Some(base) if std::path::Path::new(base).is_dir() => {
+            Some(base) if recording::is_one(Path::new(base)) => {
                 vec![Never("next to a --base that is a recording")]
             }
             _ => always(),

@@ -1,5 +1,5 @@
-//! What can be asked of exitpath: commands and flags (`commands`), when each flag has an effect (`effects`), and
-//! what exit statuses mean (`status`).
+//! What can be asked of exitpath: commands and flags (`commands`), when each flag has an effect (`effects`),
+//! how recordings are named (`recording`), and what exit statuses mean (`status`).
 //!
 //! Nothing is done here: what a command does is in the module of its name in the crate `exitpath`.
 
@@ -10,6 +10,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 mod commands;
 mod effects;
+pub mod recording;
 mod status;
 
 pub use commands::{

@@ -160,7 +160,7 @@ fn fault_of_base(args: &Gate, what: impl ToString) -> Failure {
 /// The base, where it is a recording.
 fn recorded_base(args: &Gate) -> Result<Option<Recording>, Failure> {
     let name = Path::new(&args.base);
-    if !recorded::is_one(name) {
+    if !exitpath_cli::recording::is_one(name) {
         return Ok(None);
     }
     match recorded::traced_under_one(name) {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use exitpath_cli::recording::split;
 use exitpath_recording::Recording;
 
 use crate::command;
@@ -63,21 +64,10 @@ pub(crate) fn first(recording: &Recording, dir: &Path) -> Option<Recording> {
     recording.under(&first.name)
 }
 
-/// Whether a name is that of a recording's folder, with or without a condition.
-pub(crate) fn is_one(name: &Path) -> bool {
-    name.is_dir() || split(name).is_some_and(|(dir, _)| Path::new(dir).is_dir())
-}
-
 /// Rows that have a condition each are told apart by their names.
 fn are_several(recording: &Recording) -> bool {
     let manifest = &recording.manifest;
     manifest.conditions.len() > 1 && manifest.command != command::USERSPACE
-}
-
-/// Folder and condition, where the name has both.
-fn split(name: &Path) -> Option<(&str, &str)> {
-    let text = name.to_str().filter(|_| !name.exists())?;
-    text.rsplit_once('@')
 }
 
 /// As a shell takes them: a name may have blanks.

@@ -310,6 +310,8 @@ fn of_lab(error: &exitpath_lab::Error) -> Kind {
         Lab::NoQemu
         | Lab::QemuUnusable { .. }
         | Lab::NoPlugin { .. }
+        | Lab::NoInside { .. }
+        | Lab::OtherInside { .. }
         | Lab::PluginRefused { .. }
         | Lab::NoCacheFolder
         | Lab::MissingTool { .. }
@@ -317,5 +319,23 @@ fn of_lab(error: &exitpath_lab::Error) -> Kind {
         | Lab::Apt { .. } => Kind::Machine,
         Lab::Patch { .. } => Kind::Unpatched,
         _ => Kind::Cannot,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_inside_that_is_not_there_is_no_kernels_fault() {
+        let missing = exitpath_lab::Error::NoInside {
+            searched: Vec::new(),
+        };
+        let other = exitpath_lab::Error::OtherInside {
+            path: "exitpath-inside".into(),
+        };
+        for error in [missing, other] {
+            assert_eq!(Error::from(error).kind(), Kind::Machine);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The one place where runs get their numbers and a recording is put together.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use exitpath_exits::Row;
@@ -22,13 +23,23 @@ pub(crate) fn unix_seconds() -> u64 {
 }
 
 /// Version and build, for the manifest: the VMM is part of what is measured, so the very program
-/// is named.
-pub(crate) fn version() -> String {
-    let program = std::env::current_exe().ok();
-    let build = program.and_then(|path| exitpath_lab::bzimage::file_sha256(&path).ok());
-    match build {
-        Some(sum) => format!("exitpath {} (sha256 {sum})", env!("CARGO_PKG_VERSION")),
-        None => format!("exitpath {}", env!("CARGO_PKG_VERSION")),
+/// is named, and of what is measured in the lab the one inside, where it is a file of its own.
+pub(crate) fn version(machine: Machine) -> String {
+    let sha256 = |path: PathBuf| exitpath_lab::bzimage::file_sha256(&path).ok();
+    let program = std::env::current_exe().ok().and_then(sha256);
+    let inside = match machine {
+        Machine::Lab => exitpath_lab::inside_file().and_then(sha256),
+        Machine::Host => None,
+    };
+    let sums = program.map(|sum| format!("sha256 {sum}"));
+    let sums = sums
+        .into_iter()
+        .chain(inside.map(|sum| format!("inside: sha256 {sum}")));
+    let sums: Vec<String> = sums.collect();
+    let version = env!("CARGO_PKG_VERSION");
+    match sums.is_empty() {
+        true => format!("exitpath {version}"),
+        false => format!("exitpath {version} ({})", sums.join(", ")),
     }
 }
 

@@ -302,9 +302,9 @@ pub enum Error {
         searched: Vec<PathBuf>,
     },
 
-    /// The program that runs inside a lab was built from other sources.
+    /// The program that runs inside a lab was built from other sources, or in another way.
     #[error(
-        "{} was built from other sources than this exitpath: build both with `make build`",
+        "{} was built from other sources, or in another way, than this exitpath: build both with `make build`",
         path.display()
     )]
     OtherInside {

@@ -61,6 +61,8 @@ pub mod kind {
     pub const HOST: &str = "host";
     /// QEMU TCG with emulated SVM.
     pub const SVM: &str = "svm";
+    /// All of them.
+    pub const ALL: [&str; 2] = [HOST, SVM];
 }
 
 /// Something that rows are measured under. Conditions of one recording are compared with each other.

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use exitpath_analysis::path::diff::{
     Change, ClassDiff, FunctionDiff, InstructionDiff, PathDiff, RowDiff, Side, Verdict,
 };
-use exitpath_recording::Manifest;
 
 use crate::document::Prose;
 use crate::format::{change, of, plain, thousands};
@@ -185,13 +184,10 @@ pub(crate) fn presence(presence: Change) -> &'static str {
 }
 
 /// What the recordings differ in besides, but for what [`subject`] says already.
-pub(crate) fn notes(a: &Manifest, b: &Manifest, diff: &PathDiff) -> Vec<String> {
-    let (a, b) = (&a.environment, &b.environment);
-    let told = [
-        format!("kernel: {} → {}", a.kernel, b.kernel),
-        format!("command line: {} → {}", a.cmdline, b.cmdline),
-    ];
-    let notes = diff.notes.iter().filter(|note| !told.contains(note));
+pub(crate) fn notes(diff: &PathDiff) -> Vec<String> {
+    let told = ["kernel: ", "command line: ", "done to the kernel: "];
+    let is_told = |note: &String| told.iter().any(|told| note.starts_with(told));
+    let notes = diff.notes.iter().filter(|note| !is_told(note));
     notes.map(|note| plain(note)).collect()
 }
 

@@ -1,6 +1,6 @@
 //! What all texts have in common: numbers, words, the machine's description.
 
-use exitpath_recording::{Difference, Machine, Manifest, Space};
+use exitpath_recording::{Machine, Manifest, Space};
 
 /// Without line breaks and what else moves a terminal's cursor: a recording may come from anybody.
 pub(crate) fn plain(text: &str) -> String {
@@ -104,37 +104,10 @@ pub(crate) fn machine(manifest: &Manifest, cpus: u32, seeds: &[u64]) -> String {
 pub(crate) fn subject(manifest: &Manifest) -> String {
     let environment = &manifest.environment;
     let [kernel, cmdline] = [&environment.kernel, &environment.cmdline].map(|text| plain(text));
-    let differs = match manifest.conditions.as_slice() {
-        [condition] => condition.differs.as_slice(),
-        _ => &[],
-    };
-    let mut without = Vec::new();
-    let mut with = Vec::new();
-    for difference in differs {
-        match difference {
-            Difference::Patch { function, .. } => without.push(plain(function)),
-            Difference::Tracer(tracer) => with.push(format!("{} traced", plain(tracer))),
-            Difference::Delay { ticks } => with.push(format!(
-                "a delay of {} after each exit",
-                of(*ticks, "tick", "ticks")
-            )),
-            Difference::Parameter {
-                module,
-                name,
-                value,
-            } => with.push(plain(&format!("{module}.{name}={value}"))),
-            // The first two are said anyway, of a VMM there is a line of its own, and the last two are a row's.
-            Difference::Kernel(_)
-            | Difference::Cmdline(_)
-            | Difference::Vmm { .. }
-            | Difference::Layers(_)
-            | Difference::Guest { .. } => {}
-        }
-    }
-    let said = |word: &str, what: Vec<String>| match what.is_empty() {
-        true => String::new(),
-        false => format!(", {word} {}", what.join(", ")),
-    };
-    let (without, with) = (said("without", without), said("with", with));
-    format!("Linux {kernel}{without}{with}, command line: {cmdline}")
+    let done: String = manifest
+        .done_to_the_kernel()
+        .iter()
+        .map(|done| format!(", {}", plain(done)))
+        .collect();
+    format!("Linux {kernel}{done}, command line: {cmdline}")
 }

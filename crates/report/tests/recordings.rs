@@ -4,6 +4,7 @@ use std::path::Path;
 
 use exitpath_analysis::kick::kicks;
 use exitpath_analysis::path::diff::diff_paths;
+use exitpath_analysis::path::gate::{Wanted, base};
 use exitpath_analysis::path::without::without;
 use exitpath_analysis::path::{PhaseTable, trace_rows};
 use exitpath_analysis::table::{RowSummary, Verdict, summarise};
@@ -104,6 +105,33 @@ fn two_conditions() {
     );
     let b = "b: Linux 6.1.0-56-amd64, without kvm_pmu_trigger_event, kvm_cpu_has_pending_timer,";
     assert!(text.to_string().contains(b), "{text}");
+    // What says no headers says it otherwise.
+    let done = "done to the kernel: nothing in A, without kvm_pmu_trigger_event, kvm_cpu_has_pending_timer in B";
+    assert_eq!(diff.notes, [done]);
+    let json = json::diff(&with.manifest, &without.manifest, &diff).render();
+    assert!(
+        json.contains(r#""function": "kvm_pmu_trigger_event""#),
+        "{json}"
+    );
+    // No kernel is judged by one of which a part was taken out.
+    let wanted = Wanted {
+        cpu: None,
+        qemu: without
+            .manifest
+            .environment
+            .qemu
+            .clone()
+            .expect("the lab's"),
+        seeds: Vec::new(),
+    };
+    assert!(base(with, &["cpuid"], &wanted).is_ok());
+    let refused = base(without, &["cpuid"], &wanted).expect_err("a patched base");
+    assert!(
+        refused
+            .to_string()
+            .contains("without kvm_pmu_trigger_event"),
+        "{refused}"
+    );
 }
 
 #[test]

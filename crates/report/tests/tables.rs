@@ -433,7 +433,7 @@ fn what_differs_in_the_kernel_is_said_of_it() {
         },
     ];
     let text = views::table(&manifest, &[]).to_string();
-    let expected = ", without kfree, with kvm/kvm_exit traced, a delay of 1 tick after each exit, \
+    let expected = "Linux 6.1.0-56-amd64, without kfree, kvm/kvm_exit traced, a delay of 1 tick after each exit, \
                     kvm.halt_poll_ns=0, command line: ";
     assert!(text.contains(expected), "{text}");
 }

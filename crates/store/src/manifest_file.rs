@@ -158,6 +158,12 @@ impl ManifestFile {
             };
             of_then.clone_into(&mut manifest.environment.machine_kind);
         }
+        let machine_kind = manifest.environment.machine_kind.as_str();
+        if !kind::ALL.contains(&machine_kind) {
+            return Err(Fault::NewerValue(format!(
+                "the kind of machine `{machine_kind}` in its manifest"
+            )));
+        }
         let (groups, unknown) = known(groups)?;
         for name in unknown {
             manifest.warnings.push(format!(

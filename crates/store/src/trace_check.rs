@@ -8,13 +8,18 @@ use crate::table::Table;
 use crate::trace_tables::{
     EXITS, INSTRUCTIONS, LOCATIONS, PATHS, PATHS_MAX, SYMBOLS, WINDOWS, space_name,
 };
-use exitpath_recording::Run;
-use exitpath_recording::{Block, Instruction, Location, Path, Symbol, Trace, Window};
+use exitpath_recording::{
+    Block, Condition, Instruction, Location, Path, Run, Symbol, Trace, Window,
+};
 
 /// What has to hold in a trace of these runs, before writing and after reading: what is referred
 /// to is there, and what is to be found by its order is in order. An error comes with the name of
 /// the table it was found in.
-pub(crate) fn check_trace(runs: &[Run], trace: &Trace) -> Result<(), (&'static str, Problem)> {
+pub(crate) fn check_trace(
+    conditions: &[Condition],
+    runs: &[Run],
+    trace: &Trace,
+) -> Result<(), (&'static str, Problem)> {
     let of = |table: &Table| {
         let name = table.name;
         move |problem| (name, problem)
@@ -23,7 +28,7 @@ pub(crate) fn check_trace(runs: &[Run], trace: &Trace) -> Result<(), (&'static s
     check_paths(&trace.paths, trace.instructions.len()).map_err(of(&PATHS))?;
     check_windows(&trace.windows, runs, trace.paths.len()).map_err(of(&WINDOWS))?;
     check_exits(trace).map_err(of(&EXITS))?;
-    check_symbols(&trace.symbols).map_err(of(&SYMBOLS))?;
+    check_symbols(&trace.symbols, conditions).map_err(of(&SYMBOLS))?;
     check_locations(&trace.locations, trace.instructions.len()).map_err(of(&LOCATIONS))
 }
 
@@ -113,10 +118,18 @@ pub(crate) fn check_exits(trace: &Trace) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_symbols(symbols: &[Symbol]) -> Result<(), Problem> {
+fn check_symbols(symbols: &[Symbol], conditions: &[Condition]) -> Result<(), Problem> {
     let mut free = None;
     for symbol in symbols {
         let of = &symbol.condition;
+        if let Some(of) = of
+            && !conditions.iter().any(|condition| condition.name == *of)
+        {
+            return Err(problem!(
+                "the symbol {} is of the condition {of}, which is not there",
+                symbol.name
+            ));
+        }
         let (space, address) = (space_name(symbol.space), symbol.address);
         let begin = u128::from(address);
         let end = begin + u128::from(symbol.size);

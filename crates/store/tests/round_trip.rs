@@ -292,7 +292,7 @@ fn recordings_that_contradict_themselves_are_not_written() {
 type Spoil = (fn(&mut Trace), &'static str);
 
 /// What must not be said of the trace of [`traced`].
-const SPOIL: [Spoil; 23] = [
+const SPOIL: [Spoil; 24] = [
     (
         |it| it.instructions[1].bytes.clear(),
         "instruction 1 has 0 bytes",
@@ -330,6 +330,10 @@ const SPOIL: [Spoil; 23] = [
     (|it| it.symbols[0].size = 3, "before the one above it"),
     (|it| it.symbols[1].address = 0x1001, "before the one above"),
     (|it| it.symbols[4].size = 4097, "beyond the last address"),
+    (
+        |it| it.symbols[4].condition = Some("none".to_owned()),
+        "the condition none, which is not there",
+    ),
     (|it| it.symbols[4].size = u64::MAX, "beyond the last"),
     (|it| it.locations.swap(0, 1), "depth 0 is double or out"),
     (|it| it.locations[1].depth = 0, "depth 0 is double or out"),

@@ -282,6 +282,8 @@ fn differences(a: &Recording, b: &Recording) -> Vec<String> {
     };
     let seeds = |seeds: &[u64]| listed(seeds.iter().map(u64::to_string));
     for (what, a, b) in [
+        ("architecture", a.arch.clone(), b.arch.clone()),
+        ("machine", a.machine_kind.clone(), b.machine_kind.clone()),
         ("QEMU", qemu(&a.qemu), qemu(&b.qemu)),
         ("CPU model", a.cpu.clone(), b.cpu.clone()),
         ("CPUs", a.cpus.to_string(), b.cpus.to_string()),
@@ -326,10 +328,16 @@ fn listed(words: impl Iterator<Item = String>) -> String {
 
 /// What differs and may.
 fn notes(a: &Recording, b: &Recording) -> Vec<String> {
+    let done = |recording: &Recording| match recording.manifest.done_to_the_kernel() {
+        done if done.is_empty() => "nothing".to_owned(),
+        done => done.join(", "),
+    };
+    let (done_a, done_b) = (done(a), done(b));
     let (a, b) = (&a.manifest.environment, &b.manifest.environment);
     let differing = [
         ("kernel", &a.kernel, &b.kernel),
         ("command line", &a.cmdline, &b.cmdline),
+        ("done to the kernel", &done_a, &done_b),
         ("exitpath", &a.exitpath, &b.exitpath),
     ];
     let differing = differing.into_iter().filter(|(_, a, b)| a != b);

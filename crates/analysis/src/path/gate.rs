@@ -63,6 +63,9 @@ pub enum BaseError {
     /// It was recorded under another VMM.
     #[error("it was recorded under another VMM ({0}), and a kernel is judged under exitpath's own")]
     OtherVmm(String),
+    /// Something was done to its kernel.
+    #[error("it was recorded {0}, and a kernel is judged as it is")]
+    Changed(String),
     /// It was recorded on another CPU model.
     #[error("it was recorded with -cpu {recorded}, not {wanted}")]
     OtherCpu {
@@ -111,6 +114,10 @@ pub fn base(mut base: Recording, rows: &[&str], wanted: &Wanted) -> Result<Recor
     let environment = &base.manifest.environment;
     if let Some(command) = environment.facts.get(fact::VMM_COMMAND) {
         return Err(BaseError::OtherVmm(command.to_string()));
+    }
+    let done = base.manifest.done_to_the_kernel();
+    if !done.is_empty() {
+        return Err(BaseError::Changed(done.join(", ")));
     }
     if let Some(cpu) = wanted.cpu.as_ref().filter(|cpu| **cpu != environment.cpu) {
         return Err(BaseError::OtherCpu {

@@ -309,6 +309,10 @@ fn each_combination_has_an_effect_or_is_refused_by_name() {
             "gate --kernel k --base /tmp --base-modules d",
             Err(&["--base-modules", "recording"]),
         ),
+        (
+            "gate --kernel k --base /tmp@condition --base-modules d",
+            Err(&["--base-modules", "recording"]),
+        ),
         ("doctor --all", Ok(None)),
         ("doctor --json --all", Err(&["--all", "--json"])),
         ("show r --json", Ok(None)),

@@ -64,7 +64,9 @@ pub(super) fn show(
             .iter()
             .find(|condition| condition.differs.iter().any(is))
     };
+    // What patching out saved has no functions or phases to show.
     let usual = !view.tree && !view.folded && view.annotate.is_none() && names.is_empty();
+    let usual = usual && !view.all && view.phases.is_none();
     let patched = condition(|difference| matches!(difference, Difference::Patch { .. }));
     let both = patched.is_some() && conditions.len() > 1;
     if both && usual && view.flamegraph.is_none() && view.perfetto.is_none() {

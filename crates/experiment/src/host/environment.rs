@@ -39,7 +39,7 @@ pub(super) fn environment(
         qemu: None,
         seeds: Vec::new(),
         tsc_khz: tsc_khz.filter(|&khz| khz > 0),
-        exitpath: version(),
+        exitpath: version(exitpath_recording::Machine::Host),
         facts,
     }
 }

@@ -163,7 +163,7 @@ pub fn record(
             qemu: Some(prepared.qemu().version.clone()),
             seeds: vec![seed],
             tsc_khz: None,
-            exitpath: version(),
+            exitpath: version(Machine::Lab),
             facts,
         },
         conditions: conditions(ours, differs, file_sha256(test)?),

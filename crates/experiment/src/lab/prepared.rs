@@ -186,6 +186,7 @@ impl Prepared {
     }
 
     fn find(choice: &Choice, control: &Control) -> Result<Prepared> {
+        exitpath_lab::inside()?;
         let cache = cache(control)?;
         let qemu = Qemu::find(choice.qemu.as_deref(), &cache)?;
         let kernel = resolve(&cache, choice.kernel.as_deref(), choice.modules.as_deref())?;

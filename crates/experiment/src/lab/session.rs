@@ -333,7 +333,7 @@ impl<'a> Session<'a> {
                 qemu: Some(prepared.qemu().version.clone()),
                 seeds: self.seeds.clone(),
                 tsc_khz: None,
-                exitpath: version(),
+                exitpath: version(Machine::Lab),
                 facts,
             },
             conditions,
@@ -424,11 +424,12 @@ impl<'a> Session<'a> {
             if let Some(started) = &self.started[at] {
                 differs.extend(started.ready.differs());
             }
-            let facts = match std::ptr::eq(setup.prepared, self.setups[0].prepared) {
+            let mut facts = differing(&base_facts, &self.facts(at, without_effect)?);
+            if std::ptr::eq(setup.prepared, self.setups[0].prepared) {
                 // The rest of one and the same lab is chance.
-                true => Facts::new(),
-                false => differing(&base_facts, &self.facts(at, without_effect)?),
-            };
+                let own = [fact::VMM_ADDRESSES_RANDOMISED, fact::WITHOUT_EFFECT];
+                facts.retain(|name, _| own.contains(&name.as_str()));
+            }
             let origin = &setup.prepared.kernel.origin;
             kernels.push((
                 (first.hello.release.clone(), origin.clone()),

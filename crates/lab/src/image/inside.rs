@@ -23,14 +23,16 @@ pub fn inside() -> Result<Cow<'static, [u8]>> {
         check(EMBEDDED, Path::new("the program inside this one"))?;
         return Ok(Cow::Borrowed(EMBEDDED));
     }
-    let places = places();
-    let found = places.iter().find(|place| place.is_file());
-    let found = found.ok_or_else(|| Error::NoInside {
-        searched: places.clone(),
-    })?;
-    let bytes = std::fs::read(found).map_err(Error::io("read", found))?;
-    check(&bytes, found)?;
+    let found = inside_file().ok_or_else(|| Error::NoInside { searched: places() })?;
+    let bytes = std::fs::read(&found).map_err(Error::io("read", &found))?;
+    check(&bytes, &found)?;
     Ok(Cow::Owned(bytes))
+}
+
+/// Its file, where it is one.
+pub fn inside_file() -> Option<PathBuf> {
+    let mut places = places().into_iter().filter(|_| EMBEDDED.is_empty());
+    places.find(|place| place.is_file())
 }
 
 /// Where it may be: beside this program, or where an installation has it.

@@ -2,7 +2,7 @@
 
 use exitpath_analysis::path::conditions::warnings;
 use exitpath_analysis::path::diff as model;
-use exitpath_recording::{Environment, Manifest};
+use exitpath_recording::{Condition, Environment, Manifest};
 use serde::Serialize;
 
 /// The whole object. Figures are instructions of one round.
@@ -19,6 +19,8 @@ pub struct Diff<'a> {
     pub unit: &'static str,
     /// What the two were traced on.
     pub environments: Environments<'a>,
+    /// Under which condition each was traced, as the manifests have it.
+    pub conditions: Conditions<'a>,
     /// What these differ in, in words.
     pub notes: &'a [String],
     /// What a reader should know of either, and whether the two command lines made two conditions.
@@ -34,6 +36,15 @@ pub struct Environments<'a> {
     pub a: &'a Environment,
     /// The second one.
     pub b: &'a Environment,
+}
+
+/// Under which condition each was traced.
+#[derive(Debug, Serialize)]
+pub struct Conditions<'a> {
+    /// The first one.
+    pub a: &'a [Condition],
+    /// The second one.
+    pub b: &'a [Condition],
 }
 
 /// A row. `delta` is always `b` less `a`.
@@ -173,6 +184,10 @@ fn nothing<'a>(a: &'a Manifest, b: &'a Manifest) -> Diff<'a> {
         environments: Environments {
             a: &a.environment,
             b: &b.environment,
+        },
+        conditions: Conditions {
+            a: &a.conditions,
+            b: &b.conditions,
         },
         notes: &[],
         warnings: Vec::new(),

@@ -27,7 +27,7 @@ pub fn diff(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Functions) -
     text.fact(machine(a, a.environment.cpus, &a.environment.seeds));
     text.fact(format!("a: {}", subject(a)));
     text.fact(format!("b: {}", subject(b)));
-    for note in notes(a, b, diff) {
+    for note in notes(diff) {
         text.note(note);
     }
     text.warnings(&warnings(a, b));

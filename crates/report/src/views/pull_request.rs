@@ -53,7 +53,7 @@ pub fn pull_request(a: &Manifest, b: &Manifest, diff: &PathDiff, functions: Func
     item("", &machine(a, a.environment.cpus, &a.environment.seeds));
     item("a: ", &subject(a));
     item("b: ", &subject(b));
-    for note in notes(a, b, diff) {
+    for note in notes(diff) {
         item("", &note);
     }
     for warning in warnings(a, b) {

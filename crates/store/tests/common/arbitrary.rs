@@ -43,7 +43,7 @@ pub(crate) fn recordings() -> impl Strategy<Value = Recording> {
             if backwards {
                 runs.reverse();
             }
-            let trace = parts.map(|parts| assemble(parts, &runs));
+            let trace = parts.map(|parts| assemble(parts, &runs, &manifest.conditions));
             Recording {
                 manifest,
                 runs,

@@ -122,6 +122,11 @@ fn words_that_are_not_known_are_a_newer_exitpaths() {
     for (from, to, said) in [
         ("\"machine\": \"lab\"", "\"machine\": \"moon\"", "`moon`"),
         (
+            "\"machine_kind\": \"svm\"",
+            "\"machine_kind\": \"vmx\"",
+            "`vmx`",
+        ),
+        (
             "{\n            \"patch\": ",
             "{\n            \"hatch\": ",
             "`hatch`",

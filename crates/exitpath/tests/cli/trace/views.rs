@@ -1,6 +1,7 @@
 //! What is shown of a recording, without any lab.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -29,6 +30,28 @@ fn a_recording_shows_what_the_tracing_command_showed() {
     assert!(!all.contains("… and"), "{all}");
     lab.try_to_view(&["inl_from_kernel"])
         .fails(2, &["has no trace of inl_from_kernel"]);
+}
+
+/// Of a recording in which functions were patched out the saving is shown, unless something is asked for
+/// that it has not.
+#[test]
+fn what_is_asked_for_of_two_conditions_is_shown() {
+    let recorded =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/recordings/without-6.1-qemu7.2");
+    let recorded = recorded.to_str().expect("a path");
+    let shown = |options: &[&str]| {
+        let arguments = [&["trace", "--recording", recorded], options].concat();
+        Said::of(&mut exitpath(&arguments))
+    };
+    let saved = shown(&[]);
+    assert!(saved.stdout.contains("expected") && !saved.stdout.contains("module"));
+    let all = shown(&["--all"]);
+    assert!(all.stdout.contains("kvm_pmu_trigger_event") && all.stdout.contains("module"));
+    assert!(
+        all.stderr.contains("under the condition 'base'"),
+        "{}",
+        all.stderr
+    );
 }
 
 #[test]

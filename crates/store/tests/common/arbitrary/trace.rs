@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use exitpath_recording::{
-    Block, Exit, Instruction, Location, Part, Path, Run, Segment, Space, Symbol, Trace, Window,
+    Block, Condition, Exit, Instruction, Location, Part, Path, Run, Segment, Space, Symbol, Trace,
+    Window,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -17,8 +18,8 @@ type Range = [usize; 2];
 /// Exits of a window: which segment, and what the CPU says.
 type Exits = Vec<(usize, [u64; 3])>;
 
-/// What symbols are ordered by: condition, space and first address.
-type SymbolKey = (Option<String>, Space, u64);
+/// Which condition, space and first address.
+type SymbolKey = (Option<usize>, Space, u64);
 
 /// What a trace is made of, before references are made to refer to something.
 #[derive(Debug, Clone)]
@@ -52,7 +53,7 @@ pub(super) fn parts() -> impl Strategy<Value = Parts> {
         vec(vec(block, 1..20), 0..8),
         (vec(window, 8), any::<bool>(), exits),
         btree_map(
-            (option::of(text()), space, extreme()),
+            (option::of(any::<usize>()), space, extreme()),
             (text(), text(), extreme()),
             0..8,
         ),
@@ -89,7 +90,7 @@ fn exits(exits: Exits, segments: usize) -> Vec<Exit> {
 }
 
 /// The trace of these runs that can be made of the parts.
-pub(super) fn assemble(parts: Parts, runs: &[Run]) -> Trace {
+pub(super) fn assemble(parts: Parts, runs: &[Run], conditions: &[Condition]) -> Trace {
     let instructions = parts.instructions.len();
     let block = |(cpu, [first, count]): (u32, Range)| {
         let first = first % instructions;
@@ -128,9 +129,15 @@ pub(super) fn assemble(parts: Parts, runs: &[Run]) -> Trace {
     if parts.backwards {
         windows.reverse();
     }
-    let next = parts.symbols.keys().skip(1).cloned().map(Some);
+    // In the order of the conditions' names.
+    let named = |condition: usize| conditions[condition % conditions.len()].name.clone();
+    let symbols = parts.symbols.into_iter();
+    let symbols: BTreeMap<_, _> = symbols
+        .map(|((condition, space, address), rest)| ((condition.map(named), space, address), rest))
+        .collect();
+    let next = symbols.keys().skip(1).cloned().map(Some);
     let next: Vec<_> = next.chain([None]).collect();
-    let symbols = parts.symbols.into_iter().zip(next);
+    let symbols = symbols.into_iter().zip(next);
     let symbols = symbols.map(
         |(((condition, space, address), (name, module, size)), next)| {
             let room = match next {
