@@ -26,5 +26,5 @@ pub use error::{Error, Result};
 pub use order::random_order;
 pub use row_info::row_info;
 pub use run::run_row;
-pub use session::take_usual_place;
+pub use session::{Steady, take_usual_place};
 pub use settings::{Place, Settings};

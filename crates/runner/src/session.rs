@@ -1,6 +1,7 @@
 //! One run: a VM, its threads, the protocol with the guest, and the watchdog over it.
 
 mod counts;
+mod steady;
 mod usual;
 mod watch;
 
@@ -25,6 +26,7 @@ use crate::settings::Settings;
 use counts::BASELINES_COUNTED;
 use watch::{PATIENCE, ThreadEnd, Worker, watch};
 
+pub use steady::Steady;
 pub use usual::take_usual_place;
 
 /// Among the counters: the guest's TSC frequency in kHz, as KVM reports it.

@@ -82,6 +82,33 @@ fn reference_rows_read_as_what_they_are() {
     }
 }
 
+/// KVM would switch a static key off in the lab's second second, and the second row take another path from then on.
+#[test]
+fn a_row_is_the_same_from_its_first_sample_to_its_last() {
+    let Some(qemu) = installed_qemu() else { return };
+    let rows = ["irqfd_loopback", "self_ipi_sti_nop"];
+    let dir = tempfile::tempdir().expect("a folder");
+    let said = Said::of(
+        exitpath(&["measure", "--on", "lab", "--json", "--seed", "1"])
+            .args(rows)
+            .args(["--samples", "65536", "--qemu"])
+            .arg(&qemu)
+            .arg("--out")
+            .arg(dir.path().join("recording")),
+    );
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    let table = said.json();
+    for name in rows {
+        let variants = row(&table, name)["variants"].as_array().expect("variants");
+        let samples = variants
+            .iter()
+            .filter_map(|variant| variant["samples"].as_u64());
+        // The others are those that an interrupt came into.
+        let frequent = samples.filter(|&samples| samples > 655).count();
+        assert_eq!(frequent, 1, "{name}: {variants:?}");
+    }
+}
+
 /// Every row that needs neither a second vCPU nor HLT is the same in two boots with one seed, on
 /// every QEMU there is; seeds and order are recorded.
 #[test]
