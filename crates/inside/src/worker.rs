@@ -12,7 +12,7 @@ use crate::report;
 pub(crate) fn run() -> Result<(), Error> {
     exitpath_vmm::files::lift_limit()?;
     let kvm = Kvm::open()?;
-    let _steady = exitpath_runner::Steady::new(&kvm)?;
+    let _steady = exitpath_runner::Steady::new()?;
     exitpath_runner::take_usual_place(&kvm)?;
     let begun_ticks = exitpath_vmm::clock();
     let plan: WorkerJob = report::plan()?;
