@@ -6,13 +6,14 @@ use std::time::Duration;
 use exitpath_host::{Root, noise_difference, noise_snapshot_on};
 use exitpath_recording::counter;
 use exitpath_runner::foreign::{self, Limits};
-use exitpath_runner::image_output;
 use exitpath_runner::work::{Printed, Start, VmmJob, VmmReport};
+use exitpath_runner::{Steady, image_output};
 
 use crate::error::Error;
 use crate::report;
 
 pub(crate) fn run() -> Result<(), Error> {
+    let _steady = Steady::new()?;
     let plan: VmmJob = report::plan()?;
     let mut printed = Vec::new();
     for start in &plan.starts {
