@@ -12,7 +12,8 @@ pub const READY_SYMBOL: &str = "exitpath_arm";
 pub mod job;
 pub mod wire;
 
-/// What the sources of all that runs inside a lab, and how they are compiled, hash to. The program inside has it in its bytes, behind [`MARK`].
+/// What the sources of all that runs inside a lab, and how they are compiled, hash to. The program inside has it
+/// in its bytes, behind [`MARK`].
 pub const BUILD: &str = env!("EXITPATH_SOURCES");
 /// What stands before [`BUILD`] in the program inside.
 pub const MARK: &str = "exitpath-inside built from ";
