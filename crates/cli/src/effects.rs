@@ -4,10 +4,10 @@
 //! a new one cannot be forgotten. [`check`] is asked before any command runs, and its answer, [`Place`],
 //! is the only way to choose where to measure.
 
+use std::path::Path;
+
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, ValueEnum};
-
-use std::path::Path;
 
 use crate::commands::{KickTable, On, PluginUse};
 use crate::recording;

@@ -1,33 +1,10 @@
 //! What a recording of several conditions says of one of them.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use crate::model::{Condition, Difference, Environment, Manifest, Recording, Run};
 use crate::names::fact;
 use crate::trace::{Symbol, Trace, Window};
-
-impl fmt::Display for Difference {
-    /// In words, as a part of a sentence.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Difference::Kernel(release) => write!(f, "Linux {release}"),
-            Difference::Cmdline(cmdline) => write!(f, "command line {cmdline}"),
-            Difference::Parameter {
-                module,
-                name,
-                value,
-            } => write!(f, "{module}.{name}={value}"),
-            Difference::Patch { function, .. } => write!(f, "without {function}"),
-            Difference::Tracer(tracer) => write!(f, "{tracer} traced"),
-            Difference::Delay { ticks: 1 } => f.write_str("a delay of 1 tick after each exit"),
-            Difference::Delay { ticks } => write!(f, "a delay of {ticks} ticks after each exit"),
-            Difference::Vmm { command, .. } => write!(f, "VMM {command}"),
-            Difference::Layers(layers) => write!(f, "layers {}", layers.join(" ")),
-            Difference::Guest { name, .. } => write!(f, "guest {name}"),
-        }
-    }
-}
 
 impl Manifest {
     /// In words, what is done to the kernel under its only condition, whichever kernel that is; nothing where it
@@ -42,9 +19,18 @@ impl Manifest {
         for difference in differs {
             match difference {
                 Difference::Patch { function, .. } => without.push(function.as_str()),
-                Difference::Tracer(_) | Difference::Delay { .. } | Difference::Parameter { .. } => {
-                    done.push(difference.to_string());
+                Difference::Tracer(tracer) => done.push(format!("{tracer} traced")),
+                Difference::Delay { ticks: 1 } => {
+                    done.push("a delay of 1 tick after each exit".to_owned());
                 }
+                Difference::Delay { ticks } => {
+                    done.push(format!("a delay of {ticks} ticks after each exit"));
+                }
+                Difference::Parameter {
+                    module,
+                    name,
+                    value,
+                } => done.push(format!("{module}.{name}={value}")),
                 Difference::Kernel(_)
                 | Difference::Cmdline(_)
                 | Difference::Vmm { .. }

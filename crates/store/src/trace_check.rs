@@ -9,14 +9,14 @@ use crate::trace_tables::{
     EXITS, INSTRUCTIONS, LOCATIONS, PATHS, PATHS_MAX, SYMBOLS, WINDOWS, space_name,
 };
 use exitpath_recording::{
-    Block, Condition, Instruction, Location, Path, Run, Symbol, Trace, Window,
+    Block, Instruction, Location, Manifest, Path, Run, Symbol, Trace, Window,
 };
 
 /// What has to hold in a trace of these runs, before writing and after reading: what is referred
 /// to is there, and what is to be found by its order is in order. An error comes with the name of
 /// the table it was found in.
 pub(crate) fn check_trace(
-    conditions: &[Condition],
+    manifest: &Manifest,
     runs: &[Run],
     trace: &Trace,
 ) -> Result<(), (&'static str, Problem)> {
@@ -28,7 +28,7 @@ pub(crate) fn check_trace(
     check_paths(&trace.paths, trace.instructions.len()).map_err(of(&PATHS))?;
     check_windows(&trace.windows, runs, trace.paths.len()).map_err(of(&WINDOWS))?;
     check_exits(trace).map_err(of(&EXITS))?;
-    check_symbols(&trace.symbols, conditions).map_err(of(&SYMBOLS))?;
+    check_symbols(&trace.symbols, manifest).map_err(of(&SYMBOLS))?;
     check_locations(&trace.locations, trace.instructions.len()).map_err(of(&LOCATIONS))
 }
 
@@ -118,12 +118,12 @@ pub(crate) fn check_exits(trace: &Trace) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_symbols(symbols: &[Symbol], conditions: &[Condition]) -> Result<(), Problem> {
+fn check_symbols(symbols: &[Symbol], manifest: &Manifest) -> Result<(), Problem> {
     let mut free = None;
     for symbol in symbols {
         let of = &symbol.condition;
         if let Some(of) = of
-            && !conditions.iter().any(|condition| condition.name == *of)
+            && manifest.condition(of).is_none()
         {
             return Err(problem!(
                 "the symbol {} is of the condition {of}, which is not there",

@@ -21,14 +21,14 @@ pub(crate) const GROUP: Group = Group {
     encode: |recording| match &recording.trace {
         None => Ok(None),
         Some(trace) => {
-            check_trace(&recording.manifest.conditions, &recording.runs, trace)
+            check_trace(&recording.manifest, &recording.runs, trace)
                 .map_err(|(_, problem)| problem)?;
             Ok(Some(encode(trace)?.into()))
         }
     },
     decode: |recording, tables| {
         let trace = decode(tables)?;
-        check_trace(&recording.manifest.conditions, &recording.runs, &trace)?;
+        check_trace(&recording.manifest, &recording.runs, &trace)?;
         recording.trace = Some(trace);
         Ok(())
     },

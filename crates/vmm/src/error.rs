@@ -84,7 +84,8 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn kvm(operation: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
+    /// Of a refusal; the operation is called as its ioctl is.
+    pub fn kvm(operation: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
         move |error| Error::Kvm {
             operation,
             source: io::Error::from_raw_os_error(error.errno()),

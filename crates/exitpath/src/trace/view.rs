@@ -65,11 +65,13 @@ pub(super) fn show(
             .find(|condition| condition.differs.iter().any(is))
     };
     // What patching out saved has no functions or phases to show.
-    let usual = !view.tree && !view.folded && view.annotate.is_none() && names.is_empty();
-    let usual = usual && !view.all && view.phases.is_none();
+    let asked = view.tree || view.folded || view.all;
+    let named = view.annotate.is_some() || view.phases.is_some();
+    let drawn = view.flamegraph.is_some() || view.perfetto.is_some();
+    let usual = !asked && !named && !drawn && names.is_empty();
     let patched = condition(|difference| matches!(difference, Difference::Patch { .. }));
     let both = patched.is_some() && conditions.len() > 1;
-    if both && usual && view.flamegraph.is_none() && view.perfetto.is_none() {
+    if both && usual {
         return show_without(recording, dir, phases, view);
     }
     let theirs = condition(|difference| matches!(difference, Difference::Vmm { .. }));

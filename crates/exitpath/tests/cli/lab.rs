@@ -10,10 +10,16 @@ use crate::common::{Said, exitpath, installed_qemu, kernel, program, qemus, row}
 /// Measures in the lab; the table without what names the recording's folder.
 #[track_caller]
 fn measure(qemu: &Path, args: &[&str]) -> Value {
+    measure_samples("60", qemu, args)
+}
+
+/// The same with so many samples.
+#[track_caller]
+fn measure_samples(samples: &str, qemu: &Path, args: &[&str]) -> Value {
     let dir = tempfile::tempdir().expect("a folder");
     let out = dir.path().join("recording");
     let said = Said::of(
-        exitpath(&["measure", "--on", "lab", "--json", "--samples", "60"])
+        exitpath(&["measure", "--on", "lab", "--json", "--samples", samples])
             .args(args)
             .arg("--qemu")
             .arg(qemu)
@@ -87,17 +93,7 @@ fn reference_rows_read_as_what_they_are() {
 fn a_row_is_the_same_from_its_first_sample_to_its_last() {
     let Some(qemu) = installed_qemu() else { return };
     let rows = ["irqfd_loopback", "self_ipi_sti_nop"];
-    let dir = tempfile::tempdir().expect("a folder");
-    let said = Said::of(
-        exitpath(&["measure", "--on", "lab", "--json", "--seed", "1"])
-            .args(rows)
-            .args(["--samples", "65536", "--qemu"])
-            .arg(&qemu)
-            .arg("--out")
-            .arg(dir.path().join("recording")),
-    );
-    assert_eq!(said.status, Some(0), "{}", said.stderr);
-    let table = said.json();
+    let table = measure_samples("65536", &qemu, &[&rows[..], &["--seed", "1"]].concat());
     for name in rows {
         let variants = row(&table, name)["variants"].as_array().expect("variants");
         let samples = variants

@@ -18,9 +18,9 @@ pub struct Diff<'a> {
     /// Always `instructions`.
     pub unit: &'static str,
     /// What the two were traced on.
-    pub environments: Environments<'a>,
+    pub environments: Sides<'a, Environment>,
     /// Under which condition each was traced, as the manifests have it.
-    pub conditions: Conditions<'a>,
+    pub conditions: Sides<'a, [Condition]>,
     /// What these differ in, in words.
     pub notes: &'a [String],
     /// What a reader should know of either, and whether the two command lines made two conditions.
@@ -29,22 +29,13 @@ pub struct Diff<'a> {
     pub rows: Vec<RowDiff<'a>>,
 }
 
-/// What the two were traced on.
+/// Something of both sides.
 #[derive(Debug, Serialize)]
-pub struct Environments<'a> {
-    /// The first one.
-    pub a: &'a Environment,
-    /// The second one.
-    pub b: &'a Environment,
-}
-
-/// Under which condition each was traced.
-#[derive(Debug, Serialize)]
-pub struct Conditions<'a> {
-    /// The first one.
-    pub a: &'a [Condition],
-    /// The second one.
-    pub b: &'a [Condition],
+pub struct Sides<'a, T: ?Sized> {
+    /// The first one's.
+    pub a: &'a T,
+    /// The second one's.
+    pub b: &'a T,
 }
 
 /// A row. `delta` is always `b` less `a`.
@@ -181,11 +172,11 @@ fn nothing<'a>(a: &'a Manifest, b: &'a Manifest) -> Diff<'a> {
         verdict: None,
         reason: None,
         unit: "instructions",
-        environments: Environments {
+        environments: Sides {
             a: &a.environment,
             b: &b.environment,
         },
-        conditions: Conditions {
+        conditions: Sides {
             a: &a.conditions,
             b: &b.conditions,
         },

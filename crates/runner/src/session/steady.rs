@@ -26,20 +26,13 @@ impl Steady {
     pub fn new() -> Result<Steady, Error> {
         let vm = Kvm::new()
             .and_then(|kvm| kvm.create_vm())
-            .map_err(refused("KVM_CREATE_VM"))?;
+            .map_err(Error::kvm("KVM_CREATE_VM"))?;
         vm.create_irq_chip()
-            .map_err(refused("KVM_CREATE_IRQCHIP"))?;
-        let vcpu = vm.create_vcpu(0).map_err(refused("KVM_CREATE_VCPU"))?;
+            .map_err(Error::kvm("KVM_CREATE_IRQCHIP"))?;
+        let vcpu = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         Ok(Steady {
             _vcpu: vcpu,
             _vm: vm,
         })
-    }
-}
-
-fn refused(operation: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
-    move |error| Error::Kvm {
-        operation,
-        source: std::io::Error::from_raw_os_error(error.errno()),
     }
 }
