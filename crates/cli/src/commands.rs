@@ -247,6 +247,9 @@ pub struct Emulator {
     /// QEMU's CPU model; it needs svm and npt [default: EPYC-Milan]
     #[arg(long, value_name = "MODEL", help_heading = "Lab")]
     pub cpu: Option<String>,
+    /// SVM as QEMU emulates it: without next RIP, decode assists and flush by ASID, which exitpath supplies otherwise
+    #[arg(long, help_heading = "Lab")]
+    pub bare_svm: bool,
     /// Seeds, one boot each [default: 1,2,3]
     #[arg(
         long = "seed",

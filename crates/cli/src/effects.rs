@@ -163,7 +163,7 @@ fn rules(given: &Given<'_>, option: &str) -> Option<Vec<When>> {
 /// What the lab is made of.
 fn is_of_lab(option: &str) -> bool {
     [
-        "kernel", "modules", "cmdline", "qemu", "cpu", "seeds", "timeout",
+        "kernel", "modules", "cmdline", "qemu", "cpu", "bare_svm", "seeds", "timeout",
     ]
     .contains(&option)
 }

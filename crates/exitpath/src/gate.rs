@@ -181,6 +181,7 @@ fn usable(
 ) -> Result<Recording, Failure> {
     let wanted = Wanted {
         cpu: args.trace.emulator.cpu.clone(),
+        bare_svm: args.trace.emulator.bare_svm,
         qemu: qemu.to_owned(),
         seeds: args.trace.emulator.seeds.clone(),
     };
@@ -200,6 +201,7 @@ fn usable(
         judged.choice.cmdline = added.to_owned();
     }
     judged.choice.cpu = Some(environment.cpu.clone());
+    judged.choice.bare_svm = !environment.has_cpu_supplied();
     judged.seeds.clone_from(&environment.seeds);
     Ok(base)
 }

@@ -43,6 +43,7 @@ pub(crate) fn choice_on(
         cmdline,
         qemu: emulator.qemu.clone(),
         cpu: emulator.cpu.clone(),
+        bare_svm: emulator.bare_svm,
         timeout: emulator.timeout.map(Duration::from_secs),
     }
 }

@@ -299,6 +299,7 @@ fn of_lab(error: &exitpath_lab::Error) -> Kind {
     match error {
         Lab::Interrupted => Kind::Interrupted,
         Lab::UnknownKernel { .. }
+        | Lab::CpuModel { .. }
         | Lab::NotAKernel { .. }
         | Lab::Damaged { .. }
         | Lab::NotInTheLab { .. }

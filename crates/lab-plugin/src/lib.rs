@@ -18,6 +18,7 @@
 //!
 //! It must not symbolise or analyse: guest mode, for instance, is for the reader to find.
 
+pub mod assists;
 pub mod code;
 pub mod stream;
 
@@ -27,3 +28,7 @@ mod machine;
 mod plugin;
 #[cfg(any(feature = "v1", feature = "v3"))]
 mod qemu;
+#[cfg(any(feature = "v1", feature = "v3"))]
+mod recorder;
+#[cfg(any(feature = "v1", feature = "v3"))]
+mod vmcb;

@@ -55,6 +55,8 @@ unsafe extern "C" {
     pub(crate) fn qemu_plugin_tb_get_insn(block: *const Block, index: usize) -> *mut Instruction;
     pub(crate) fn qemu_plugin_insn_size(instruction: *const Instruction) -> usize;
     pub(crate) fn qemu_plugin_insn_vaddr(instruction: *const Instruction) -> u64;
+    /// Where the machine's memory with the instruction lies in QEMU's own; null where it is no memory.
+    pub(crate) fn qemu_plugin_insn_haddr(instruction: *const Instruction) -> *const c_void;
     #[cfg(feature = "v1")]
     fn qemu_plugin_insn_data(instruction: *const Instruction) -> *const c_void;
     #[cfg(not(feature = "v1"))]

@@ -39,37 +39,21 @@ pub const LONGEST: usize = 15;
 pub enum Unread {
     /// QEMU does not export what reads a register or the machine's memory.
     Symbols,
-    /// More than one CPU: QEMU does not tell which one executes.
-    Cpus,
-    /// RAX is not where it can be read: this API reads registers as they were when a block of code
-    /// began, and between there and VMRUN something may have written RAX.
-    Register,
     /// What was read from RAX is the address of no VMCB.
     Address,
 }
 
 impl Unread {
     /// All of them.
-    pub const ALL: [Unread; 4] = [
-        Unread::Symbols,
-        Unread::Cpus,
-        Unread::Register,
-        Unread::Address,
-    ];
+    pub const ALL: [Unread; 2] = [Unread::Symbols, Unread::Address];
 
     /// In words, as the end of a sentence.
     pub const fn why(self) -> &'static str {
         match self {
             Unread::Symbols => {
-                "this QEMU exports no cpu_physical_memory_rw or x86_cpu_gdb_read_register"
+                "this QEMU does not export current_cpu, cpu_physical_memory_rw or x86_cpu_gdb_read_register"
             }
-            Unread::Cpus => "QEMU does not tell its plugins which of several CPUs executes",
-            Unread::Register => {
-                "this QEMU shows its plugins registers as they were when a block of code began, and \
-                 this kernel's VMRUN is too far behind that; QEMU 10 has no such limit \
-                 (`exitpath lab qemu`)"
-            }
-            Unread::Address => "RAX at VMRUN was the address of no VMCB",
+            Unread::Address => "RAX was the address of no VMCB when a guest exited",
         }
     }
 }
@@ -161,13 +145,18 @@ impl Encoder {
             *count += 1;
             return;
         }
+        self.on(cpu, out);
+        self.run = Some((id, 1));
+    }
+
+    /// What follows happens on this CPU.
+    pub fn on(&mut self, cpu: u32, out: &mut Vec<u8>) {
         self.end_run(out);
         if cpu != self.cpu {
             self.cpu = cpu;
             out.push(CPU);
             number(cpu.into(), out);
         }
-        self.run = Some((id, 1));
     }
 
     /// A guest exited: exit code, EXITINFO1 and EXITINFO2.
@@ -243,12 +232,12 @@ mod tests {
         encoder.instruction(0, 5, &mut out);
         encoder.exit([0x400, 4, 0xd000_0000], &mut out);
         encoder.instruction(0, 6, &mut out);
-        encoder.unread(Unread::Register, &mut out);
+        encoder.unread(Unread::Address, &mut out);
         encoder.stop(0, &mut out);
         let records = [
             &[START, 0, RUN, 10, 1][..],
             &[EXIT, 0x80, 0x08, 4, 0x80, 0x80, 0x80, 0x80, 0x0d],
-            &[RUN, 0, 1, UNREAD, 2, STOP, 2, 0, 0],
+            &[RUN, 0, 1, UNREAD, 1, STOP, 2, 0, 0],
         ];
         assert_eq!(out, records.concat());
     }

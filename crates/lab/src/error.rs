@@ -33,6 +33,22 @@ pub enum Error {
         qemu: String,
     },
 
+    /// QEMU has no such CPU.
+    #[error("QEMU has no CPU '{asked}': {said}; `qemu-system-x86_64 -cpu help` lists models (--cpu MODEL)")]
+    CpuModel {
+        /// As it was asked for.
+        asked: String,
+        /// What QEMU says.
+        said: String,
+    },
+
+    /// The plugin could not do what it was loaded for.
+    #[error("the lab's CPU went wrong: {said}; `--bare-svm` does without what exitpath supplies. Report this as a bug")]
+    Assists {
+        /// What the plugin said.
+        said: String,
+    },
+
     /// QEMU did not load the plugin.
     #[error(
         "QEMU {qemu} did not load exitpath's plugin: {said}; it needs a QEMU built with plugins, as Debian's is (--qemu PATH)"

@@ -19,5 +19,5 @@ pub use image::inside::{inside, inside_file, ready_address};
 // The modules that others use most, by a shorter name.
 pub use image::{initramfs, vmm_files};
 pub use kernel::{bzimage, deb, debug_files, kernels, modules, parameters};
-pub use machine::qemu::{boot, gdb, plugin, program as qemu};
+pub use machine::qemu::{boot, cpu, gdb, plugin, program as qemu};
 pub use stream::windows;

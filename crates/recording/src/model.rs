@@ -50,6 +50,22 @@ pub struct Environment {
     pub facts: BTreeMap<String, serde_json::Value>,
 }
 
+impl Environment {
+    /// Features of the lab's CPU that exitpath supplied from outside, by QEMU's names.
+    pub fn cpu_supplied(&self) -> Vec<&str> {
+        let named = self.facts.get(crate::fact::CPU_SUPPLIED);
+        let named = named.and_then(|names| names.as_array());
+        named.map_or_else(Vec::new, |names| {
+            names.iter().filter_map(|name| name.as_str()).collect()
+        })
+    }
+
+    /// Whether there are any.
+    pub fn has_cpu_supplied(&self) -> bool {
+        !self.cpu_supplied().is_empty()
+    }
+}
+
 /// What recordings from before it was recorded were made on.
 fn x86_64() -> String {
     "x86_64".to_owned()

@@ -13,6 +13,11 @@ pub mod fact {
     pub const ENTERED: &str = "lab.entered";
     /// Where the kernel is from.
     pub const KERNEL_ORIGIN: &str = "lab.kernel_origin";
+    /// Features of the lab's CPU that exitpath supplies to the emulator from outside, by QEMU's names: an array. A
+    /// recording without it is of a CPU as QEMU emulates it.
+    pub const CPU_SUPPLIED: &str = "lab.cpu_supplied";
+    /// Features of the lab's CPU whose registers can be written without an effect, by QEMU's names: an array.
+    pub const CPU_WITHOUT_EFFECT: &str = "lab.cpu_without_effect";
     /// What modules say of their parameters.
     pub const MODULES: &str = "lab.modules";
     /// Why the reasons of exits are not known, in words; a recording that knows them has none, nor has one

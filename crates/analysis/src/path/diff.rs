@@ -280,12 +280,17 @@ fn differences(a: &Recording, b: &Recording) -> Vec<String> {
             .and_then(|command| command.as_str());
         command.unwrap_or("exitpath's own").to_owned()
     };
+    let supplied = |environment: &Environment| match environment.has_cpu_supplied() {
+        true => environment.cpu_supplied().join(", "),
+        false => "nothing (bare SVM)".to_owned(),
+    };
     let seeds = |seeds: &[u64]| listed(seeds.iter().map(u64::to_string));
     for (what, a, b) in [
         ("architecture", a.arch.clone(), b.arch.clone()),
         ("machine", a.machine_kind.clone(), b.machine_kind.clone()),
         ("QEMU", qemu(&a.qemu), qemu(&b.qemu)),
         ("CPU model", a.cpu.clone(), b.cpu.clone()),
+        ("supplied to the CPU", supplied(a), supplied(b)),
         ("CPUs", a.cpus.to_string(), b.cpus.to_string()),
         ("VMM", vmm(a), vmm(b)),
         ("seeds", seeds(&a.seeds), seeds(&b.seeds)),

@@ -37,6 +37,8 @@ pub fn grew(diff: &PathDiff, limits: &Limits) -> bool {
 pub struct Wanted {
     /// QEMU's CPU model.
     pub cpu: Option<String>,
+    /// Whether SVM is to be what QEMU emulates.
+    pub bare_svm: bool,
     /// QEMU's version.
     pub qemu: String,
     /// Seeds; none where nobody said any.
@@ -74,6 +76,9 @@ pub enum BaseError {
         /// What was asked for.
         wanted: String,
     },
+    /// It was recorded with features of the CPU supplied.
+    #[error("it was recorded with {0} supplied to the lab's CPU, not with --bare-svm")]
+    NotBare(String),
     /// It was recorded with another QEMU.
     #[error(
         "it was recorded with QEMU {recorded}, and this is {wanted}: name that one with --qemu PATH, or \
@@ -124,6 +129,9 @@ pub fn base(mut base: Recording, rows: &[&str], wanted: &Wanted) -> Result<Recor
             recorded: environment.cpu.clone(),
             wanted: cpu.clone(),
         });
+    }
+    if wanted.bare_svm && environment.has_cpu_supplied() {
+        return Err(BaseError::NotBare(environment.cpu_supplied().join(", ")));
     }
     let qemu = environment.qemu.as_deref().unwrap_or("none");
     if qemu != wanted.qemu {

@@ -147,7 +147,10 @@ pub fn record(
         (fact::WITHOUT_EFFECT, warnings.clone().into()),
         (fact::KERNEL_ORIGIN, prepared.kernel.origin.clone().into()),
         (fact::VMM_ADDRESSES_RANDOMISED, false.into()),
-    ] {
+    ]
+    .into_iter()
+    .chain(prepared.cpu_facts())
+    {
         facts.insert(name.to_owned(), value);
     }
     let about = About {
@@ -158,7 +161,7 @@ pub fn record(
             machine_kind: kind::SVM.to_owned(),
             kernel: first.hello.release.clone(),
             cmdline: first.hello.cmdline.clone(),
-            cpu: prepared.cpu().to_owned(),
+            cpu: prepared.cpu().asked.clone(),
             cpus: 1,
             qemu: Some(prepared.qemu().version.clone()),
             seeds: vec![seed],

@@ -7,10 +7,13 @@ use exitpath_host::KernelSays;
 use exitpath_lab::Error as LabError;
 use exitpath_lab::boot::Lab;
 use exitpath_lab::cache::Cache;
+use exitpath_lab::cpu::Cpu;
 use exitpath_lab::debug_files::DebugFiles;
 use exitpath_lab::kernels::{Kernel, Kernels};
 use exitpath_lab::parameters::Known;
 use exitpath_lab::qemu::Qemu;
+
+use exitpath_recording::fact;
 
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -33,6 +36,8 @@ pub struct Choice {
     pub qemu: Option<PathBuf>,
     /// QEMU's CPU model; `None`: [`DEFAULT_CPU`].
     pub cpu: Option<String>,
+    /// Whether SVM is to be what QEMU emulates, and nothing is supplied.
+    pub bare_svm: bool,
     /// How long a boot may take in real time.
     pub timeout: Option<Duration>,
 }
@@ -189,12 +194,24 @@ impl Prepared {
         exitpath_lab::inside()?;
         let cache = cache(control)?;
         let qemu = Qemu::find(choice.qemu.as_deref(), &cache)?;
+        let cpu = match choice.bare_svm {
+            true => Cpu::bare(choice.cpu()),
+            false => {
+                let (cpu, lacks) = Cpu::find(&qemu, choice.cpu(), &cache)?;
+                if let Some(why) = lacks {
+                    control.progress.remark(&format!(
+                        "the lab's CPU is as QEMU emulates it, without next RIP and decode assists: {why}"
+                    ));
+                }
+                cpu
+            }
+        };
         let kernel = resolve(&cache, choice.kernel.as_deref(), choice.modules.as_deref())?;
         let lab = Lab {
             qemu,
             kernel: kernel.boot_file(&cache)?,
             modules: kernel.modules.clone(),
-            cpu: choice.cpu().to_owned(),
+            cpu,
             cpus: 1,
             memory_mib: MEMORY_MIB,
             cmdline: choice.cmdline.clone(),
@@ -216,9 +233,18 @@ impl Prepared {
         &self.lab.qemu
     }
 
-    /// QEMU's CPU model.
-    pub(crate) fn cpu(&self) -> &str {
+    /// The CPU.
+    pub(crate) fn cpu(&self) -> &Cpu {
         &self.lab.cpu
+    }
+
+    /// What of the CPU is not as QEMU emulates it, as facts.
+    pub(crate) fn cpu_facts(&self) -> [(&'static str, serde_json::Value); 2] {
+        let cpu = &self.lab.cpu;
+        [
+            (fact::CPU_SUPPLIED, cpu.supplied.clone().into()),
+            (fact::CPU_WITHOUT_EFFECT, cpu.without_effect.clone().into()),
+        ]
     }
 
     /// How the kernel is entered, for a reader.

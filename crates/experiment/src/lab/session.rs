@@ -323,7 +323,7 @@ impl<'a> Session<'a> {
                 machine_kind: kind::SVM.to_owned(),
                 kernel: first.hello.release.clone(),
                 cmdline: first.hello.cmdline.clone(),
-                cpu: prepared.cpu().to_owned(),
+                cpu: prepared.cpu().asked.clone(),
                 cpus: self
                     .done
                     .iter()
@@ -376,6 +376,9 @@ impl<'a> Session<'a> {
         add(fact::WITHOUT_EFFECT, without_effect[setup].clone().into());
         add(fact::KERNEL_ORIGIN, prepared.kernel.origin.clone().into());
         add(fact::ENTERED, prepared.entered().into());
+        for (name, value) in prepared.cpu_facts() {
+            add(name, value);
+        }
         if vmm.is_some() {
             add(fact::VMM_ADDRESSES_RANDOMISED, false.into());
         }

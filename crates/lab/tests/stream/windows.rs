@@ -155,12 +155,12 @@ fn one_exit_that_cannot_be_read_makes_all_unknown_and_says_why() {
     machine.stream.start();
     machine.stream.execute(0, [machine.vmm, machine.vmrun]);
     machine.sample_for(Ok([0x72, 0, 0]), 3);
-    machine.sample_for(Err(Unread::Register), 3);
+    machine.sample_for(Err(Unread::Address), 3);
     machine.stream.execute(0, [machine.guest, machine.after]);
     machine.stream.stop();
     let mut collector = Collector::new(vec![expected(2)]);
     collector.push(&machine.stream.bytes).expect("whole");
-    assert_eq!(collector.unread(), Some(Unread::Register.why()));
+    assert_eq!(collector.unread(), Some(Unread::Address.why()));
     let unknown = collector.finish(&[5]).expect("whole");
     assert_eq!(unknown.windows[0].exits, None);
     // So are those of other boots beside it.

@@ -2,6 +2,7 @@
 
 mod wait;
 
+use std::fmt::Write;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -47,14 +48,17 @@ impl Lab {
         let image = sealed_file("initramfs", &self.initramfs(files, job.clone())?)?;
         let (out, out_write) = pipe()?;
         let (console, console_write) = pipe()?;
-        let (stream, plugin) = match self.plugin {
+        let (stream, records) = match self.plugin {
             Some(does) => {
                 let (stream, write) = pipe()?;
                 enlarge(&stream);
-                let object = plugin::object(&self.qemu)?;
-                (Some(stream), Some((does, object, write)))
+                (Some(stream), Some((does, write)))
             }
             None => (None, None),
+        };
+        let plugin = match records.is_some() || self.cpu.features().any() {
+            true => Some((plugin::object(&self.qemu)?, records)),
+            false => None,
         };
         let stub = match &self.patches {
             Some(_) => Some(UnixStream::pair().map_err(Error::io("create", "a socket"))?),
@@ -156,21 +160,26 @@ impl Lab {
         job: &Job,
         initramfs: &File,
         [out, console]: [OwnedFd; 2],
-        plugin: Option<(Plugin, File, OwnedFd)>,
+        plugin: Option<(File, Option<(Plugin, OwnedFd)>)>,
         [stub, monitor]: [Option<UnixStream>; 2],
     ) -> Result<Child> {
         let mut command = self.qemu.command();
         let mut given = vec![out.as_raw_fd(), console.as_raw_fd(), initramfs.as_raw_fd()];
         let file = |fd: RawFd| format!("/dev/fd/{fd}");
         let [out_file, console_file, initramfs_file] = [given[0], given[1], given[2]].map(file);
-        if let Some((does, object, stream)) = &plugin {
-            let (object, stream) = (object.as_raw_fd(), stream.as_raw_fd());
-            given.extend([object, stream]);
-            let idle = match does {
-                Plugin::Records => "",
-                Plugin::Idles => ",idle=on",
-            };
-            let argument = format!("{},fd={stream}{idle}", file(object));
+        if let Some((object, records)) = &plugin {
+            given.push(object.as_raw_fd());
+            let mut argument = file(object.as_raw_fd());
+            for name in &self.cpu.supplied {
+                let _ = write!(argument, ",{name}=on");
+            }
+            if let Some((does, stream)) = records {
+                given.push(stream.as_raw_fd());
+                let _ = write!(argument, ",fd={}", stream.as_raw_fd());
+                if *does == Plugin::Idles {
+                    argument.push_str(",idle=on");
+                }
+            }
             command.arg("-plugin").arg(argument);
         }
         if let Some(stub) = &stub {
@@ -206,7 +215,7 @@ impl Lab {
                 "none",
             ])
             .args(["-seed", &self.seed.to_string()])
-            .args(["-cpu", &self.cpu, "-smp", &self.cpus.to_string()])
+            .args(["-cpu", &self.cpu.argument, "-smp", &self.cpus.to_string()])
             .args(["-m", &self.memory_mib.to_string()])
             .arg("-device")
             .arg(format!("isa-debug-exit,iobase={EXIT_PORT},iosize=4"))

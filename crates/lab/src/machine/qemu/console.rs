@@ -3,6 +3,8 @@
 use crate::error::Error;
 use crate::machine::qemu::complaint::{self, Complaint, Kind};
 
+/// What the plugin's complaints begin with.
+const PLUGIN_SAYS: &str = "exitpath's plugin: ";
 /// How much of the console an error shows.
 const CONSOLE_TAIL_LINES: usize = 6;
 
@@ -56,6 +58,13 @@ impl Console {
     /// Whether QEMU complained of a plugin, or of the option itself.
     pub(crate) fn names_plugin(&self) -> bool {
         String::from_utf8_lossy(&self.text).contains("plugin")
+    }
+
+    /// What the plugin complained of, if it did.
+    pub(crate) fn plugins_complaint(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.text);
+        let mut said = text.lines().filter_map(|line| line.split_once(PLUGIN_SAYS));
+        said.next().map(|(_, said)| said.trim_end().to_owned())
     }
 
     /// The lab ended because of this.

@@ -9,6 +9,7 @@ use exitpath_host::KernelSays;
 use exitpath_protocol::wire::Hello;
 
 use crate::kernel::kernels::BootFile;
+use crate::machine::qemu::cpu::Cpu;
 use crate::machine::qemu::gdb::Patches;
 use crate::machine::qemu::plugin::Plugin;
 use crate::machine::qemu::program::Qemu;
@@ -29,8 +30,8 @@ pub struct Lab {
     pub kernel: BootFile,
     /// The kernel's modules; `None` where it has everything built in.
     pub modules: Option<PathBuf>,
-    /// QEMU's `-cpu`.
-    pub cpu: String,
+    /// Its CPU.
+    pub cpu: Cpu,
     /// Number of CPUs.
     pub cpus: u32,
     /// Memory in MiB.
@@ -39,7 +40,7 @@ pub struct Lab {
     pub cmdline: String,
     /// QEMU's `-seed`: where the kernel and libc get their randomness from.
     pub seed: u64,
-    /// The plugin to load, if any.
+    /// What the plugin does besides supplying features of the CPU, if anything.
     pub plugin: Option<Plugin>,
     /// What to overwrite in the kernel before the job begins, if anything.
     pub patches: Option<Patches>,

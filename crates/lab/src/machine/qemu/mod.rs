@@ -1,10 +1,13 @@
-//! QEMU's TCG with counted time (`-icount`) and emulated SVM: one instruction is one tick of the guest's TSC.
+//! QEMU's TCG with counted time (`-icount`) and emulated SVM, of which the plugin supplies what QEMU lacks: one instruction is one
+//! tick of the guest's TSC.
 
 pub mod boot;
 mod complaint;
 mod console;
+pub mod cpu;
 pub mod gdb;
 mod lab;
+mod monitor;
 pub mod plugin;
 pub mod program;
 mod silence;

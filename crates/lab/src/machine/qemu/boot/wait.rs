@@ -121,7 +121,7 @@ impl Wait<'_> {
                             }
                         }
                         return Err(self.console.died(match self.hello {
-                            None if self.lab.plugin.is_some() && self.console.names_plugin() => {
+                            None if self.console.names_plugin() => {
                                 return Err(Error::PluginRefused {
                                     qemu: self.lab.qemu.version.clone(),
                                     said: self.console.tail(),
@@ -139,7 +139,14 @@ impl Wait<'_> {
                             why: "the job was over before the breakpoint was reached".to_owned(),
                         });
                     }
-                    // What the plugin wrote before the last frame is in the pipe by now.
+                    // What the plugin wrote before the last frame is in the pipes by now.
+                    while console_open && readable(&console, 0) {
+                        match console.read(&mut buffer) {
+                            Ok(0) | Err(_) => console_open = false,
+                            Ok(length) => self.console.push(&buffer[..length]),
+                        }
+                    }
+                    self.check_complaint()?;
                     while stream.as_ref().is_some_and(|stream| readable(stream, 0)) {
                         self.instructions(&mut stream, &mut buffer)?;
                     }
@@ -185,6 +192,9 @@ impl Wait<'_> {
         };
         if !self.console.has_news() && self.complained.is_none() {
             return Ok(());
+        }
+        if let (Some(said), Some(_)) = (self.console.plugins_complaint(), &self.hello) {
+            return Err(Error::Assists { said });
         }
         let Some(complaint) = self.console.complaint().filter(fatal) else {
             return Ok(());

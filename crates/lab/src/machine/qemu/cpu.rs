@@ -1,0 +1,306 @@
+//! Which CPU a lab has: the model that was asked for, with the features of it that QEMU does not emulate and the plugin
+//! supplies.
+//!
+//! QEMU masks what its emulation does not do. `x-force-features` has it mask nothing, so that each of the features
+//! that it would mask is said here: on, where the plugin supplies it or its registers can be written without an effect; off
+//! otherwise. Which these are, a QEMU of this CPU says that is started and never runs.
+
+use std::io::Read;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use exitpath_lab_plugin::assists::Features;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::machine::qemu::monitor::Monitor;
+use crate::machine::qemu::plugin;
+use crate::machine::qemu::program::Qemu;
+
+/// Features whose MSRs QEMU takes and gives no effect: those of speculation, which it does not have.
+const WITHOUT_EFFECT: [&str; 7] = [
+    "ibrs",
+    "ibpb",
+    "stibp",
+    "amd-stibp",
+    "ssbd",
+    "amd-ssbd",
+    "spec-ctrl",
+];
+/// The family from which AMD's CPUs have decode assists and flush by ASID (Bulldozer), of which QEMU's models say nothing.
+const WITH_ASSISTS: u64 = 0x15;
+
+/// A lab's CPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// As it was asked for.
+    pub asked: String,
+    /// QEMU's `-cpu`.
+    pub argument: String,
+    /// Names of features of SVM that the plugin supplies.
+    pub supplied: Vec<String>,
+    /// Names of features whose MSRs can be written, without an effect.
+    pub without_effect: Vec<String>,
+}
+
+impl Cpu {
+    /// As QEMU emulates it, with nothing supplied.
+    pub fn bare(asked: &str) -> Cpu {
+        Cpu {
+            asked: asked.to_owned(),
+            argument: asked.to_owned(),
+            supplied: Vec::new(),
+            without_effect: Vec::new(),
+        }
+    }
+
+    /// With all that can be supplied; where this QEMU cannot do with the plugin, why, and as QEMU emulates it.
+    ///
+    /// # Errors
+    /// [`Error::CpuModel`] if QEMU has no such CPU.
+    pub fn find(qemu: &Qemu, asked: &str, cache: &Cache) -> Result<(Cpu, Option<String>)> {
+        let Ok(object) = plugin::bytes(qemu) else {
+            let why = format!("exitpath has no plugin for QEMU {}", qemu.version);
+            return Ok((Cpu::bare(asked), Some(why)));
+        };
+        let name = format!("cpus/{}.json", key(qemu, asked, object));
+        if let Ok(known) = std::fs::read(cache.root().join(&name))
+            && let Ok(cpu) = serde_json::from_slice::<Cpu>(&known)
+            && cpu.asked == asked
+        {
+            return Ok((cpu, None));
+        }
+        let told = match tell(qemu, asked, true) {
+            Ok(told) => told,
+            // It may be the CPU that QEMU does not have, or the plugin.
+            Err(with) => match tell(qemu, asked, false) {
+                Ok(_) => return Ok((Cpu::bare(asked), Some(with))),
+                Err(said) => {
+                    let asked = asked.to_owned();
+                    return Err(Error::CpuModel { asked, said });
+                }
+            },
+        };
+        let cpu = told.cpu(asked);
+        let json = serde_json::to_vec(&cpu).expect("plain data always serialises");
+        // A cache that cannot be written is asked again.
+        let _ = cache.file(name, |file| {
+            std::io::Write::write_all(file, &json).map_err(Error::io("write", "the cache"))
+        });
+        Ok((cpu, None))
+    }
+
+    /// Features that the plugin supplies.
+    pub fn features(&self) -> Features {
+        let mut features = Features::default();
+        for name in &self.supplied {
+            if let Some(feature) = features.by_name(name) {
+                *feature = true;
+            }
+        }
+        features
+    }
+}
+
+/// What decides the answer.
+fn key(qemu: &Qemu, asked: &str, object: &[u8]) -> String {
+    let file = std::fs::metadata(&qemu.path);
+    let written = file.as_ref().ok().and_then(|file| file.modified().ok());
+    let length = file.map_or(0, |file| file.len());
+    let mut hash = Sha256::new();
+    hash.update(format!("{:?} {} {length} {written:?} {asked}\n", qemu.path, qemu.version));
+    hash.update(object);
+    hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a QEMU says of a CPU.
+#[derive(Debug, Default)]
+struct Told {
+    /// Features of the model that it masks.
+    masked: Vec<String>,
+    /// Whether there are SVM and nested paging, of AMD's.
+    svm: bool,
+    family: u64,
+}
+
+impl Told {
+    /// The CPU that this makes. What was asked for by name stays as it was asked for.
+    fn cpu(&self, asked: &str) -> Cpu {
+        let mut cpu = Cpu::bare(asked);
+        if !self.svm {
+            return cpu;
+        }
+        let named = |name: &str| {
+            let mut parts = asked.split(',').skip(1);
+            parts.any(|part| part.trim_start_matches(['+', '-']).split('=').next() == Some(name))
+        };
+        for name in Features::NAMES {
+            let masked = self.masked.iter().any(|masked| masked == name);
+            let real = name != "nrip-save" && self.family >= WITH_ASSISTS && !named(name);
+            if masked || real {
+                cpu.supplied.push(name.to_owned());
+            }
+        }
+        for name in &self.masked {
+            if WITHOUT_EFFECT.contains(&name.as_str()) {
+                cpu.without_effect.push(name.clone());
+            }
+        }
+        if cpu.supplied.is_empty() && cpu.without_effect.is_empty() {
+            return cpu;
+        }
+        let on = cpu.supplied.iter().chain(&cpu.without_effect);
+        let on = on.map(|name| format!(",+{name}"));
+        let is_on = |name: &&String| cpu.supplied.contains(name) || cpu.without_effect.contains(name);
+        let off = self.masked.iter().filter(|name| !is_on(name));
+        let off = off.map(|name| format!(",-{name}"));
+        let said: String = on.chain(off).collect();
+        cpu.argument = format!("{asked},x-force-features=on{said}");
+        cpu
+    }
+}
+
+/// Ends a QEMU that only answers.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks a QEMU what it makes of a CPU, with the plugin or without it. The error is what it says instead.
+fn tell(qemu: &Qemu, asked: &str, with_plugin: bool) -> Result<Told, String> {
+    let failed = |error: &dyn std::fmt::Display| error.to_string();
+    let (ours, theirs) = UnixStream::pair().map_err(|error| failed(&error))?;
+    let mut command = qemu.command();
+    let mut given = vec![theirs.as_raw_fd()];
+    let object = match with_plugin {
+        true => Some(plugin::object(qemu).map_err(|error| failed(&error))?),
+        false => None,
+    };
+    if let Some(object) = &object {
+        given.push(object.as_raw_fd());
+        let features = Features::NAMES.map(|name| format!(",{name}=on")).concat();
+        let fd = object.as_raw_fd();
+        command.arg("-plugin").arg(format!("/dev/fd/{fd}{features}"));
+    }
+    command
+        .args(["-M", "pc", "-nodefaults", "-no-user-config", "-S"])
+        .args(["-accel", "tcg,thread=single", "-display", "none", "-m", "64"])
+        .args(["-cpu", asked])
+        .args(["-chardev", &format!("socket,id=monitor,fd={}", theirs.as_raw_fd())])
+        .args(["-mon", "chardev=monitor,mode=control"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    hand_down(&mut command, given);
+    let mut child = Guard(command.spawn().map_err(|error| failed(&error))?);
+    drop(theirs);
+    let answers = ask(ours);
+    let _ = child.0.kill();
+    answers.map_err(|error| {
+        let mut said = String::new();
+        if let Some(stderr) = &mut child.0.stderr {
+            let _ = stderr.read_to_string(&mut said);
+        }
+        let lines = said.lines().filter(|line| !line.contains("warning:"));
+        let said: Vec<&str> = lines.collect();
+        match said.is_empty() {
+            true => error.to_string(),
+            false => said.join(" | "),
+        }
+    })
+}
+
+/// Has a child open these descriptors by their numbers, and end with this process.
+fn hand_down(command: &mut Command, given: Vec<RawFd>) {
+    // SAFETY: the closure makes system calls only.
+    unsafe {
+        command.pre_exec(move || {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            for &fd in &given {
+                if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+fn ask(monitor: UnixStream) -> std::io::Result<Told> {
+    let mut monitor = Monitor::new(monitor)?;
+    let cpus = monitor.ask("query-cpus-fast", &json!({}))?;
+    let path = cpus[0]["qom-path"].clone();
+    let mut property = |name: &str| {
+        let arguments = json!({ "path": path, "property": name });
+        monitor.ask("qom-get", &arguments)
+    };
+    let masked = property("unavailable-features")?;
+    let names = masked.as_array().map_or(&[][..], Vec::as_slice);
+    let is_on = |value: Value| value.as_bool().unwrap_or(false);
+    Ok(Told {
+        masked: names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        svm: is_on(property("svm")?)
+            && is_on(property("npt")?)
+            && property("vendor")?.as_str() == Some("AuthenticAMD"),
+        family: property("family")?.as_u64().unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(masked: &[&str], family: u64) -> Told {
+        Told {
+            masked: masked.iter().map(|&name| name.to_owned()).collect(),
+            svm: true,
+            family,
+        }
+    }
+
+    #[test]
+    fn masked_features_are_supplied_taken_or_left_off() {
+        let cpu = told(&["pcid", "nrip-save", "ibpb", "xsaves"], 25).cpu("EPYC-Milan");
+        assert_eq!(cpu.asked, "EPYC-Milan");
+        assert_eq!(
+            cpu.argument,
+            "EPYC-Milan,x-force-features=on,+nrip-save,+decodeassists,+flushbyasid,+ibpb,-pcid,-xsaves"
+        );
+        assert_eq!(cpu.supplied, Features::NAMES);
+        assert!(cpu.features().next_rip && cpu.features().decode);
+    }
+
+    #[test]
+    fn what_a_model_does_not_promise_is_not_supplied() {
+        // K10 has next RIP only; a model without masks is as QEMU has it; so is a CPU without SVM.
+        let old = told(&["nrip-save", "xop"], 16).cpu("k10");
+        assert_eq!(old.supplied, ["nrip-save"]);
+        assert_eq!(told(&[], 6).cpu("max"), Cpu::bare("max"));
+        let other = Told {
+            svm: false,
+            ..told(&["pcid"], 6)
+        };
+        assert_eq!(other.cpu("Skylake-Client"), Cpu::bare("Skylake-Client"));
+    }
+
+    #[test]
+    fn what_was_asked_for_by_name_stays() {
+        let asked = "EPYC,-nrip-save,decodeassists=off,+foo";
+        let cpu = told(&["foo", "ibpb"], 23).cpu(asked);
+        assert_eq!(cpu.supplied, ["flushbyasid"]);
+        assert_eq!(
+            cpu.argument,
+            "EPYC,-nrip-save,decodeassists=off,+foo,x-force-features=on,+flushbyasid,+ibpb,-foo"
+        );
+        let masked = ["ibpb", "nrip-save", "decodeassists"];
+        let cpu = told(&masked, 23).cpu("EPYC,decodeassists=on");
+        assert_eq!(cpu.supplied, Features::NAMES);
+    }
+}
