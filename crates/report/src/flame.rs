@@ -10,7 +10,7 @@ use inferno::flamegraph::{self, Options};
 
 use crate::calls;
 use crate::error::Error;
-use crate::format::{none, of, plain, short, thousands};
+use crate::format::{none, of, plain, short, svm, thousands};
 
 /// Which instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub fn svg(manifest: &Manifest, path: &RowPath) -> Result<String, Error> {
     let mut palette = palette(path);
     let mut options = Options::default();
     options.title = format!(
-        "{}: {} of a round{}, {} without skip-emulation",
+        "{}: {} of a round{}{}",
         short(&path.row, ROW_WIDTH),
         of(path.total.all, "instruction", "instructions"),
         match path.total.all - path.value().all {
@@ -66,7 +66,10 @@ pub fn svg(manifest: &Manifest, path: &RowPath) -> Result<String, Error> {
             // All of it is drawn.
             more => format!(" ({} beside its value)", thousands(more)),
         },
-        thousands(path.total.lean)
+        match path.has_skip_emulation() {
+            true => format!(", {} without skip-emulation", thousands(path.total.lean)),
+            false => String::new(),
+        },
     );
     let about = about(manifest, path);
     options.subtitle = Some(head(&about, SUBTITLE_WIDTH));
@@ -81,7 +84,9 @@ pub fn svg(manifest: &Manifest, path: &RowPath) -> Result<String, Error> {
     flamegraph::from_lines(&mut options, stacks.lines(), &mut svg)
         .map_err(|error| failed(error.to_string()))?;
     let svg = String::from_utf8(svg).map_err(|error| failed(error.to_string()))?;
-    Ok(with_legend(svg))
+    let skips = path.has_skip_emulation();
+    let kinds = if skips { &KINDS[..] } else { &KINDS[..4] };
+    Ok(with_legend(svg, kinds))
 }
 
 /// Characters of the row's name in the title.
@@ -224,9 +229,10 @@ fn about(manifest: &Manifest, path: &RowPath) -> String {
     let qemu = environment.qemu.as_deref().map_or_else(none, plain);
     let seed = path.seed.map_or_else(none, |seed| seed.to_string());
     format!(
-        "Linux {}, -cpu {}, {}, QEMU {qemu}, seed {seed}, command line: {}",
+        "Linux {}, -cpu {}{}, {}, QEMU {qemu}, seed {seed}, command line: {}",
         plain(&environment.kernel),
         plain(&environment.cpu),
+        svm(manifest),
         of(path.cpus.into(), "CPU", "CPUs"),
         plain(&environment.cmdline)
     )
@@ -246,14 +252,14 @@ fn comment(text: &str) -> String {
     text.replace('-', "\u{2010}")
 }
 
-/// The picture with a line that says what the colours mean, between the title and the line below it:
+/// The picture with a line that says what the colours of these kinds mean, between the title and the line below it:
 /// the library has no place for that.
-fn with_legend(mut svg: String) -> String {
+fn with_legend(mut svg: String, kinds: &[(&str, Color)]) -> String {
     let Some(end) = svg.rfind("</svg>") else {
         return svg;
     };
     let mut legend = String::from("<text id=\"legend\" x=\"50%\" y=\"37\" text-anchor=\"middle\">");
-    for (i, (name, Color { r, g, b })) in KINDS.iter().enumerate() {
+    for (i, (name, Color { r, g, b })) in kinds.iter().enumerate() {
         let gap = if i == 0 { "" } else { " \u{2003}" };
         let _ = write!(
             legend,

@@ -1,6 +1,6 @@
 //! What all texts have in common: numbers, words, the machine's description.
 
-use exitpath_recording::{Machine, Manifest, Space};
+use exitpath_recording::{Machine, Manifest, Space, fact};
 
 /// Without line breaks and what else moves a terminal's cursor: a recording may come from anybody.
 pub(crate) fn plain(text: &str) -> String {
@@ -95,8 +95,23 @@ pub(crate) fn machine(manifest: &Manifest, cpus: u32, seeds: &[u64]) -> String {
             let word = if seeds.len() == 1 { "seed" } else { "seeds" };
             let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
             let seeds = seeds.join(" ");
-            format!("lab: QEMU {qemu}, -cpu {cpu}, {cpus}, {word} {seeds}")
+            format!("lab: QEMU {qemu}, -cpu {cpu}{}, {cpus}, {word} {seeds}", svm(manifest))
         }
+    }
+}
+
+/// What of the lab's CPU is not as QEMU emulates it; of recordings from before there was a choice, nothing.
+pub(crate) fn svm(manifest: &Manifest) -> String {
+    let environment = &manifest.environment;
+    if !environment.facts.contains_key(fact::CPU_SUPPLIED) {
+        return String::new();
+    }
+    match environment.has_cpu_supplied() {
+        true => {
+            let names: Vec<String> = environment.cpu_supplied().into_iter().map(plain).collect();
+            format!(" with {}", names.join(" "))
+        }
+        false => " with bare SVM".to_owned(),
     }
 }
 

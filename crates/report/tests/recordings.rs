@@ -115,6 +115,7 @@ fn two_conditions() {
     );
     // No kernel is judged by one of which a part was taken out.
     let wanted = Wanted {
+        bare_svm: false,
         cpu: None,
         qemu: without
             .manifest

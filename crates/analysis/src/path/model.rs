@@ -106,6 +106,12 @@ impl RowPath {
         }
     }
 
+    /// Whether there is anything of skip-emulation in it.
+    pub fn has_skip_emulation(&self) -> bool {
+        let has = |count: Count| count.all != count.lean;
+        has(self.total) || has(self.baseline)
+    }
+
     /// Whether the row subtracts anything.
     pub fn subtracts(&self) -> bool {
         self.delay > 0 || self.baseline.all > 0
@@ -178,6 +184,8 @@ pub struct Variant {
 pub struct Artefact {
     /// What it is.
     pub what: String,
+    /// Which feature the CPU lacks, by QEMU's name.
+    pub lacks: &'static str,
     /// How many instructions.
     pub instructions: u64,
 }

@@ -280,23 +280,27 @@ fn artefacts(
     });
     let all = [
         (
+            "nrip-save",
             "skip-emulation: without NRIPS, KVM decodes the instruction to find its end",
             skipped,
         ),
         (
+            "decodeassists",
             "emulation without decode assists, the access itself included: real CPUs tell KVM the operands of MOV to CR and DR and of INVLPG",
             emulated,
         ),
         (
+            "decodeassists",
             "instruction fetch without decode assists: real CPUs give KVM the bytes of an instruction that faults",
             fetched,
         ),
     ];
     let some = all
         .into_iter()
-        .filter(|&(_, instructions)| instructions > 0);
-    some.map(|(what, instructions)| Artefact {
+        .filter(|&(_, _, instructions)| instructions > 0);
+    some.map(|(lacks, what, instructions)| Artefact {
         what: what.to_owned(),
+        lacks,
         instructions,
     })
     .collect()

@@ -52,6 +52,7 @@ fn rows(
     phases: &PhaseTable,
 ) -> Result<Vec<RowPath>, PathError> {
     let code = Code::new(trace, phases)?;
+    let has = recording.manifest.environment.cpu_supplied();
     let runs: HashMap<u32, _> = recording.runs.iter().map(|run| (run.id, run)).collect();
     let windows = trace.windows.iter();
     windows
@@ -61,7 +62,10 @@ fn rows(
             let mut rows = recording.manifest.rows.iter();
             let delay = rows.find(|row| row.name == run.row);
             let delay = delay.map_or(0, |row| row.delay_ticks);
-            row::row(&code, phases, window, run, delay)
+            let mut row = row::row(&code, phases, window, run, delay)?;
+            // What the emulator does for a CPU that has these is what it does for every CPU.
+            row.artefacts.retain(|artefact| !has.contains(&artefact.lacks));
+            Ok(row)
         })
         .collect()
 }

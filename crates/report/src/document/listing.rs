@@ -7,7 +7,8 @@ pub(crate) enum Listed {
     Instruction {
         /// `None`: never, which should not be.
         times: Option<u64>,
-        lean: u64,
+        /// `None` where there is no skip-emulation.
+        lean: Option<u64>,
         address: u64,
         /// From the symbol it lies in.
         offset: Option<u64>,

@@ -86,6 +86,29 @@ impl Table {
         self
     }
 
+    /// The table without the columns of these titles.
+    pub(crate) fn without(mut self, titles: &[&str]) -> Table {
+        let stays: Vec<bool> = self
+            .columns
+            .iter()
+            .map(|column| !titles.contains(&column.title.as_str()))
+            .collect();
+        let of = |at: usize| stays.get(at).copied().unwrap_or(true);
+        let mut at = 0;
+        self.columns.retain(|_| {
+            at += 1;
+            of(at - 1)
+        });
+        for row in &mut self.rows {
+            let mut at = 0;
+            row.cells.retain(|_| {
+                at += 1;
+                of(at - 1)
+            });
+        }
+        self
+    }
+
     /// As a part of what the line above it says.
     pub(crate) fn indented(mut self) -> Table {
         self.indented = true;

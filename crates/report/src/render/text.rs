@@ -120,20 +120,30 @@ fn drawn(tree: &Tree) -> Grid {
 
 /// Columns for a number of times.
 const WIDTH: usize = 7;
-/// Columns before an instruction's text.
-const MARGIN: usize = WIDTH + 1 + WIDTH + 2 + 16 + 1 + 8 + 1;
+/// Columns before an instruction's text, but for those of the lean number of times.
+const MARGIN: usize = WIDTH + 2 + 16 + 1 + 8 + 1;
 
 fn list(text: &mut String, listing: &Listing) {
+    let is_lean = |line: &Listed| matches!(line, Listed::Instruction { lean: Some(_), .. });
+    let has_lean = listing.lines.iter().any(is_lean);
+    let lean = |cell: &str| match has_lean {
+        true => format!(" {cell:>WIDTH$}"),
+        false => String::new(),
+    };
+    let margin = MARGIN + lean("").len();
     let _ = writeln!(
         text,
-        "{:>WIDTH$} {:>WIDTH$}  {:<16} {:<8} instruction",
-        "times", "lean", "address", "offset"
+        "{:>WIDTH$}{}  {:<16} {:<8} instruction",
+        "times",
+        lean("lean"),
+        "address",
+        "offset"
     );
     for line in &listing.lines {
         let _ = match line {
             Listed::Instruction {
                 times,
-                lean,
+                lean: of_these,
                 address,
                 offset,
                 text: instruction,
@@ -142,17 +152,17 @@ fn list(text: &mut String, listing: &Listing) {
                 let offset = offset.map_or_else(String::new, |offset| format!("+{offset:#x}"));
                 writeln!(
                     text,
-                    "{times:>WIDTH$} {:>WIDTH$}  {address:016x} {offset:<8} {instruction}",
-                    thousands(*lean)
+                    "{times:>WIDTH$}{}  {address:016x} {offset:<8} {instruction}",
+                    lean(&of_these.map_or_else(none, thousands))
                 )
             }
             Listed::Gap(bytes) => {
                 writeln!(text, "{:>WIDTH$} {}", "⋮", of(*bytes, "byte", "bytes"))
             }
-            Listed::Symbol(name) => writeln!(text, "{:MARGIN$}{name}:", ""),
+            Listed::Symbol(name) => writeln!(text, "{:margin$}{name}:", ""),
             Listed::Source(depth, what) => writeln!(
                 text,
-                "{:MARGIN$}{:depth2$}; {what}",
+                "{:margin$}{:depth2$}; {what}",
                 "",
                 "",
                 depth2 = 2 * depth

@@ -3,10 +3,10 @@
 use exitpath_analysis::path::{Executed, Function, RowPath};
 use exitpath_recording::{Location, Manifest, Space, Symbol, Trace};
 
-use super::path::header;
+use super::path::{header, with_lean};
 use crate::document::{Block, Document, Listed, Listing};
 use crate::error::Error;
-use crate::format::{of, plain, space, thousands};
+use crate::format::{of, plain, space};
 
 /// Names proposed for one that is not there.
 const PROPOSED: usize = 8;
@@ -36,7 +36,7 @@ pub fn annotate(
                 .filter(|executed| executed.function == i)
                 .collect();
             text.space();
-            one(&mut text, this, &executed, trace);
+            one(&mut text, this, &executed, trace, path.has_skip_emulation());
         }
     }
     if found {
@@ -50,20 +50,24 @@ pub fn annotate(
     }
 }
 
-fn one(text: &mut Document, function: &Function, executed: &[&Executed], trace: &Trace) {
+fn one(
+    text: &mut Document,
+    function: &Function,
+    executed: &[&Executed],
+    trace: &Trace,
+    lean: bool,
+) {
     let module = match function.module.as_str() {
         "" => String::new(),
         module => format!(" [{}]", plain(module)),
     };
     text.lines(&format!(
-        "{}{module}, {}, {}: own {} ({} lean), total {} ({} lean), {}\n",
+        "{}{module}, {}, {}: own {}, total {}, {}\n",
         plain(&function.name),
         space(function.space),
         plain(&function.phase),
-        thousands(function.own.all),
-        thousands(function.own.lean),
-        thousands(function.total.all),
-        thousands(function.total.lean),
+        with_lean(function.own),
+        with_lean(function.total),
         of(function.calls.all, "call", "calls"),
     ));
     let mut lines = Lines {
@@ -73,6 +77,7 @@ fn one(text: &mut Document, function: &Function, executed: &[&Executed], trace: 
         range: None,
         end: None,
         source: &[],
+        lean,
     };
     for executed in executed {
         lines.instruction(executed);
@@ -93,6 +98,8 @@ struct Lines<'a> {
     end: Option<u64>,
     /// Its source.
     source: &'a [Location],
+    /// Whether to tell what is without skip-emulation.
+    lean: bool,
 }
 
 impl Lines<'_> {
@@ -116,7 +123,7 @@ impl Lines<'_> {
         self.push(Listed::Instruction {
             // Its bytes were executed, so that 0 should not happen: it would be a hole.
             times: Some(executed.times.all).filter(|&times| times > 0),
-            lean: executed.times.lean,
+            lean: self.lean.then_some(executed.times.lean),
             address: executed.address,
             offset: range.map(|range| executed.address - range.address),
             text: format!("{}{}", plain(&executed.text), target(self.trace, executed)),

@@ -125,15 +125,17 @@ pub fn seeds(paths: &[RowPath]) -> String {
     let mut text = String::new();
     for (total, seeds) in values {
         let word = if seeds.len() == 1 { "seed" } else { "seeds" };
-        let _ = writeln!(
-            text,
-            "{word} {}: {} ({} lean)",
-            seeds.join(" "),
-            thousands(total.all),
-            thousands(total.lean)
-        );
+        let _ = writeln!(text, "{word} {}: {}", seeds.join(" "), with_lean(total));
     }
     text
+}
+
+/// A count, and what it is without skip-emulation where that differs.
+pub(super) fn with_lean(count: Count) -> String {
+    match count.all == count.lean {
+        true => thousands(count.all),
+        false => format!("{} ({} lean)", thousands(count.all), thousands(count.lean)),
+    }
 }
 
 fn seed(path: &RowPath) -> String {
@@ -165,9 +167,11 @@ pub(super) fn header(manifest: &Manifest, path: &RowPath) -> Document {
     if let Some(exits) = reasons::line(manifest, path.exit_reasons.as_deref()) {
         text.note(exits);
     }
-    text.note(
-        "lean: without skip-emulation, which KVM needs only because the lab's CPU has no NRIPS",
-    );
+    if path.has_skip_emulation() {
+        text.note(
+            "lean: without skip-emulation, which KVM needs only because the lab's CPU has no NRIPS",
+        );
+    }
     text
 }
 
@@ -224,7 +228,15 @@ fn phases(path: &RowPath) -> Table {
         _ => Tone::Bad,
     };
     table.toned(tone, ["= residual".into(), Cell::Signed(path.residual)]);
-    table
+    lean_where_it_differs(path, table)
+}
+
+/// The table without what is said without skip-emulation, where there is none.
+fn lean_where_it_differs(path: &RowPath, table: Table) -> Table {
+    if path.has_skip_emulation() {
+        return table;
+    }
+    table.without(&["lean", "lean share", "lean own", "lean total", "lean calls"])
 }
 
 /// What the row's value does not have of what was executed.
@@ -291,7 +303,7 @@ fn functions(path: &RowPath, shown: Functions) -> Table {
         let more = format!("… and {} more", thousands(rest.len() as u64));
         table.row([more.into(), Cell::Empty, own, lean]);
     }
-    table
+    lean_where_it_differs(path, table)
 }
 
 /// The phase that most of a function's own instructions count for, and how many others some of them do:
@@ -339,7 +351,7 @@ fn classes(path: &RowPath) -> Table {
         }
         table.row([class.class.into(), all, lean, functions.join(", ").into()]);
     }
-    table
+    lean_where_it_differs(path, table)
 }
 
 /// The groups of rounds in one line. The first is A; what the others have beyond it is named.

@@ -74,6 +74,15 @@ pub fn tree(manifest: &Manifest, path: &RowPath, minimum: u64) -> Document {
             todo.extend(below_it(path, children, minimum, depth + 1));
         }
     }
+    if !path.has_skip_emulation() {
+        // The columns of what is without it.
+        for at in [3, 1] {
+            tree.columns.remove(at);
+            for branch in &mut tree.branches {
+                branch.cells.remove(at);
+            }
+        }
+    }
     let mut text = header(manifest, path);
     text.space();
     text.push(Block::Tree(tree));

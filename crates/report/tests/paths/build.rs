@@ -312,10 +312,12 @@ pub(crate) fn cpuid() -> RowPath {
     path.artefacts = vec![
         Artefact {
             what: "skip-emulation, the lab's CPU lacks NRIPS".to_owned(),
+            lacks: "nrip-save",
             instructions: total - path.total.lean,
         },
         Artefact {
             what: "reads of an emulated PM timer".to_owned(),
+            lacks: "a PM timer",
             instructions: 12,
         },
     ];
