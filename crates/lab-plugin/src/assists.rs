@@ -3,7 +3,7 @@
 //! Source of codes and fields: AMD64 Architecture Programmer's Manual, volume 2, sections 15.7.1 (state saved on exit),
 //! 15.20 (event injection) and 15.33 (decode assists), appendices B and C.
 
-use crate::code::{Operand, mov_of_control_or_debug, operand_of_invlpg};
+use crate::code::{Operand, operand_of_invlpg, system_move};
 
 /// Features of SVM that the plugin supplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,6 +67,8 @@ pub struct Last<'a> {
 pub struct Values {
     /// To the field for next RIP.
     pub next_rip: Option<u64>,
+    /// To EXITCODE: QEMU 10 says of every MOV from a control register that it was from CR0.
+    pub code: Option<u64>,
     /// To EXITINFO1.
     pub info: Option<u64>,
     /// How many bytes of the instruction are to be had: to the field for them go so many, and this number.
@@ -134,15 +136,17 @@ pub fn values(
     }
     match exit.code {
         0x00..=0x1f | CR0_SELECTIVE => {
+            let moved = system_move(instruction);
             // LMSW, SMSW and CLTS come with the bit clear.
-            values.info = Some(match mov_of_control_or_debug(instruction) {
-                Some(register) => IS_MOV_CR | u64::from(register),
-                None => 0,
-            });
+            values.info = Some(moved.map_or(0, |moved| IS_MOV_CR | u64::from(moved.general)));
+            if let Some(moved) = moved.filter(|_| exit.code != CR0_SELECTIVE) {
+                let code = u64::from(moved.system) | u64::from(moved.writes) << 4;
+                values.code = (code != exit.code).then_some(code);
+            }
         }
         0x20..=0x3f => {
-            let register = mov_of_control_or_debug(instruction);
-            values.info = Some(register.ok_or("MOV DRn exited, and is none")?.into());
+            let moved = system_move(instruction).ok_or("MOV DRn exited, and is none")?;
+            values.info = Some(moved.general.into());
         }
         INVLPG => {
             let operand = operand_of_invlpg(instruction, exit.long, exit.wide);
@@ -222,7 +226,11 @@ mod tests {
             (0x43, &[0xcc]),
         ] {
             let values = of(at(exit, 0), code).expect("an instruction");
-            assert_eq!(values.next_rip, Some(0x1000 + code.len() as u64), "{exit:x}");
+            assert_eq!(
+                values.next_rip,
+                Some(0x1000 + code.len() as u64),
+                "{exit:x}"
+            );
         }
     }
 
@@ -279,6 +287,12 @@ mod tests {
         // mov %db7,%r15
         assert_eq!(info(0x27, &[0x41, 0x0f, 0x21, 0xff]), Some(15));
         assert_eq!(info(0x79, &[0x0f, 0x01, 0x38]), Some(0xabcd));
+        // mov %cr4,%rcx, of which QEMU 10 says that it is mov %cr0; the selective intercept has a code of its own.
+        let code = |exit, code: &[u8]| of(at(exit, 0), code).expect("a value").code;
+        assert_eq!(code(0x00, &[0x0f, 0x20, 0xe1]), Some(4));
+        assert_eq!(code(0x04, &[0x0f, 0x20, 0xe1]), None);
+        assert_eq!(code(0x14, &[0x41, 0x0f, 0x22, 0xe1]), None);
+        assert_eq!(code(0x65, &[0x0f, 0x22, 0xc3]), None);
         assert_eq!(info(0x72, &[0x0f, 0xa2]), None);
         assert!(of(at(0x27, 0), &[0x90]).is_err());
         assert!(of(at(0x79, 0), &[0x90]).is_err());
@@ -286,8 +300,14 @@ mod tests {
 
     #[test]
     fn a_fetch_that_faults_has_no_bytes() {
-        assert_eq!(of(at(0x400, 4), &[0x8b, 0x07]).expect("a fault").bytes, Some(15));
-        assert_eq!(of(at(0x400, 0x14), &[0x90]).expect("a fault").bytes, Some(0));
+        assert_eq!(
+            of(at(0x400, 4), &[0x8b, 0x07]).expect("a fault").bytes,
+            Some(15)
+        );
+        assert_eq!(
+            of(at(0x400, 0x14), &[0x90]).expect("a fault").bytes,
+            Some(0)
+        );
         assert_eq!(of(at(0x72, 0), &[0x0f, 0xa2]).expect("none").bytes, None);
     }
 
@@ -304,7 +324,10 @@ mod tests {
             ..Features::default()
         };
         let only = values(next, at(0x10, 0), Some(last), |_| 0).expect("an instruction");
-        assert_eq!((only.next_rip, only.info, only.bytes), (Some(0x1003), None, None));
+        assert_eq!(
+            (only.next_rip, only.info, only.bytes),
+            (Some(0x1003), None, None)
+        );
     }
 
     #[test]
@@ -321,7 +344,10 @@ mod tests {
         ] {
             assert_eq!(returns_to_next_rip(event), returns, "{event:x}");
         }
-        assert_eq!([0, 1, 3, 7].map(flush_known_to_qemu), [None, None, Some(1), Some(1)]);
+        assert_eq!(
+            [0, 1, 3, 7].map(flush_known_to_qemu),
+            [None, None, Some(1), Some(1)]
+        );
     }
 
     #[test]

@@ -115,15 +115,33 @@ fn split(code: &[u8], long: bool) -> Split<'_> {
     split
 }
 
-/// Number of the general-purpose register of a MOV to or from CRn or DRn; `None` for other instructions.
-pub fn mov_of_control_or_debug(code: &[u8]) -> Option<u8> {
+/// A MOV to or from a control or debug register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SystemMove {
+    /// Number of the general-purpose register.
+    pub general: u8,
+    /// Number of the other one.
+    pub system: u8,
+    /// Whether that is written.
+    pub writes: bool,
+}
+
+/// What an instruction moves to or from CRn or DRn; `None` for others.
+pub fn system_move(code: &[u8]) -> Option<SystemMove> {
     // Outside 64-bit code these bytes are INC and DEC, none of which is before a MOV of one instruction.
     let split = split(code, true);
-    let &[0x0f, 0x20..=0x23, operand] = split.rest else {
+    let &[0x0f, opcode @ 0x20..=0x23, operand] = split.rest else {
         return None;
     };
-    // The CPU takes no notice of the mode: it is always a register.
-    Some(operand & 7 | (split.rex & 1) << 3)
+    let system = operand >> 3 & 7 | (split.rex & 4) << 1;
+    // AMD's way to name CR8 outside 64-bit code.
+    let locked = code.contains(&0xf0) && opcode & 1 == 0 && system == 0;
+    Some(SystemMove {
+        // The CPU takes no notice of the mode: it is always a register.
+        general: operand & 7 | (split.rex & 1) << 3,
+        system: if locked { 8 } else { system },
+        writes: opcode & 2 != 0,
+    })
 }
 
 /// The operand of INVLPG; `None` for other instructions. `long` says that code is 64-bit, `wide` that it is 32-bit
@@ -211,7 +229,12 @@ fn short_operand(mode: u8, rest: &[u8]) -> Option<Operand> {
         6 => (Some(BP), None),
         _ => (Some(BX), None),
     };
-    let short = || Some(i64::from(i16::from_le_bytes([*rest.first()?, *rest.get(1)?])));
+    let short = || {
+        Some(i64::from(i16::from_le_bytes([
+            *rest.first()?,
+            *rest.get(1)?,
+        ])))
+    };
     Some(Operand {
         base,
         index: index.map(|index| (index, 0)),
@@ -222,7 +245,11 @@ fn short_operand(mode: u8, rest: &[u8]) -> Option<Operand> {
         },
         of_next: false,
         size: 0,
-        segment: if base == Some(BP) { Segment::Ss } else { Segment::Ds },
+        segment: if base == Some(BP) {
+            Segment::Ss
+        } else {
+            Segment::Ds
+        },
     })
 }
 
@@ -351,7 +378,11 @@ mod tests {
         for bits in [16, 32, 64] {
             for prefix in &prefixes {
                 for opcode in [0x01, 0x20, 0x21, 0x22, 0x23] {
-                    let sibs: &[u8] = if opcode == 1 { &[0x25, 0x64, 0xdd] } else { &[0] };
+                    let sibs: &[u8] = if opcode == 1 {
+                        &[0x25, 0x64, 0xdd]
+                    } else {
+                        &[0]
+                    };
                     for (mode, &sib) in (0..=255).flat_map(|m| sibs.iter().map(move |s| (m, s))) {
                         let code = [prefix, &[0x0f, opcode, mode, sib][..], &tail].concat();
                         let mut decoder = Decoder::new(bits, &code, DecoderOptions::AMD);
@@ -367,7 +398,8 @@ mod tests {
                                 _ if long => 0,
                                 segment => 0x10_0000 * (segment as u64 + 1),
                             };
-                            let ours = ours.map(|o| o.address(register, base, decoded.len() as u64));
+                            let ours =
+                                ours.map(|o| o.address(register, base, decoded.len() as u64));
                             let theirs = decoded.virtual_address(0, 0, |which, _, _| {
                                 Some(match which.is_segment_register() {
                                     true => base(segment(which)),
@@ -378,17 +410,30 @@ mod tests {
                                 })
                             });
                             let mask = if long { u64::MAX } else { 0xffff_ffff };
-                            assert_eq!(ours.map(|a| a & mask), theirs.map(|a| a & mask), "{code:x?} {bits}");
+                            assert_eq!(
+                                ours.map(|a| a & mask),
+                                theirs.map(|a| a & mask),
+                                "{code:x?} {bits}"
+                            );
                             invlpg += 1;
                         } else if decoded.mnemonic() == Mnemonic::Mov && !decoded.is_invalid() {
                             let of = |at| {
                                 let register = decoded.op_register(at);
                                 register.is_gpr().then_some(register.number() as u8)
                             };
-                            let long_or_plain = long || prefix.iter().all(|p| !(0x40..=0x4f).contains(p));
+                            let long_or_plain =
+                                long || prefix.iter().all(|p| !(0x40..=0x4f).contains(p));
                             if long_or_plain {
-                                let ours = mov_of_control_or_debug(code);
-                                assert_eq!(ours, of(0).or(of(1)), "{code:x?} {bits}");
+                                let ours = system_move(code).expect("a move");
+                                assert_eq!(Some(ours.general), of(0).or(of(1)), "{code:x?} {bits}");
+                                let other = if ours.writes { 0 } else { 1 };
+                                let other = decoded.op_register(other);
+                                assert!(other.is_cr() || other.is_dr(), "{code:x?} {bits}");
+                                assert_eq!(
+                                    usize::from(ours.system),
+                                    other.number(),
+                                    "{code:x?} {bits}"
+                                );
                                 moves += 1;
                             }
                         }

@@ -63,7 +63,8 @@ pub(crate) mod gdb {
     pub(crate) const GS_BASE: c_int = 25;
 
     /// General-purpose registers in the order in which instructions number them.
-    pub(crate) const BY_NUMBER: [c_int; 16] = [0, 2, 3, 1, 7, 6, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15];
+    pub(crate) const BY_NUMBER: [c_int; 16] =
+        [0, 2, 3, 1, 7, 6, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15];
 }
 
 fn symbol(name: &CStr) -> Option<Symbol> {

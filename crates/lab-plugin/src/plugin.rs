@@ -223,7 +223,11 @@ impl Plugin {
                 self.complain(&what);
             }
         }
-        if let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.is_recording()) {
+        if let Some(recorder) = self
+            .recorder
+            .as_mut()
+            .filter(|recorder| recorder.is_recording())
+        {
             recorder.exited(cpu, vmcb.map(Vmcb::exit));
         }
     }
@@ -271,7 +275,9 @@ extern "C" fn translate(_: Id, block: *mut Block) {
                 Some(marker) => (mark, marker as usize),
                 None if !guest && code[..length] == VMRUN => {
                     let behind = (memory as usize).wrapping_add(length);
-                    plugin.exits.insert(address.wrapping_add(length as u64), behind);
+                    plugin
+                        .exits
+                        .insert(address.wrapping_add(length as u64), behind);
                     registers = qemu::READS_REGISTERS;
                     (enter, data | if readable { 0 } else { UNREADABLE })
                 }
@@ -318,7 +324,11 @@ extern "C" fn inside(cpu: c_uint, data: *mut c_void) {
     if let Some(plugin) = plugin().as_mut() {
         let cpu = plugin.current(cpu);
         plugin.cpus[cpu].last = Some(instruction);
-        if let Some(recorder) = plugin.recorder.as_mut().filter(|recorder| recorder.is_armed()) {
+        if let Some(recorder) = plugin
+            .recorder
+            .as_mut()
+            .filter(|recorder| recorder.is_armed())
+        {
             recorder.executed(cpu, instruction.id);
         }
     }

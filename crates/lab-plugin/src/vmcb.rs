@@ -177,7 +177,9 @@ impl Vmcb {
             let register = |number: u8| match number {
                 0 => self.word(RAX),
                 4 => self.word(RSP),
-                other => self.machine.register(cpu, gdb::BY_NUMBER[usize::from(other & 15)]),
+                other => self
+                    .machine
+                    .register(cpu, gdb::BY_NUMBER[usize::from(other & 15)]),
             };
             let base = |segment| match segment {
                 // These two are the guest's still.
@@ -198,6 +200,9 @@ impl Vmcb {
         })?;
         if let Some(next_rip) = values.next_rip {
             self.set(NEXT_RIP, next_rip);
+        }
+        if let Some(code) = values.code {
+            self.set(EXIT_CODE, code);
         }
         if let Some(info) = values.info {
             self.set(EXIT_INFO_1, info);
@@ -224,6 +229,7 @@ impl Vmcb {
     }
 
     fn set(self, offset: u64, word: u64) {
-        self.machine.write(self.address + offset, &word.to_le_bytes());
+        self.machine
+            .write(self.address + offset, &word.to_le_bytes());
     }
 }

@@ -34,7 +34,9 @@ pub enum Error {
     },
 
     /// QEMU has no such CPU.
-    #[error("QEMU has no CPU '{asked}': {said}; `qemu-system-x86_64 -cpu help` lists models (--cpu MODEL)")]
+    #[error(
+        "QEMU has no CPU '{asked}': {said}; `qemu-system-x86_64 -cpu help` lists models (--cpu MODEL)"
+    )]
     CpuModel {
         /// As it was asked for.
         asked: String,
@@ -43,7 +45,9 @@ pub enum Error {
     },
 
     /// The plugin could not do what it was loaded for.
-    #[error("the lab's CPU went wrong: {said}; `--bare-svm` does without what exitpath supplies. Report this as a bug")]
+    #[error(
+        "the lab's CPU went wrong: {said}; `--bare-svm` does without what exitpath supplies. Report this as a bug"
+    )]
     Assists {
         /// What the plugin said.
         said: String,

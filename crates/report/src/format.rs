@@ -95,7 +95,10 @@ pub(crate) fn machine(manifest: &Manifest, cpus: u32, seeds: &[u64]) -> String {
             let word = if seeds.len() == 1 { "seed" } else { "seeds" };
             let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
             let seeds = seeds.join(" ");
-            format!("lab: QEMU {qemu}, -cpu {cpu}{}, {cpus}, {word} {seeds}", svm(manifest))
+            format!(
+                "lab: QEMU {qemu}, -cpu {cpu}{}, {cpus}, {word} {seeds}",
+                svm(manifest)
+            )
         }
     }
 }

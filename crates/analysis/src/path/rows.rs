@@ -64,7 +64,8 @@ fn rows(
             let delay = delay.map_or(0, |row| row.delay_ticks);
             let mut row = row::row(&code, phases, window, run, delay)?;
             // What the emulator does for a CPU that has these is what it does for every CPU.
-            row.artefacts.retain(|artefact| !has.contains(&artefact.lacks));
+            row.artefacts
+                .retain(|artefact| !has.contains(&artefact.lacks));
             Ok(row)
         })
         .collect()

@@ -113,9 +113,16 @@ fn key(qemu: &Qemu, asked: &str, object: &[u8]) -> String {
     let written = file.as_ref().ok().and_then(|file| file.modified().ok());
     let length = file.map_or(0, |file| file.len());
     let mut hash = Sha256::new();
-    hash.update(format!("{:?} {} {length} {written:?} {asked}\n", qemu.path, qemu.version));
+    hash.update(format!(
+        "{:?} {} {length} {written:?} {asked}\n",
+        qemu.path, qemu.version
+    ));
     hash.update(object);
-    hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()
+        .iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// What a QEMU says of a CPU.
@@ -156,7 +163,8 @@ impl Told {
         }
         let on = cpu.supplied.iter().chain(&cpu.without_effect);
         let on = on.map(|name| format!(",+{name}"));
-        let is_on = |name: &&String| cpu.supplied.contains(name) || cpu.without_effect.contains(name);
+        let is_on =
+            |name: &&String| cpu.supplied.contains(name) || cpu.without_effect.contains(name);
         let off = self.masked.iter().filter(|name| !is_on(name));
         let off = off.map(|name| format!(",-{name}"));
         let said: String = on.chain(off).collect();
@@ -189,15 +197,30 @@ fn tell(qemu: &Qemu, asked: &str, with_plugin: bool) -> Result<Told, String> {
         given.push(object.as_raw_fd());
         let features = Features::NAMES.map(|name| format!(",{name}=on")).concat();
         let fd = object.as_raw_fd();
-        command.arg("-plugin").arg(format!("/dev/fd/{fd}{features}"));
+        command
+            .arg("-plugin")
+            .arg(format!("/dev/fd/{fd}{features}"));
     }
     command
         .args(["-M", "pc", "-nodefaults", "-no-user-config", "-S"])
-        .args(["-accel", "tcg,thread=single", "-display", "none", "-m", "64"])
+        .args([
+            "-accel",
+            "tcg,thread=single",
+            "-display",
+            "none",
+            "-m",
+            "64",
+        ])
         .args(["-cpu", asked])
-        .args(["-chardev", &format!("socket,id=monitor,fd={}", theirs.as_raw_fd())])
+        .args([
+            "-chardev",
+            &format!("socket,id=monitor,fd={}", theirs.as_raw_fd()),
+        ])
         .args(["-mon", "chardev=monitor,mode=control"]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     hand_down(&mut command, given);
     let mut child = Guard(command.spawn().map_err(|error| failed(&error))?);
     drop(theirs);
@@ -245,7 +268,11 @@ fn ask(monitor: UnixStream) -> std::io::Result<Told> {
     let names = masked.as_array().map_or(&[][..], Vec::as_slice);
     let is_on = |value: Value| value.as_bool().unwrap_or(false);
     Ok(Told {
-        masked: names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        masked: names
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
         svm: is_on(property("svm")?)
             && is_on(property("npt")?)
             && property("vendor")?.as_str() == Some("AuthenticAMD"),

@@ -74,7 +74,9 @@ mod tests {
                     {\"error\": {\"class\": \"GenericError\", \"desc\": \"no such property\"}}\r\n";
         theirs.write_all(said.as_bytes()).expect("written");
         let mut monitor = Monitor::new(ours).expect("a monitor");
-        let answer = monitor.ask("query-cpus-fast", &json!({})).expect("an answer");
+        let answer = monitor
+            .ask("query-cpus-fast", &json!({}))
+            .expect("an answer");
         assert_eq!(answer, json!([1, 2]));
         let refused = monitor.ask("qom-get", &json!({})).expect_err("refused");
         assert_eq!(refused.to_string(), "no such property");
