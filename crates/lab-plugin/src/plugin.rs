@@ -199,7 +199,11 @@ impl Plugin {
         if let (true, Ok(machine)) = (self.features.any(), self.machine) {
             match Vmcb::in_rax(machine, cpu) {
                 Ok(vmcb) if readable => entered = vmcb.enter(self.features),
-                _ => entered.blind = true,
+                _ if readable => self.complain("RAX at VMRUN is the address of no VMCB"),
+                _ => self.complain(
+                    "this QEMU shows its plugins registers as they were when a block of code began, and this \
+                     kernel's VMRUN is too far behind that; QEMU 10 has no such limit (`exitpath lab qemu`)",
+                ),
             }
         }
         self.cpus[cpu].last = None;
@@ -248,7 +252,6 @@ extern "C" fn translate(_: Id, block: *mut Block) {
     let guest = supplies && !leaves && plugin.cpus[plugin.current(0)].entered.is_some();
     // SAFETY: the block and its instructions are valid until this function returns.
     unsafe {
-        let mut readable = true;
         for index in 0..qemu::qemu_plugin_tb_n_insns(block) {
             let instruction = qemu::qemu_plugin_tb_get_insn(block, index);
             let size = qemu::qemu_plugin_insn_size(instruction);
@@ -279,7 +282,14 @@ extern "C" fn translate(_: Id, block: *mut Block) {
                         .exits
                         .insert(address.wrapping_add(length as u64), behind);
                     registers = qemu::READS_REGISTERS;
-                    (enter, data | if readable { 0 } else { UNREADABLE })
+                    (
+                        enter,
+                        data | if rax_is_known(block, index) {
+                            0
+                        } else {
+                            UNREADABLE
+                        },
+                    )
                 }
                 None if first => {
                     registers = qemu::READS_REGISTERS;
@@ -298,16 +308,28 @@ extern "C" fn translate(_: Id, block: *mut Block) {
                     }
                 }
                 None if armed => (execute, data),
-                None => {
-                    readable = qemu::HEEDS_REGISTERS || rax_stays_known(readable, &code[..length]);
-                    continue;
-                }
+                None => continue,
             };
-            readable = qemu::HEEDS_REGISTERS || rax_stays_known(readable, &code[..length]);
             let data = data as *mut c_void;
             qemu::qemu_plugin_register_vcpu_insn_exec_cb(instruction, callback, registers, data);
         }
     }
+}
+
+/// Whether RAX can be read before this instruction of a block.
+///
+/// # Safety
+/// The block must be one that is being translated.
+unsafe fn rax_is_known(block: *const Block, before: usize) -> bool {
+    qemu::HEEDS_REGISTERS
+        || (0..before).fold(true, |known, index| {
+            let mut code = [0; 16];
+            // SAFETY: as the caller promises.
+            let length = unsafe {
+                qemu::machine_code(qemu::qemu_plugin_tb_get_insn(block, index), &mut code)
+            };
+            rax_stays_known(known, &code[..length])
+        })
 }
 
 /// An instruction of the host is about to be executed.

@@ -31,8 +31,6 @@ const EFER_LONG_ACTIVE: u64 = 1 << 10;
 /// Of a code segment's attributes: 64-bit code, and 32-bit code.
 const CODE_LONG: u16 = 1 << 9;
 const CODE_WIDE: u16 = 1 << 10;
-/// An event is there.
-const VALID: u32 = 1 << 31;
 
 /// Where a segment's base is.
 const fn base_of(segment: Segment) -> u64 {
@@ -81,8 +79,6 @@ pub(crate) struct Entered {
     moved: Option<(u64, u64)>,
     /// How the TLB is to be flushed.
     flush: Option<u8>,
-    /// Whether RAX could not be read, so that nothing was changed.
-    pub(crate) blind: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -138,15 +134,6 @@ impl Vmcb {
         last: Option<&Note>,
         cpu: usize,
     ) -> Result<(), String> {
-        if entered.blind
-            && features.next_rip
-            && assists::returns_to_next_rip(self.short(INJECTED_EVENT) | VALID)
-            && self.word(NEXT_RIP) != 0
-        {
-            return Err(
-                "a software interrupt was injected where RAX cannot be read at VMRUN".to_owned(),
-            );
-        }
         if let Some(flush) = entered.flush {
             self.machine.write(self.address + TLB_CONTROL, &[flush]);
         }

@@ -10,7 +10,7 @@ mod guest;
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::common::{Said, exitpath, installed_qemu, qemus};
+use crate::common::{Said, exitpath, qemus};
 
 /// Says to the test that it runs inside a lab, and which cases.
 const INSIDE: &str = "EXITPATH_GUEST_STATES";
@@ -36,13 +36,25 @@ fn states(qemu: &Path, cases: &str, options: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// What is in both, and differs.
-fn differences(a: &[String], b: &[String]) -> String {
-    let mut text = String::new();
-    for (a, b) in std::iter::zip(a, b).filter(|(a, b)| a != b) {
-        let _ = writeln!(text, "bare:     {a}\nsupplied: {b}");
+/// Has the cases end alike on the CPU as this QEMU emulates it, and with what is supplied; the states. QEMUs differ among
+/// themselves: 10 lets a guest read CR3 and CR4 without an exit.
+fn alike(qemu: &Path, cases: &str, options: &[&str]) -> Vec<String> {
+    let (bare, supplied) = std::thread::scope(|scope| {
+        let bare = scope.spawn(|| states(qemu, cases, &[options, &["--bare-svm"]].concat()));
+        let supplied = states(qemu, cases, options);
+        (bare.join().expect("states"), supplied)
+    });
+    let mut differ = String::new();
+    for (a, b) in std::iter::zip(&bare, &supplied).filter(|(a, b)| a != b) {
+        let _ = writeln!(differ, "bare:     {a}\nsupplied: {b}");
     }
-    text
+    assert!(differ.is_empty(), "{}:\n{differ}", qemu.display());
+    assert_eq!(bare.len(), supplied.len());
+    // What an interrupt that the guest makes itself returns to, and which address INVLPG has, is known beforehand.
+    for line in bare.iter().filter(|line| line.contains("expected")) {
+        assert!(line.contains("as expected"), "{line}");
+    }
+    bare
 }
 
 #[test]
@@ -50,44 +62,21 @@ fn guests_end_alike() {
     if let Ok(cases) = std::env::var(INSIDE) {
         return inside(&cases);
     }
-    let Some(installed) = installed_qemu() else {
-        return;
-    };
-    let bare = states(&installed, "all", &["--bare-svm"]);
-    assert!(bare.len() > 1_000, "{} states", bare.len());
-    // What an interrupt that the guest makes itself returns to, and which address INVLPG has, is known beforehand.
-    for line in bare.iter().filter(|line| line.contains("expected")) {
-        assert!(line.contains("as expected"), "{line}");
-    }
     for (_, qemu) in qemus() {
-        let supplied = states(&qemu, "all", &[]);
-        assert_eq!(bare.len(), supplied.len());
-        let differ = differences(&bare, &supplied);
-        assert!(differ.is_empty(), "{}:\n{differ}", qemu.display());
+        let states = alike(&qemu, "all", &[]);
+        assert!(states.len() > 2_000, "{} states", states.len());
     }
 }
 
 #[test]
 fn guests_end_alike_without_nested_paging() {
-    let Some(qemu) = qemus().pop().map(|(_, qemu)| qemu) else {
+    let Some((_, qemu)) = qemus().pop() else {
         return;
     };
-    let shadow = ["--cmdline", "kvm_amd.npt=0"];
-    let bare = states(&qemu, "shadow", &[&shadow[..], &["--bare-svm"]].concat());
-    let supplied = states(&qemu, "shadow", &shadow);
-    assert!(bare.len() > 300, "{} states", bare.len());
-    assert!(
-        bare.iter().any(|line| line.contains("stale")),
-        "a page that was not invalidated"
-    );
-    let differ = differences(&bare, &supplied);
-    assert!(
-        bare.len() == supplied.len() && differ.is_empty(),
-        "{differ}"
-    );
-    for line in bare.iter().filter(|line| line.contains("expected")) {
-        assert!(line.contains("as expected"), "{line}");
-    }
+    let states = alike(&qemu, "shadow", &["--cmdline", "kvm_amd.npt=0"]);
+    assert!(states.len() > 600, "{} states", states.len());
+    let stale = states.iter().filter(|line| line.ends_with("stale")).count();
+    assert!(stale > 10, "{stale} pages were not invalidated");
 }
 
 /// Inside a lab: runs the cases and prints the states.

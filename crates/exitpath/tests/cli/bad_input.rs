@@ -245,8 +245,8 @@ fn kernels_that_are_none_are_refused() {
     measure(&["--kernel", "99.99"]).fails(2, &["no kernel matches '99.99'"]);
     // A CPU without SVM: the kernel boots, its KVM refuses.
     measure(&["--cpu", "Skylake-Client"]).fails(3, &["has no KVM for the lab's CPU", "svm"]);
-    measure(&["--cpu", "NoSuchCPU"])
-        .fails(3, &["ended before its kernel reached init", "NoSuchCPU"]);
+    measure(&["--cpu", "NoSuchCPU"]).fails(2, &["QEMU has no CPU 'NoSuchCPU'", "-cpu help"]);
+    measure(&["--cpu", "EPYC,+nosuchfeature"]).fails(2, &["QEMU has no CPU", "nosuchfeature"]);
     // Without modules.
     let alone = dir.path().join("bzImage");
     fs::copy(&kernel.bzimage, &alone).expect("a copy");
