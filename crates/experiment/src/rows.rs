@@ -110,13 +110,6 @@ pub fn traceable(rows: &[&'static Row]) -> Result<()> {
                 operation: row.operation,
             });
         }
-        // See the plugin: its CPU index means nothing where QEMU runs several in one thread.
-        if on_two_cpus(row) {
-            return Err(Error::TwoCpusTraced {
-                row: row.name,
-                what: if row.vcpus > 1 { "vCPUs" } else { "CPUs" },
-            });
-        }
     }
     Ok(())
 }

@@ -85,6 +85,13 @@ impl<'a> Code<'a> {
         function.is(traits::IDT) && (place.starts || function.is(traits::STUBS))
     }
 
+    /// Whether an instruction lies where guests have a program, and nothing else of the lab does.
+    pub(super) fn is_guests_alone(&self, id: u32) -> bool {
+        let place = self.place(id);
+        let unnamed = |function| self.function(function).is(traits::UNNAMED);
+        !self.decoded(id).in_kernel() && !unnamed(place.guest) && unnamed(place.host)
+    }
+
     /// Whether an address is one at which the host goes on after an exit.
     pub(super) fn follows_vmrun(&self, address: u64) -> bool {
         self.resumes.contains(&address)

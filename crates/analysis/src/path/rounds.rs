@@ -157,8 +157,6 @@ impl<'w> Rounds<'w> {
         let mut behind = 0;
         for (position, segment) in (0..).zip(&window.segments) {
             let entry = state;
-            let mut walked = memory.walk(code, segment.path, entry);
-            state = walked.end;
             let rest = reasons
                 .unwrap_or_default()
                 .get(behind..)
@@ -166,6 +164,8 @@ impl<'w> Rounds<'w> {
             let of_it = rest.partition_point(|exit| exit.segment <= position);
             let exits = (behind, behind + of_it);
             behind += of_it;
+            let mut walked = memory.walk(code, segment.path, entry, &rest[..of_it]);
+            state = walked.end;
             // The same instructions for another reason are another path.
             for exit in &rest[..of_it] {
                 walked.sequence = mix(walked.sequence ^ exit.code);
@@ -208,7 +208,8 @@ impl<'w> Rounds<'w> {
 struct Memory {
     states: Vec<Rc<State>>,
     known: HashMap<Rc<State>, u32>,
-    walks: HashMap<(u32, u32), Walked>,
+    /// By path, state, and reasons of exits.
+    walks: HashMap<(u32, u32, u64), Walked>,
 }
 
 impl Memory {
@@ -221,12 +222,16 @@ impl Memory {
         }
     }
 
-    fn walk(&mut self, code: &Code<'_>, path: u32, entry: u32) -> Walked {
-        if let Some(&walked) = self.walks.get(&(path, entry)) {
+    fn walk(&mut self, code: &Code<'_>, path: u32, entry: u32, exits: &[Exit]) -> Walked {
+        let reasons = exits
+            .iter()
+            .fold(0, |sum, exit| mix(mix(sum ^ exit.code) ^ exit.info1));
+        let key = (path, entry, reasons);
+        if let Some(&walked) = self.walks.get(&key) {
             return walked;
         }
         let state = State::clone(&self.states[entry as usize]);
-        let mut walker = Walker::new(code, state, Sequence::default());
+        let mut walker = Walker::new(code, state, Sequence::default()).knowing(exits);
         if let Some(path) = code.path(path) {
             walker.walk(path);
         }
@@ -235,7 +240,7 @@ impl Memory {
             sequence: walker.observer.sum(),
             end: self.intern(walker.state),
         };
-        self.walks.insert((path, entry), walked);
+        self.walks.insert(key, walked);
         walked
     }
 

@@ -50,7 +50,7 @@ pub(super) struct Tally {
     pub(super) bracket: u64,
     /// Of those, not completed.
     pub(super) intercepted: u64,
-    /// VMRUNs.
+    /// Exits of guests.
     pub(super) exits: u64,
 }
 
@@ -67,5 +67,10 @@ impl Cpu {
             dispatched: false,
             trail: None,
         }
+    }
+
+    /// Whether it has not executed anything yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.last == NONE && self.guest_last == NONE && self.resume.is_none()
     }
 }

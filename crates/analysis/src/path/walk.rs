@@ -17,9 +17,9 @@
 //! - `__switch_to_asm` returns on another thread's stack. Which one shows only as that thread
 //!   returns to callers: the one among the threads that were left whose stack returns there.
 
-use exitpath_recording::Path;
+use exitpath_recording::{Exit, Path};
 
-use super::arch::{Decoded, Flow, Interception};
+use super::arch::{Decoded, Flow, Interception, interrupted_an_instruction};
 use super::code::Code;
 use super::functions::{FunctionId, GUEST};
 use super::stack::{Frame, Kind, NONE};
@@ -46,12 +46,17 @@ pub(super) trait Observer {
     fn go_on(&mut self, _frame: &Frame) {}
 }
 
+/// Where the guest exits to of a CPU that was in it when the recording began.
+const SOMEWHERE: u64 = u64::MAX;
+
 /// A walk.
 pub(super) struct Walker<'a, O> {
     code: &'a Code<'a>,
     pub(super) state: State,
     pub(super) observer: O,
     pub(super) tally: Tally,
+    /// The reasons of the exits that come, where they are known.
+    reasons: std::slice::Iter<'a, Exit>,
     /// Position of the CPU that ran last.
     current: usize,
 }
@@ -64,8 +69,15 @@ impl<'a, O: Observer> Walker<'a, O> {
             state,
             observer,
             tally: Tally::default(),
+            reasons: [].iter(),
             current: 0,
         }
+    }
+
+    /// The same, knowing why guests exit on the path that is walked.
+    pub(super) fn knowing(mut self, reasons: &'a [Exit]) -> Walker<'a, O> {
+        self.reasons = reasons.iter();
+        self
     }
 
     /// Tells the observer of all functions that were entered before.
@@ -136,7 +148,6 @@ impl<'a, O: Observer> Walker<'a, O> {
         if state.doubt.take() == Some(Interception::UnlessInterrupt) && !state.dispatched {
             self.tally.intercepted += 1;
         }
-        self.tally.exits += 1;
         state.exited = false;
         state.resume = Some(resume);
         state.guest_last = NONE;
@@ -156,14 +167,20 @@ impl<'a, O: Observer> Walker<'a, O> {
     fn exit(&mut self, cpu: usize) {
         self.leave_guest(cpu);
         let state = &mut self.state.cpus[cpu];
+        self.tally.exits += 1;
         state.exited = true;
         state.dispatched = false;
         state.doubt = None;
-        if state.guest_last != NONE {
-            match self.code.decoded(state.guest_last).interception {
-                Interception::Always => self.tally.intercepted += 1,
-                doubt => state.doubt = Some(doubt),
-            }
+        let reason = self.reasons.next();
+        if state.guest_last == NONE {
+            return;
+        }
+        let interception = self.code.decoded(state.guest_last).interception;
+        match reason.and_then(interrupted_an_instruction) {
+            Some(true) => self.tally.intercepted += 1,
+            Some(false) => {}
+            None if interception == Interception::Always => self.tally.intercepted += 1,
+            None => state.doubt = Some(interception),
         }
     }
 
@@ -171,10 +188,13 @@ impl<'a, O: Observer> Walker<'a, O> {
     fn arrive(&mut self, cpu: usize, id: u32) {
         let code = self.code;
         let to = code.decoded(id);
-        let state = &self.state.cpus[cpu];
+        let state = &mut self.state.cpus[cpu];
+        if state.is_new() && code.is_guests_alone(id) {
+            state.resume = Some(SOMEWHERE);
+        }
         if let Some(resume) = state.resume {
             let faulted = state.guest_last == NONE && code.enters_idt(id);
-            if to.address == resume {
+            if to.address == resume || (resume == SOMEWHERE && to.in_kernel()) {
                 self.exit(cpu);
             } else if faulted {
                 // VMRUN itself.

@@ -68,7 +68,10 @@ pub(super) fn own_boots(plan: &Plan, two_cpus: bool) -> Vec<OwnBoot> {
             cpus: vec![0, 1],
             ..one
         };
-        boots.push(boot(2, several, settings));
+        boots.push(OwnBoot {
+            recordable: true,
+            ..boot(2, several, settings)
+        });
     } else {
         // Every hand-over between two vCPUs that share a CPU takes a time slice of millions
         // of instructions, and pausing does not make it shorter. Rungs do not wait in the guest.

@@ -4,5 +4,6 @@
 pub mod x86_64;
 
 pub(super) use x86_64::decode::{Decoded, Flow, Interception, form, text};
+pub(super) use x86_64::interrupted_an_instruction;
 pub(super) use x86_64::traits::kernel_traits;
 pub(super) use x86_64::{NAME, PHASES, classes};

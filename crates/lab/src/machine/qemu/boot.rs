@@ -11,6 +11,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use exitpath_lab_plugin::assists::Features;
 use exitpath_protocol::job::{EXITPATH, JOB_FILE, Job, MODULES_DIR, ModuleToLoad, ROOT_TAG};
 use exitpath_protocol::wire::{CONSOLE_PORT, Decoder, EXIT_PORT};
 
@@ -170,7 +171,8 @@ impl Lab {
         if let Some((object, records)) = &plugin {
             given.push(object.as_raw_fd());
             let mut argument = file(object.as_raw_fd());
-            for name in &self.cpu.supplied {
+            let of_plugin = |name: &&String| Features::NAMES.contains(&name.as_str());
+            for name in self.cpu.supplied.iter().filter(of_plugin) {
                 let _ = write!(argument, ",{name}=on");
             }
             if let Some((does, stream)) = records {

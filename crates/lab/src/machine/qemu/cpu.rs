@@ -32,17 +32,21 @@ const WITHOUT_EFFECT: [&str; 7] = [
     "amd-ssbd",
     "spec-ctrl",
 ];
-/// The family from which AMD's CPUs have decode assists and flush by ASID (Bulldozer), of which QEMU's models say nothing.
+/// The family from which AMD's CPUs have decode assists, flush by ASID and an invariant TSC (Bulldozer), of which QEMU's
+/// models say nothing.
 const WITH_ASSISTS: u64 = 0x15;
+/// An invariant TSC: that of a lab is one, as it counts instructions whatever a CPU does, and QEMU masks it all the same.
+/// Without it a kernel with several CPUs takes their clocks for apart, and its time from a slower one.
+const INVARIANT_TSC: &str = "invtsc";
 
 /// A lab's CPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cpu {
     /// As it was asked for.
     pub asked: String,
     /// QEMU's `-cpu`.
     pub argument: String,
-    /// Names of features of SVM that the plugin supplies.
+    /// Names of features that it has beyond what QEMU emulates: those of SVM that the plugin supplies, and an invariant TSC.
     pub supplied: Vec<String>,
     /// Names of features whose MSRs can be written, without an effect.
     pub without_effect: Vec<String>,
@@ -68,12 +72,11 @@ impl Cpu {
             let why = format!("exitpath has no plugin for QEMU {}", qemu.version);
             return Ok((Cpu::bare(asked), Some(why)));
         };
-        let name = format!("cpus/{}.json", key(qemu, asked, object));
+        let name = format!("cpus/told-{}.json", key(qemu, asked, object));
         if let Ok(known) = std::fs::read(cache.root().join(&name))
-            && let Ok(cpu) = serde_json::from_slice::<Cpu>(&known)
-            && cpu.asked == asked
+            && let Ok(told) = serde_json::from_slice::<Told>(&known)
         {
-            return Ok((cpu, None));
+            return Ok((told.cpu(asked), None));
         }
         let told = match tell(qemu, asked, true) {
             Ok(told) => told,
@@ -86,16 +89,15 @@ impl Cpu {
                 }
             },
         };
-        let cpu = told.cpu(asked);
-        let json = serde_json::to_vec(&cpu).expect("plain data always serialises");
+        let json = serde_json::to_vec(&told).expect("plain data always serialises");
         // A cache that cannot be written is asked again.
         let _ = cache.file(name, |file| {
             std::io::Write::write_all(file, &json).map_err(Error::io("write", "the cache"))
         });
-        Ok((cpu, None))
+        Ok((told.cpu(asked), None))
     }
 
-    /// Features that the plugin supplies.
+    /// Features of SVM that the plugin supplies.
     pub fn features(&self) -> Features {
         let mut features = Features::default();
         for name in &self.supplied {
@@ -126,7 +128,7 @@ fn key(qemu: &Qemu, asked: &str, object: &[u8]) -> String {
 }
 
 /// What a QEMU says of a CPU.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Told {
     /// Features of the model that it masks.
     masked: Vec<String>,
@@ -146,7 +148,7 @@ impl Told {
             let mut parts = asked.split(',').skip(1);
             parts.any(|part| part.trim_start_matches(['+', '-']).split('=').next() == Some(name))
         };
-        for name in Features::NAMES {
+        for name in Features::NAMES.into_iter().chain([INVARIANT_TSC]) {
             let masked = self.masked.iter().any(|masked| masked == name);
             let real = name != "nrip-save" && self.family >= WITH_ASSISTS && !named(name);
             if masked || real {
@@ -292,15 +294,17 @@ mod tests {
         }
     }
 
+    const ALL: [&str; 4] = ["nrip-save", "decodeassists", "flushbyasid", "invtsc"];
+
     #[test]
     fn masked_features_are_supplied_taken_or_left_off() {
         let cpu = told(&["pcid", "nrip-save", "ibpb", "xsaves"], 25).cpu("EPYC-Milan");
         assert_eq!(cpu.asked, "EPYC-Milan");
         assert_eq!(
             cpu.argument,
-            "EPYC-Milan,x-force-features=on,+nrip-save,+decodeassists,+flushbyasid,+ibpb,-pcid,-xsaves"
+            "EPYC-Milan,x-force-features=on,+nrip-save,+decodeassists,+flushbyasid,+invtsc,+ibpb,-pcid,-xsaves"
         );
-        assert_eq!(cpu.supplied, Features::NAMES);
+        assert_eq!(cpu.supplied, ALL);
         assert!(cpu.features().next_rip && cpu.features().decode);
     }
 
@@ -321,13 +325,13 @@ mod tests {
     fn what_was_asked_for_by_name_stays() {
         let asked = "EPYC,-nrip-save,decodeassists=off,+foo";
         let cpu = told(&["foo", "ibpb"], 23).cpu(asked);
-        assert_eq!(cpu.supplied, ["flushbyasid"]);
+        assert_eq!(cpu.supplied, ["flushbyasid", "invtsc"]);
         assert_eq!(
             cpu.argument,
-            "EPYC,-nrip-save,decodeassists=off,+foo,x-force-features=on,+flushbyasid,+ibpb,-foo"
+            "EPYC,-nrip-save,decodeassists=off,+foo,x-force-features=on,+flushbyasid,+invtsc,+ibpb,-foo"
         );
         let masked = ["ibpb", "nrip-save", "decodeassists"];
         let cpu = told(&masked, 23).cpu("EPYC,decodeassists=on");
-        assert_eq!(cpu.supplied, Features::NAMES);
+        assert_eq!(cpu.supplied, ALL);
     }
 }

@@ -5,6 +5,8 @@ pub mod classes;
 pub(in crate::path) mod decode;
 pub(in crate::path) mod traits;
 
+use exitpath_recording::Exit;
+
 /// The architecture, as recordings name it.
 pub(in crate::path) const NAME: &str = "x86_64";
 /// The built-in table of phases.
@@ -25,3 +27,19 @@ pub(in crate::path) const LANDING_PADS: [[u8; 4]; 3] = [
 pub(in crate::path) const RETURN: [u8; 5] = [0xc3, 0xcc, 0xcc, 0xcc, 0xcc];
 /// `xor eax, eax; ret`.
 pub(in crate::path) const RETURN_0: [u8; 5] = [0x31, 0xc0, 0xc3, 0xcc, 0xcc];
+
+/// Whether an exit came in the midst of an instruction, which has begun and is not executed then; `None` where the reason
+/// does not tell.
+pub(in crate::path) fn interrupted_an_instruction(exit: &Exit) -> Option<bool> {
+    /// Of a fault's EXITINFO1: it was the fetch of an instruction, which has not begun.
+    const OF_FETCH: u64 = 1 << 4;
+    match exit.code {
+        // INTR, NMI, SMI, INIT, VINTR: between two instructions.
+        0x60..=0x64 => Some(false),
+        // A nested page fault, and an intercepted one.
+        0x400 | 0x4e => Some(exit.info1 & OF_FETCH == 0),
+        // Accesses to CRn and DRn, and instructions but for a task switch, FERR_FREEZE and shutdown.
+        0x00..=0x3f | 0x65..=0x7c | 0x80..=0x8e => Some(true),
+        _ => None,
+    }
+}
