@@ -67,6 +67,8 @@ pub struct Path<'a> {
     pub parts: Vec<Part>,
     /// By function, most of its own first.
     pub functions: Vec<Function<'a>>,
+    /// Whose turn it was, of several CPUs, in the order of the round; none where it is one CPU's alone.
+    pub turns: Vec<Turn>,
     /// By class.
     pub classes: Vec<Class<'a>>,
     /// Groups of rounds that took the same functions in the same order and exited for the same reasons,
@@ -253,6 +255,7 @@ pub fn path<'a>(
         phases: path.phases.iter().map(Phase::from).collect(),
         parts: parts(path),
         functions: path.functions.iter().map(Function::from).collect(),
+        turns: turns(path),
         classes: path.classes.iter().map(Class::from).collect(),
         variants: path.variants.iter().map(Variant::from).collect(),
         emulated_cpu_artefacts: path.artefacts.iter().map(Artefact::from).collect(),
@@ -261,6 +264,37 @@ pub fn path<'a>(
         own_vmm: None,
         recording,
     }
+}
+
+/// Instructions that a CPU executes before another one's turn.
+#[derive(Debug, Serialize)]
+pub struct Turn {
+    /// The CPU.
+    pub cpu: u32,
+    /// Instructions of the round before it.
+    pub begin: u64,
+    /// Instructions in it.
+    pub instructions: u64,
+    /// Of these, the guest's.
+    pub guest: u64,
+    /// The function that the first one is in.
+    pub first: String,
+    /// The function that the last one is in.
+    pub last: String,
+}
+
+fn turns(path: &model::RowPath) -> Vec<Turn> {
+    let turns = model::turns(path).into_iter();
+    turns
+        .map(|turn| Turn {
+            cpu: turn.cpu,
+            begin: turn.begin,
+            instructions: turn.instructions,
+            guest: turn.guest,
+            first: turn.first,
+            last: turn.last,
+        })
+        .collect()
 }
 
 fn parts(path: &model::RowPath) -> Vec<Part> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use exitpath_analysis::path::{Count, Function, RowPath, Variant};
+use exitpath_analysis::path::{Count, Function, RowPath, Turn, Variant, turns};
 use exitpath_recording::{Exit, Manifest};
 
 use crate::document::{Cell, Column, Document, Table, Tone, Unit};
@@ -70,6 +70,12 @@ pub fn path(manifest: &Manifest, path: &RowPath, functions: Functions) -> Docume
         text.note(format!(
             "{with} of {rounds} rounds have one in the bracket without the operation"
         ));
+    }
+    let turns = turns(path);
+    if !turns.is_empty() {
+        text.space();
+        text.table(taken(&turns, functions));
+        text.note("the lab's CPUs take turns, and one clock goes by all of them: on real CPUs, what does not wait for another turn is at its time");
     }
     if !path.functions.is_empty() {
         text.space();
@@ -237,6 +243,40 @@ fn lean_where_it_differs(path: &RowPath, table: Table) -> Table {
         return table;
     }
     table.without(&["lean", "lean share", "lean own", "lean total", "lean calls"])
+}
+
+/// Whose turn it was, in their order.
+fn taken(turns: &[Turn], shown: Functions) -> Table {
+    let mut table = Table::new([
+        Column::words("CPU"),
+        Column::figures("from", Unit::Instructions),
+        Column::figures(Unit::Instructions.name(), Unit::Instructions),
+        Column::figures("in the guest", Unit::Instructions),
+        Column::names("begins in", NAME_WIDTH),
+        Column::names("ends in", NAME_WIDTH),
+    ])
+    .leaving(&["from", "in the guest"]);
+    let (some, rest) = turns.split_at(shown.shown(turns.len()));
+    for turn in some {
+        table.row([
+            turn.cpu.to_string().into(),
+            Cell::Whole(turn.begin),
+            Cell::Whole(turn.instructions),
+            Cell::Whole(turn.guest),
+            Cell::name(&turn.first),
+            Cell::name(&turn.last),
+        ]);
+    }
+    if !rest.is_empty() {
+        let of = |count: fn(&Turn) -> u64| Cell::Whole(rest.iter().map(count).sum());
+        table.row([
+            format!("… {} more", thousands(rest.len() as u64)).into(),
+            Cell::Empty,
+            of(|turn| turn.instructions),
+            of(|turn| turn.guest),
+        ]);
+    }
+    table
 }
 
 /// What the row's value does not have of what was executed.
