@@ -68,16 +68,16 @@ pub enum Error {
         /// What it does.
         operation: &'static str,
     },
-    /// A row that cannot be traced.
+    /// A row that cannot be traced with this QEMU.
     #[error(
-        "{row} needs two {what}, and QEMU does not tell its plugins which of two CPUs executes an \
-         instruction (thread=single): rows with one vCPU can be traced"
+        "{row} is traced on two CPUs, which QEMU {qemu} does not boot under counted time: QEMU 10 or later does \
+         (`exitpath lab qemu --fetch`, --qemu PATH)"
     )]
     TwoCpusTraced {
         /// The row.
         row: &'static str,
-        /// vCPUs or CPUs.
-        what: &'static str,
+        /// QEMU's version.
+        qemu: String,
     },
     /// An option of the host where the lab would be taken.
     #[error(

@@ -101,7 +101,7 @@ pub fn listed_kicks() -> Rows {
 /// Refuses rows of which it is known that there is no path to show.
 ///
 /// # Errors
-/// [`Error::NoExit`], [`Error::TwoCpusTraced`].
+/// [`Error::NoExit`].
 pub fn traceable(rows: &[&'static Row]) -> Result<()> {
     for row in rows {
         if row.exits.1 == 0.0 {

@@ -7,7 +7,8 @@
 mod cases;
 mod guest;
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 
 use crate::common::{Said, exitpath, qemus};
@@ -85,7 +86,9 @@ fn inside(which: &str) {
         "shadow" => cases::shadow(),
         _ => cases::all(),
     };
-    guest::run(&cases, |state| println!("{MARK}{state}"));
+    let mut out = std::io::stdout();
+    let mut told = |state: &str| writeln!(out, "{MARK}{state}").expect("standard output");
+    guest::run(&cases, &mut told);
     // What KVM complains of, it says once.
     let log = std::process::Command::new("dmesg").output();
     let log = log
@@ -98,7 +101,7 @@ fn inside(which: &str) {
     for line in log.lines() {
         let line = line.split_once("] ").map_or(line, |(_, line)| line);
         if line.contains("WARNING") || line.contains("Call Trace") || line.contains("unhandled") {
-            println!("{MARK}the kernel says: {line}");
+            told(&format!("the kernel says: {line}"));
         }
     }
 }

@@ -6,12 +6,12 @@ use exitpath_testing::{Need, skipped};
 
 use crate::common::{Said, exitpath, installed_qemu, row};
 
-/// Measures cpuid with this command line, and reads the object.
+/// Measures an access to memory that user space answers with this command line, and reads the object.
 fn measured(cmdline: &str, out: &std::path::Path) -> Value {
     let out = out.display().to_string();
     let mut args = vec![
         "measure",
-        "cpuid",
+        "mmio_user_read",
         "--on",
         "lab",
         "--seed",
@@ -71,7 +71,11 @@ fn parameters_reach_modules_and_what_had_no_effect_is_said() {
                  mitigations=nonsense nosuchthing printk.time=1";
     let other = measured(asked, &dir.path().join("other"));
     // Without nested paging KVM finds an instruction's bytes in another way.
-    let value = |table: &Value| row(table, "cpuid")["median"].as_f64().expect("a value");
+    let value = |table: &Value| {
+        row(table, "mmio_user_read")["median"]
+            .as_f64()
+            .expect("a value")
+    };
     assert!((value(&plain) - value(&other)).abs() > 10.0, "{other}");
     let facts = &other["environment"]["facts"];
     assert_eq!(facts["lab.modules"]["kvm_amd"]["npt"], "N");

@@ -5,6 +5,7 @@
 mod compare;
 mod reasons;
 mod refusals;
+mod two_cpus;
 mod views;
 
 use std::path::{Path, PathBuf};

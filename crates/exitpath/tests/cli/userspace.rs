@@ -284,9 +284,3 @@ fn rungs_that_are_none_are_answered_with_near_ones() {
         assert!(listed.stdout.contains(name), "{}", listed.stdout);
     }
 }
-
-#[test]
-fn a_rung_that_needs_two_cpus_has_no_path_to_trace() {
-    let said = Said::of(&mut exitpath(&["trace", "moved"]));
-    said.fails(2, &["moved", "two CPUs"]);
-}

@@ -46,8 +46,7 @@ pub(super) struct OwnBoot {
 
 /// Rows of one vCPU are measured on one CPU, whatever else is in the table, so that a row's value
 /// does not depend on its company. Rows of several vCPUs, those whose vCPU moves, and what they are
-/// compared with get a boot with two CPUs where the emulator can, and are never recorded: see
-/// [`crate::rows::traceable`].
+/// compared with get a boot with two CPUs where the emulator can, and are recorded there only.
 pub(super) fn own_boots(plan: &Plan, two_cpus: bool) -> Vec<OwnBoot> {
     let one = plan.sampling.settings(vec![0], true);
     let rows = plan.rows.iter().copied();

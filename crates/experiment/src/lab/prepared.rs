@@ -194,24 +194,12 @@ impl Prepared {
         exitpath_lab::inside()?;
         let cache = cache(control)?;
         let qemu = Qemu::find(choice.qemu.as_deref(), &cache)?;
-        let cpu = match choice.bare_svm {
-            true => Cpu::bare(choice.cpu()),
-            false => {
-                let (cpu, lacks) = Cpu::find(&qemu, choice.cpu(), &cache)?;
-                if let Some(why) = lacks {
-                    control.progress.remark(&format!(
-                        "the lab's CPU is as QEMU emulates it, without next RIP and decode assists: {why}"
-                    ));
-                }
-                cpu
-            }
-        };
         let kernel = resolve(&cache, choice.kernel.as_deref(), choice.modules.as_deref())?;
-        let lab = Lab {
+        let mut lab = Lab {
             qemu,
             kernel: kernel.boot_file(&cache)?,
             modules: kernel.modules.clone(),
-            cpu,
+            cpu: Cpu::bare(choice.cpu()),
             cpus: 1,
             memory_mib: MEMORY_MIB,
             cmdline: choice.cmdline.clone(),
@@ -225,6 +213,15 @@ impl Prepared {
         // A name that nobody knows would change nothing, and nothing would say so.
         let known = Known::read(&lab.cmdline, &lab.kernel, lab.modules.as_deref())?;
         known.check(&lab.cmdline)?;
+        if !choice.bare_svm {
+            let (cpu, lacks) = Cpu::find(&lab.qemu, choice.cpu(), &cache)?;
+            if let Some(why) = lacks {
+                control.progress.remark(&format!(
+                    "the lab's CPU is as QEMU emulates it, without next RIP and decode assists: {why}"
+                ));
+            }
+            lab.cpu = cpu;
+        }
         Ok(Prepared { lab, kernel, known })
     }
 

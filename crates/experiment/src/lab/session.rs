@@ -22,6 +22,7 @@ use crate::image_contents;
 use crate::plan::Plan;
 use crate::pool::{at_a_time, run_all};
 use crate::record::{About, Batch, Facts, recording, unix_seconds, version};
+use crate::rows::on_two_cpus;
 use crate::vmm::{OWN, Ready, Vmm};
 
 /// Seconds of the lab's time that a VMM may take for all rows.
@@ -167,7 +168,17 @@ impl<'a> Session<'a> {
         let mut boots = Vec::new();
         for setup in setups {
             let at = self.setups.len();
-            let own = boots::own_boots(self.plan, setup.prepared.qemu().boots_two_cpus());
+            let two_cpus = setup.prepared.qemu().boots_two_cpus();
+            // Rungs are explained as far as they can be.
+            let all_traced = self.plugin() == Some(Plugin::Records) && !self.plan.by_layers;
+            let mut rows = self.plan.rows.iter().filter(|_| all_traced && !two_cpus);
+            if let Some(row) = rows.find(|row| on_two_cpus(row)) {
+                return Err(Error::TwoCpusTraced {
+                    row: row.name,
+                    qemu: setup.prepared.qemu().version.clone(),
+                });
+            }
+            let own = boots::own_boots(self.plan, two_cpus);
             for &seed in &self.seeds {
                 let boot = |work| Boot {
                     setup: at,

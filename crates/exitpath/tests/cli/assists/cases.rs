@@ -303,9 +303,12 @@ fn interrupts() -> Vec<Case> {
     cases
 }
 
+/// An INVLPG: its code, registers, FS's base, and whether it has the address of the page.
+type Invalidation = (Vec<u8>, Vec<(usize, u64)>, u64, bool);
+
 /// INVLPG with all bases and indices: a page is read, mapped anew, invalidated and read again.
 fn invlpg() -> Vec<Case> {
-    let mut operands: Vec<(Vec<u8>, Vec<(usize, u64)>, u64, bool)> = Vec::new();
+    let mut operands: Vec<Invalidation> = Vec::new();
     for base in 0..16u8 {
         let rex = 0x40 | base >> 3;
         let low = base & 7;
@@ -354,7 +357,7 @@ fn invlpg() -> Vec<Case> {
     let mut cases = Vec::new();
     for (number, (operand, registers, fs_base, invalidates)) in (1..).zip(operands) {
         let frame = |number: u64| number % FRAME_COUNT;
-        let (entry, before) = (FRAMES + 0x1000 * frame(number) | 7, frame(number - 1));
+        let (entry, before) = ((FRAMES + 0x1000 * frame(number)) | 7, frame(number - 1));
         let rax = registers
             .iter()
             .find(|(number, _)| *number == 0)
@@ -362,7 +365,7 @@ fn invlpg() -> Vec<Case> {
         let code = [
             // The page is there as the case before left it.
             &[0x48, 0xb8][..],
-            &(FRAMES + 0x1000 * before | 7).to_le_bytes(),
+            &((FRAMES + 0x1000 * before) | 7).to_le_bytes(),
             &[0x48, 0xa3],
             &REMAPPED_ENTRY.to_le_bytes(),
             // mov rax, its value; mov cr3, rax; mov rax, [page]

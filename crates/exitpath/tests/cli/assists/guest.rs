@@ -111,7 +111,7 @@ impl Machine {
         memory.word(PDPT, PD | 7);
         memory.word(PDPT + 3 * 8, PD_MMIO | 7);
         for entry in 0..512 {
-            memory.word(PD + 8 * entry, entry * REGION | 0x87);
+            memory.word(PD + 8 * entry, (entry * REGION) | 0x87);
             memory.word(PD_MMIO + 8 * entry, 3 << 30 | (entry * REGION) | 0x97);
         }
         memory.word(PD + 8 * (REMAPPED / REGION), PT | 7);

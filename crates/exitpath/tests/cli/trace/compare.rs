@@ -28,7 +28,7 @@ fn function_with_nop(lab: &Lab) -> (String, u64) {
         let offset = text.lines().find_map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
-                ["1", _, _, offset, "xchg", "%ax,%ax"] => {
+                ["1", .., offset, "xchg", "%ax,%ax"] => {
                     u64::from_str_radix(offset.strip_prefix("+0x")?, 16).ok()
                 }
                 _ => None,
@@ -315,10 +315,14 @@ impl Unbooted {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("qemu");
         let booted = dir.path().join("booted");
+        // It answers what it is asked, such as which CPU it has.
+        let prefix = qemu.parent().and_then(Path::parent).expect("a folder");
+        let share = prefix.join("share").display().to_string();
         let script = format!(
-            "#!/bin/sh\n[ \"$1\" = --version ] && exec '{}' --version\necho > '{}'\nexit 1\n",
-            qemu.display(),
-            booted.display()
+            "#!/bin/sh\ncase \" $* \" in\n*' -kernel '*) echo > '{}'; exit 1 ;;\nesac\n\
+             exec '{}' -L '{share}/qemu' -L '{share}/seabios' -L /usr/share/seabios \"$@\"\n",
+            booted.display(),
+            qemu.display()
         );
         fs::write(&path, script).expect("a script");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
