@@ -262,7 +262,6 @@ impl Error {
             Error::UnknownRow(_)
             | Error::NotUnderAnotherVmm { .. }
             | Error::NoExit { .. }
-            | Error::TwoCpusTraced { .. }
             | Error::HostOnly { .. }
             | Error::ModulesTwice { .. }
             | Error::OfTheUser(_)

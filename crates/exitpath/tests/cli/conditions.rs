@@ -67,7 +67,7 @@ fn parameters_reach_modules_and_what_had_no_effect_is_said() {
     let dir = tempfile::tempdir().expect("a folder");
     let plain = measured("", &dir.path().join("plain"));
     assert_eq!(plain["warnings"], serde_json::json!([]));
-    let asked = "kvm-amd.npt=0 kvm_amd.avic=1 kvm_intel.nested=1 vmscape=force \
+    let asked = "kvm-amd.npt=0 kvm_amd.avic=1 kvm_intel.nested=1 mds=off \
                  mitigations=nonsense nosuchthing printk.time=1";
     let other = measured(asked, &dir.path().join("other"));
     // Without nested paging KVM finds an instruction's bytes in another way.
@@ -87,7 +87,7 @@ fn parameters_reach_modules_and_what_had_no_effect_is_said() {
     for (word, why) in [
         ("kvm_amd.avic=1", "'N'"),
         ("kvm_intel.nested=1", "no module kvm_intel"),
-        ("vmscape=force", "'Vulnerable' of vmscape"),
+        ("mds=off", "Not affected"),
         ("mitigations=nonsense", "Unsupported mitigations=nonsense"),
         ("nosuchthing", "does not know"),
     ] {
