@@ -44,6 +44,7 @@ pub(crate) fn choice_on(
         qemu: emulator.qemu.clone(),
         cpu: emulator.cpu.clone(),
         timeout: emulator.timeout.map(Duration::from_secs),
+        fresh: emulator.fresh,
     }
 }
 

@@ -181,6 +181,20 @@ impl Cache {
 /// # Errors
 /// Whatever `fill` returns, and [`Error::Io`].
 pub fn replace_file(target: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    replace_file_unsynced(target, |file| {
+        fill(file)?;
+        file.sync_all().map_err(Error::io("write", target))
+    })
+}
+
+/// Likewise, of what has checksums: a machine that loses power may leave it renamed and not written.
+///
+/// # Errors
+/// As [`replace_file`].
+pub(crate) fn replace_file_unsynced(
+    target: &Path,
+    fill: impl FnOnce(&mut File) -> Result<()>,
+) -> Result<()> {
     let dir = parent(target);
     create_dir(dir)?;
     let mut temporary = tempfile::Builder::new()
@@ -188,10 +202,6 @@ pub fn replace_file(target: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -
         .tempfile_in(dir)
         .map_err(Error::io("create a file in", dir))?;
     fill(temporary.as_file_mut())?;
-    temporary
-        .as_file()
-        .sync_all()
-        .map_err(Error::io("write", target))?;
     temporary
         .persist(target)
         .map_err(|e| Error::io("create", target)(e.error))?;

@@ -11,6 +11,7 @@ pub mod error;
 pub mod image;
 pub mod kernel;
 pub mod machine;
+pub mod snapshot;
 pub mod stream;
 
 pub use error::{Error, Result};

@@ -11,6 +11,7 @@ use exitpath_lab::debug_files::DebugFiles;
 use exitpath_lab::kernels::{Kernel, Kernels};
 use exitpath_lab::parameters::Known;
 use exitpath_lab::qemu::Qemu;
+use exitpath_lab::snapshot::Snapshots;
 
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -35,6 +36,8 @@ pub struct Choice {
     pub cpu: Option<String>,
     /// How long a boot may take in real time.
     pub timeout: Option<Duration>,
+    /// Whether what was booted before is booted again.
+    pub fresh: bool,
 }
 
 impl Choice {
@@ -200,6 +203,7 @@ impl Prepared {
             cmdline: choice.cmdline.clone(),
             seed: 1,
             plugin: None,
+            snapshots: Some(Snapshots::new(&cache, &kernel.origin, choice.fresh)),
             patches: None,
             limit: choice.timeout,
             silence: None,

@@ -1,29 +1,34 @@
 //! Booting a lab and waiting for what it says.
 
+mod restored;
 mod wait;
+mod watch;
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use exitpath_protocol::job::{EXITPATH, JOB_FILE, Job, MODULES_DIR, ModuleToLoad, ROOT_TAG};
-use exitpath_protocol::wire::{CONSOLE_PORT, Decoder, EXIT_PORT};
+use exitpath_lab_start::places::{INIT, PAYLOAD, STOP_PORT};
+use exitpath_protocol::job::{EXITPATH, JOB_FILE, Job, Module, ROOT_TAG};
+use exitpath_protocol::wire::{CONSOLE_PORT, EXIT_PORT};
 
 use crate::arch::x86_64;
 use crate::descriptors::{enlarge, pipe, sealed_file};
 use crate::error::{Error, Result};
 use crate::image::initramfs::Initramfs;
 use crate::image::inside::inside;
+use crate::image::payload::payload;
+use crate::image::start;
 use crate::kernel::modules::Modules;
 use crate::kernel::parameters;
-use crate::machine::qemu::console::{Console, Terminal};
+use crate::machine::qemu::console::Terminal;
 use crate::machine::qemu::plugin::{self, Plugin};
 use crate::machine::qemu::silence::Silence;
-use wait::{MOST_WAITED, Wait};
+use wait::Wait;
+use watch::Watch;
 
 pub use crate::machine::qemu::lab::{DEFAULT_CPU, Discard, Kept, Lab, Outcome, SILENCE, Sink};
 
@@ -35,16 +40,89 @@ pub fn added_to_cmdline(all: &str) -> Option<&str> {
     all.strip_prefix(CMDLINE).map(str::trim)
 }
 
+/// What a lab is to do.
+struct Work<'a> {
+    job: &'a Job,
+    /// The job with all files, as the lab is handed it.
+    payload: &'a File,
+}
+
+/// How a machine begins, and how far it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It boots, and goes on.
+    Whole,
+    /// It boots until it stops itself.
+    Boots,
+    /// It goes on where another one has stopped.
+    Restored,
+}
+
 impl Lab {
-    /// Boots, runs `job` with `files` in the initramfs, and waits for the end.
+    /// Runs `job` with `files` in a machine that has booted, and waits for the end.
     ///
-    /// `files` must not have anything at `/init` and in `/lab`.
+    /// With [`Lab::snapshots`] the machine is restored, whether it has just booted or long ago: both are one way, so that
+    /// figures cannot differ. `files` must not have anything at `/init` and in `/lab`.
     ///
     /// # Errors
     /// Whatever kept the lab from its last frame: the kernel did not boot, init failed, QEMU
     /// died, time ran out, the user interrupted. Never half a result.
-    pub fn run(&self, files: Initramfs, job: Job, sink: &mut dyn Sink) -> Result<Outcome> {
-        let image = sealed_file("initramfs", &self.initramfs(files, job.clone())?)?;
+    pub fn run(&self, files: Initramfs, mut job: Job, sink: &mut dyn Sink) -> Result<Outcome> {
+        let modules = self.modules(&job)?;
+        job.modules = (modules.iter())
+            .map(|(module, parameters)| Module {
+                name: module.name.clone(),
+                parameters: parameters.clone(),
+            })
+            .collect();
+        let initramfs = start::initramfs(&modules)?;
+        let payload = sealed_file("payload", &payload(&handed(files, &job)?)?)?;
+        let (job, payload) = (&job, &payload);
+        let work = Work { job, payload };
+        match &self.snapshots {
+            None => self.whole(&initramfs, &work, sink),
+            Some(snapshots) => self.restored(snapshots, &initramfs, &work, sink),
+        }
+    }
+
+    /// Boots, and goes on.
+    fn whole(&self, initramfs: &[u8], work: &Work<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
+        let began = Instant::now();
+        let image = sealed_file("initramfs", initramfs)?;
+        let terminal = work.job.terminal.then(Terminal::save).flatten();
+        let (ours, theirs) = self.ends(work, &image, None)?;
+        let mut child = Guard {
+            child: self.spawn(Phase::Whole, work.job, theirs)?,
+            _terminal: terminal,
+        };
+        let console = File::from(ours.console);
+        let watch = Watch::new(child.child.id(), self, began, ours.silence, console);
+        let wait = Wait::new(watch, sink);
+        outcome(wait, ours.out, ours.stream, &mut child)
+    }
+
+    /// The modules that are loaded, in order, with their parameters.
+    fn modules(&self, job: &Job) -> Result<Vec<start::Module>> {
+        let mut wanted = vec![x86_64::KVM_MODULE];
+        if job.share_root {
+            wanted.extend(x86_64::SHARED_ROOT_MODULES);
+        }
+        let Some(dir) = &self.modules else {
+            return Ok(Vec::new());
+        };
+        let order = Modules::index(dir)?.load_order(&wanted)?.into_iter();
+        let parameters = |name: &str| parameters::of_module(&self.cmdline, name);
+        let modules = order.map(|module| (parameters(&module.name), module));
+        Ok(modules.map(|(parameters, module)| (module, parameters)).collect())
+    }
+
+    /// The ends of all that joins a lab with its QEMU: ours, and its.
+    fn ends<'a>(
+        &self,
+        work: &Work<'a>,
+        initramfs: &'a File,
+        memory: Option<&'a File>,
+    ) -> Result<(Ours, Theirs<'a>)> {
         let (out, out_write) = pipe()?;
         let (console, console_write) = pipe()?;
         let (stream, plugin) = match self.plugin {
@@ -56,195 +134,111 @@ impl Lab {
             }
             None => (None, None),
         };
-        let stub = match &self.patches {
-            Some(_) => Some(UnixStream::pair().map_err(Error::io("create", "a socket"))?),
-            None => None,
-        };
-        let (stub, qemu_stub) = stub.unzip();
-        let (monitor, qemu_monitor) =
-            UnixStream::pair().map_err(Error::io("create", "a socket"))?;
+        let socket = || UnixStream::pair().map_err(Error::io("create", "a socket"));
+        let (monitor, qemu_monitor) = socket()?;
         let silence = Silence::new(monitor).map_err(Error::io("create", "a socket"))?;
-        let terminal = job.terminal.then(Terminal::save).flatten();
-        let mut child = Guard {
-            child: self.spawn(
-                &job,
-                &image,
-                [out_write, console_write],
-                plugin,
-                [qemu_stub, Some(qemu_monitor)],
-            )?,
-            _terminal: terminal,
-        };
-        let mut wait = Wait {
-            qemu: child.child.id(),
-            lab: self,
-            began: Instant::now(),
-            decoder: Decoder::default(),
-            console: Console::default(),
-            hello: None,
-            says: None,
-            output: Vec::new(),
-            stderr: Vec::new(),
-            kept: Vec::new(),
-            sink,
+        let ours = Ours {
+            out,
+            console,
+            stream,
             silence,
-            complained: None,
-            patcher: self.patches.clone().zip(stub).map(|(patches, stub)| {
-                thread::spawn(move || patches.apply(stub, Instant::now() + MOST_WAITED))
-            }),
         };
-        let exit = wait.until_exit(out, console, stream)?;
-        child.end_by_itself();
-        let (Some(hello), Some(says)) = (wait.hello, wait.says) else {
-            return Err(wait
-                .console
-                .died("sent its results without having said what booted"));
+        let theirs = Theirs {
+            out: out_write,
+            console: console_write,
+            plugin,
+            // A terminal's lab goes by real time, so that its clock tells nothing.
+            monitor: Some(qemu_monitor).filter(|_| !work.job.terminal),
+            control: None,
+            stub: None,
+            initramfs,
+            payload: work.payload,
+            memory,
         };
-        if exit.status == 0 && exit.output_bytes != wait.output.len() as u64 {
-            return Err(Error::LabDied {
-                what: format!(
-                    "announced {} bytes of results and sent {}",
-                    exit.output_bytes,
-                    wait.output.len()
-                ),
-                console: String::new(),
-            });
-        }
-        Ok(Outcome {
-            hello,
-            says,
-            status: exit.status,
-            output: wait.output,
-            stderr: String::from_utf8_lossy(&wait.stderr).into_owned(),
-            kept: wait.kept,
-        })
+        Ok((ours, theirs))
     }
 
-    fn initramfs(&self, mut files: Initramfs, mut job: Job) -> Result<Vec<u8>> {
-        let mut wanted = vec![x86_64::KVM_MODULE];
-        if job.share_root {
-            wanted.extend(x86_64::SHARED_ROOT_MODULES);
-        }
-        if let Some(dir) = &self.modules {
-            for module in Modules::index(dir)?.load_order(&wanted)? {
-                let path = format!("{MODULES_DIR}/{}.ko", module.name);
-                files.file(path, 0o644, module.bytes)?;
-                job.modules.push(ModuleToLoad {
-                    parameters: parameters::of_module(&self.cmdline, &module.name),
-                    name: module.name,
-                });
-            }
-        }
-        // A symlink may have led there.
-        if let Some((path, own)) = files.hidden() {
-            return Err(Error::NotInTheLab { path, own });
-        }
-        let json = serde_json::to_vec(&job).expect("plain data always serialises");
-        files.file(JOB_FILE, 0o644, json)?;
-        files.device("/dev/console", 0o600, 5, 1)?;
-        files.file("/init", 0o755, inside()?)?;
-        if job.share_root {
-            // Not /proc/self/exe itself: it may be a path that only looks like the running program.
-            let this = std::env::current_exe().map_err(Error::io("find", "/proc/self/exe"))?;
-            files.file_from(EXITPATH, &this)?;
-        }
-        files.to_vec()
-    }
-
-    fn spawn(
-        &self,
-        job: &Job,
-        initramfs: &File,
-        [out, console]: [OwnedFd; 2],
-        plugin: Option<(Plugin, File, OwnedFd)>,
-        [stub, monitor]: [Option<UnixStream>; 2],
-    ) -> Result<Child> {
-        let mut command = self.qemu.command();
-        let mut given = vec![out.as_raw_fd(), console.as_raw_fd(), initramfs.as_raw_fd()];
+    /// What QEMU is told. Descriptors apart, it decides how the machine boots.
+    fn arguments(&self, phase: Phase, job: &Job, fds: &Fds) -> Vec<String> {
+        let mut arguments: Vec<String> = Vec::new();
+        let mut add = |more: &[&str]| arguments.extend(more.iter().map(|&one| one.to_owned()));
         let file = |fd: RawFd| format!("/dev/fd/{fd}");
-        let [out_file, console_file, initramfs_file] = [given[0], given[1], given[2]].map(file);
-        if let Some((does, object, stream)) = &plugin {
-            let (object, stream) = (object.as_raw_fd(), stream.as_raw_fd());
-            given.extend([object, stream]);
+        if let Some((does, object, stream)) = fds.plugin {
             let idle = match does {
                 Plugin::Records => "",
                 Plugin::Idles => ",idle=on",
             };
-            let argument = format!("{},fd={stream}{idle}", file(object));
-            command.arg("-plugin").arg(argument);
+            add(&["-plugin", &format!("{},fd={stream}{idle}", file(object))]);
         }
-        if let Some(stub) = &stub {
-            let stub = stub.as_raw_fd();
-            given.push(stub);
-            // Stopped at first, until the breakpoint is set.
-            command.args(["-chardev", &format!("socket,id=gdb,fd={stub}")]);
-            command.args(["-gdb", "chardev:gdb", "-S"]);
+        if let Some(stub) = fds.stub {
+            add(&["-chardev", &format!("socket,id=gdb,fd={stub}")]);
+            add(&["-gdb", "chardev:gdb"]);
         }
-        // A terminal's lab goes by real time, so that its clock tells nothing.
-        if let Some(monitor) = monitor.as_ref().filter(|_| !job.terminal) {
-            let monitor = monitor.as_raw_fd();
-            given.push(monitor);
-            command.args(["-chardev", &format!("socket,id=monitor,fd={monitor}")]);
-            command.args(["-mon", "chardev=monitor,mode=control"]);
+        for (name, fd) in [("monitor", fds.monitor), ("control", fds.control)] {
+            if let Some(fd) = fd {
+                add(&["-chardev", &format!("socket,id={name},fd={fd}")]);
+                add(&["-mon", &format!("chardev={name},mode=control")]);
+            }
         }
-        let cmdline = format!("{CMDLINE} {}", self.cmdline);
         // Under counted time, idle time is skipped; a person at a shell wants it to pass.
-        let icount = if job.terminal {
-            "shift=0,sleep=on"
-        } else {
-            "shift=0,sleep=off"
+        let icount = match job.terminal {
+            true => "shift=0,sleep=on",
+            false => "shift=0,sleep=off",
         };
-        command
-            .args(["-M", "pc", "-nodefaults", "-no-user-config", "-no-reboot"])
-            .args(["-accel", "tcg,thread=single", "-icount", icount])
-            .args([
-                "-rtc",
-                "base=2026-01-01,clock=vm",
-                "-nic",
-                "none",
-                "-display",
-                "none",
-            ])
-            .args(["-seed", &self.seed.to_string()])
-            .args(["-cpu", &self.cpu, "-smp", &self.cpus.to_string()])
-            .args(["-m", &self.memory_mib.to_string()])
-            .arg("-device")
-            .arg(format!("isa-debug-exit,iobase={EXIT_PORT},iosize=4"))
-            .args([
-                "-chardev",
-                &format!("file,id=out,path={out_file}"),
-                "-device",
-            ])
-            .arg(format!("isa-debugcon,iobase={CONSOLE_PORT},chardev=out"))
-            .arg("-kernel")
-            .arg(&self.kernel.path)
-            .args(["-initrd", &initramfs_file, "-append", cmdline.trim()]);
-        let console_chardev = if job.terminal {
-            command.stdin(Stdio::inherit()).stdout(Stdio::inherit());
-            "stdio,id=console,signal=off".to_owned()
-        } else {
-            command.stdin(Stdio::null()).stdout(Stdio::null());
-            format!("file,id=console,path={console_file}")
+        let machine = match fds.memory {
+            Some(memory) => {
+                let share = if phase == Phase::Boots { "on" } else { "off" };
+                let (size, memory) = (self.memory_mib, file(memory));
+                let options = format!("id=ram,size={size}M,mem-path={memory},share={share}");
+                add(&["-object", &format!("memory-backend-file,{options}")]);
+                "pc,memory-backend=ram"
+            }
+            None => "pc",
         };
-        command.args(["-chardev", &console_chardev, "-serial", "chardev:console"]);
+        add(&["-M", machine, "-nodefaults", "-no-user-config", "-no-reboot"]);
+        add(&["-accel", "tcg,thread=single", "-icount", icount]);
+        add(&["-rtc", "base=2026-01-01,clock=vm", "-nic", "none", "-display", "none"]);
+        add(&["-seed", &self.seed.to_string()]);
+        add(&["-cpu", &self.cpu, "-smp", &self.cpus.to_string()]);
+        add(&["-m", &self.memory_mib.to_string()]);
+        add(&["-device", &format!("isa-debug-exit,iobase={EXIT_PORT},iosize=4")]);
+        add(&["-device", &format!("pvpanic,ioport={STOP_PORT}")]);
+        add(&["-chardev", &format!("file,id=out,path={}", file(fds.out))]);
+        add(&["-device", &format!("isa-debugcon,iobase={CONSOLE_PORT},chardev=out")]);
+        add(&["-kernel", &self.kernel.path.to_string_lossy()]);
+        add(&["-initrd", &file(fds.initramfs)]);
+        add(&["-append", format!("{CMDLINE} {}", self.cmdline).trim()]);
+        add(&["-fw_cfg", &format!("name={PAYLOAD},file={}", file(fds.payload))]);
+        let console = match job.terminal {
+            true => "stdio,id=console,signal=off".to_owned(),
+            false => format!("file,id=console,path={}", file(fds.console)),
+        };
+        add(&["-chardev", &console, "-serial", "chardev:console"]);
         if job.share_root {
-            command.args([
-                "-fsdev",
-                "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
-            ]);
-            command.args([
-                "-device",
-                &format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}"),
-            ]);
+            let root = "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap";
+            add(&["-fsdev", root, "-device"]);
+            add(&[&format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}")]);
         }
-        command.stderr(
-            console
-                .try_clone()
-                .map_err(Error::io("duplicate", "a pipe"))?,
-        );
+        match phase {
+            Phase::Whole => {}
+            Phase::Boots => add(&["-action", "panic=pause"]),
+            Phase::Restored => add(&["-incoming", "defer"]),
+        }
+        arguments
+    }
+
+    fn spawn(&self, phase: Phase, job: &Job, ends: Theirs<'_>) -> Result<Child> {
+        let fds = ends.fds();
+        let given = fds.all();
+        let mut command = self.qemu.command();
+        command.args(self.arguments(phase, job, &fds));
+        let terminal = job.terminal;
+        let standard = || if terminal { Stdio::inherit() } else { Stdio::null() };
+        command.stdin(standard()).stdout(standard());
+        let console = ends.console.try_clone();
+        command.stderr(console.map_err(Error::io("duplicate", "a pipe"))?);
 
         let parent = std::process::id();
-        let terminal = job.terminal;
         // SAFETY: the closure makes system calls only.
         unsafe {
             command.pre_exec(move || {
@@ -272,6 +266,122 @@ impl Lab {
             why: error.to_string(),
         })
     }
+}
+
+/// Our ends of what joins a lab with its QEMU.
+struct Ours {
+    out: OwnedFd,
+    console: OwnedFd,
+    stream: Option<OwnedFd>,
+    silence: Silence,
+}
+
+/// QEMU's ends.
+struct Theirs<'a> {
+    out: OwnedFd,
+    console: OwnedFd,
+    plugin: Option<(Plugin, File, OwnedFd)>,
+    monitor: Option<UnixStream>,
+    /// A second monitor, by which it is told to save or to restore.
+    control: Option<UnixStream>,
+    stub: Option<UnixStream>,
+    initramfs: &'a File,
+    payload: &'a File,
+    memory: Option<&'a File>,
+}
+
+/// Their numbers.
+#[derive(Default)]
+struct Fds {
+    out: RawFd,
+    console: RawFd,
+    initramfs: RawFd,
+    payload: RawFd,
+    plugin: Option<(Plugin, RawFd, RawFd)>,
+    monitor: Option<RawFd>,
+    control: Option<RawFd>,
+    stub: Option<RawFd>,
+    memory: Option<RawFd>,
+}
+
+impl Theirs<'_> {
+    fn fds(&self) -> Fds {
+        let socket = |socket: &Option<UnixStream>| socket.as_ref().map(AsRawFd::as_raw_fd);
+        Fds {
+            out: self.out.as_raw_fd(),
+            console: self.console.as_raw_fd(),
+            initramfs: self.initramfs.as_raw_fd(),
+            payload: self.payload.as_raw_fd(),
+            plugin: (self.plugin.as_ref())
+                .map(|(does, object, stream)| (*does, object.as_raw_fd(), stream.as_raw_fd())),
+            monitor: socket(&self.monitor),
+            control: socket(&self.control),
+            stub: socket(&self.stub),
+            memory: self.memory.map(AsRawFd::as_raw_fd),
+        }
+    }
+}
+
+impl Fds {
+    fn all(&self) -> Vec<RawFd> {
+        let plugin = self.plugin.map(|(_, object, stream)| [object, stream]);
+        let more = [self.monitor, self.control, self.stub, self.memory];
+        [self.out, self.console, self.initramfs, self.payload]
+            .into_iter()
+            .chain(plugin.into_iter().flatten())
+            .chain(more.into_iter().flatten())
+            .collect()
+    }
+}
+
+/// All that a lab is handed for this job.
+fn handed(mut files: Initramfs, job: &Job) -> Result<Initramfs> {
+    // A symlink may have led there.
+    if let Some((path, own)) = files.hidden() {
+        return Err(Error::NotInTheLab { path, own });
+    }
+    let json = serde_json::to_vec(job).expect("plain data always serialises");
+    files.file(JOB_FILE, 0o644, json)?;
+    files.file(INIT, 0o755, inside()?)?;
+    if job.share_root {
+        // Not /proc/self/exe itself: it may be a path that only looks like the running program.
+        let this = std::env::current_exe().map_err(Error::io("find", "/proc/self/exe"))?;
+        files.file_from(EXITPATH, &this)?;
+    }
+    Ok(files)
+}
+
+/// Waits for the end of a lab, and says what came of it.
+fn outcome(
+    mut wait: Wait<'_>,
+    out: OwnedFd,
+    stream: Option<OwnedFd>,
+    child: &mut Guard,
+) -> Result<Outcome> {
+    let exit = wait.until_exit(out, stream)?;
+    child.end_by_itself();
+    let (Some(hello), Some(says)) = (wait.hello, wait.says) else {
+        let console = wait.watch.console;
+        return Err(console.died("sent its results without having said what booted"));
+    };
+    if exit.status == 0 && exit.output_bytes != wait.output.len() as u64 {
+        return Err(Error::LabDied {
+            what: format!(
+                "announced {} bytes of results and sent {}",
+                exit.output_bytes,
+                wait.output.len()
+            ),
+            console: String::new(),
+        });
+    }
+    Ok(Outcome {
+        hello,
+        says,
+        status: exit.status,
+        output: wait.output,
+        stderr: String::from_utf8_lossy(&wait.stderr).into_owned(),
+        kept: wait.kept,
+    })
 }
 
 /// Ends QEMU when the lab is no longer wanted, for whatever reason.

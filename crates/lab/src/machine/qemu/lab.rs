@@ -12,6 +12,7 @@ use crate::kernel::kernels::BootFile;
 use crate::machine::qemu::gdb::Patches;
 use crate::machine::qemu::plugin::Plugin;
 use crate::machine::qemu::program::Qemu;
+use crate::snapshot::Snapshots;
 
 /// Named CPU model of the lab unless another is chosen: SVM and nested paging, a family the
 /// kernel knows.
@@ -41,7 +42,10 @@ pub struct Lab {
     pub seed: u64,
     /// The plugin to load, if any.
     pub plugin: Option<Plugin>,
-    /// What to overwrite in the kernel before the job begins, if anything.
+    /// Where a machine that has booted is kept, to be restored instead of booted again; `None`: it boots, and goes
+    /// on at once.
+    pub snapshots: Option<Snapshots>,
+    /// What to overwrite in the kernel before the job begins, if anything. With [`Lab::snapshots`] only.
     pub patches: Option<Patches>,
     /// Limit on the whole boot in real time; `None` for a shell.
     pub limit: Option<Duration>,

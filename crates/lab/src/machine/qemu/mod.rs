@@ -5,6 +5,7 @@ mod complaint;
 mod console;
 pub mod gdb;
 mod lab;
+mod monitor;
 pub mod plugin;
 pub mod program;
 mod silence;
