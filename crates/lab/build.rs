@@ -34,23 +34,34 @@ fn variable(name: &str) -> String {
     std::env::var(name).expect("Cargo sets it for build scripts")
 }
 
-/// The first program of a lab.
+/// The first program of a lab: its library, and the program with that in it.
 fn start() {
     println!("cargo::rerun-if-changed={START}");
-    let status = Command::new(variable("RUSTC"))
-        .args(["--crate-name", "exitpath_lab_start", "--crate-type", "bin"])
-        .args(["--edition", "2024", "--target", &variable("TARGET")])
-        .args(["-C", "target-feature=+crt-static"])
-        .args(["-C", "relocation-model=static", "-C", "opt-level=2"])
-        .args(["-C", "panic=abort", "-C", "strip=symbols"])
-        // Where the sources lie is no part of the program.
-        .arg(format!("--remap-path-prefix={START}=lab-start"))
-        .arg("-o")
-        .arg(Path::new(&variable("OUT_DIR")).join("start"))
-        .arg(Path::new(START).join("main.rs"))
-        .status()
-        .expect("the compiler that compiles this can be started");
-    assert!(status.success(), "the first program does not compile");
+    let out = variable("OUT_DIR");
+    let library = Path::new(&out).join("libexitpath_lab_start.rlib");
+    let with_library = format!("exitpath_lab_start={}", library.display());
+    let (library, program) = (library.as_path(), Path::new(&out).join("start"));
+    let parts: [(&str, &str, &Path, &[&str]); 2] = [
+        ("lib", "lib.rs", library, &[]),
+        ("bin", "main.rs", &program, &["--extern", &with_library]),
+    ];
+    for (kind, source, target, more) in parts {
+        let status = Command::new(variable("RUSTC"))
+            .args(["--crate-name", "exitpath_lab_start", "--crate-type", kind])
+            .args(["--edition", "2024", "--target", &variable("TARGET")])
+            .args(["-C", "target-feature=+crt-static"])
+            .args(["-C", "relocation-model=static", "-C", "opt-level=2"])
+            .args(["-C", "panic=abort", "-C", "strip=symbols"])
+            // Where the sources lie is no part of the program.
+            .arg(format!("--remap-path-prefix={START}=lab-start"))
+            .args(more)
+            .arg("-o")
+            .arg(target)
+            .arg(Path::new(START).join(source))
+            .status()
+            .expect("the compiler that compiles this can be started");
+        assert!(status.success(), "the first program does not compile");
+    }
 }
 
 fn plugins() {

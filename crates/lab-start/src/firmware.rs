@@ -1,13 +1,13 @@
-//! The payload as a file of QEMU's firmware configuration (QEMU's `docs/specs/fw_cfg.rst`).
+//! What a lab is handed: files of QEMU's firmware configuration (QEMU's `docs/specs/fw_cfg.rst`).
 //!
-//! Its device writes to the machine's memory by itself, if it is told where. The kernel tells of each page where it
+//! Small ones are read byte by byte. For the payload the device writes to the machine's memory by itself, if it is told where. The kernel tells of each page where it
 //! is (`/proc/self/pagemap`); one that does not has its bytes read one by one.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::payload::{HEADER, index_length};
-use crate::places::PAYLOAD;
+use crate::places::{NOTHING, PAYLOAD};
 use crate::system::{Pages, read_bytes, write_long, write_word};
 use crate::{Failed, Step};
 
@@ -28,7 +28,8 @@ const READ: u32 = 2;
 const SKIP: u32 = 4;
 
 /// The payload, and how far it was read.
-pub(crate) struct Payload {
+#[derive(Debug)]
+pub struct Payload {
     selector: u16,
     at: u64,
     index: Vec<u8>,
@@ -36,6 +37,7 @@ pub(crate) struct Payload {
 }
 
 /// How the device is told what to write where.
+#[derive(Debug)]
 struct Dma {
     pagemap: File,
     command: Pages,
@@ -43,21 +45,52 @@ struct Dma {
     address: u64,
 }
 
-impl Payload {
-    /// The payload, if the machine has one.
-    pub(crate) fn find() -> Result<Option<Payload>, Failed> {
-        write_word(PORT, LIST);
-        let mut head = [0; HEAD];
-        read_bytes(PORT + 1, &mut head);
-        let mut found = None;
-        for _ in 0..u32::from_be_bytes(head) {
-            let mut entry = [0; ENTRY];
-            read_bytes(PORT + 1, &mut entry);
-            let name = entry[8..].split(|&byte| byte == 0).next();
-            if name == Some(PAYLOAD.as_bytes()) {
-                found = Some(u16::from_be_bytes([entry[4], entry[5]]));
+/// Where a file is, and how long, if the machine has one of this name.
+fn find(file: &str) -> Option<(u16, usize)> {
+    write_word(PORT, LIST);
+    let mut head = [0; HEAD];
+    read_bytes(PORT + 1, &mut head);
+    let mut found = None;
+    for _ in 0..u32::from_be_bytes(head) {
+        let mut entry = [0; ENTRY];
+        read_bytes(PORT + 1, &mut entry);
+        let name = entry[8..].split(|&byte| byte == 0).next();
+        if name == Some(file.as_bytes()) {
+            let length = u32::from_be_bytes([0, 1, 2, 3].map(|at| entry[at]));
+            found = Some((u16::from_be_bytes([entry[4], entry[5]]), length as usize));
+        }
+    }
+    found
+}
+
+/// A small file, once the machine has it: it stops as long as there is nothing in its place. Needs the ports.
+///
+/// # Errors
+/// That it went on without.
+pub fn wait_for(file: &str) -> Result<Vec<u8>, Failed> {
+    for stopped in [false, true] {
+        if let Some((selector, length)) = find(file) {
+            let mut bytes = vec![0; length];
+            write_word(PORT, selector);
+            read_bytes(PORT + 1, &mut bytes);
+            if bytes != NOTHING {
+                return Ok(bytes);
             }
         }
+        if !stopped {
+            crate::system::stop();
+        }
+    }
+    Err("the machine went on without having anything to do".to_owned())
+}
+
+impl Payload {
+    /// The payload, if the machine has one.
+    ///
+    /// # Errors
+    /// What kept it from being read.
+    pub fn find() -> Result<Option<Payload>, Failed> {
+        let found = find(PAYLOAD).map(|(selector, _)| selector);
         let Some(selector) = found else {
             return Ok(None);
         };
@@ -80,12 +113,15 @@ impl Payload {
     }
 
     /// The index of what it holds.
-    pub(crate) fn index(&self) -> &[u8] {
+    pub fn index(&self) -> &[u8] {
         &self.index
     }
 
     /// Reads so many bytes from there on into these pages.
-    pub(crate) fn read(&mut self, from: u64, length: usize, to: &mut Pages) -> Result<(), Failed> {
+    ///
+    /// # Errors
+    /// What kept it from being read.
+    pub fn read(&mut self, from: u64, length: usize, to: &mut Pages) -> Result<(), Failed> {
         if from < self.at {
             write_word(PORT, self.selector);
             self.at = 0;

@@ -3,35 +3,14 @@
 //!
 //! What goes wrong is said on the console; process 1 that ends makes the kernel panic, and the machine end.
 
-mod firmware;
-mod payload;
-mod places;
-mod system;
-mod unpack;
-
 use std::fs::{self, File};
-use std::io;
 use std::path::Path;
 
-use firmware::Payload;
-use places::{INIT, LOADED, MODULES, ORDER, STOP, STOP_PORT};
-
-/// What failed, and why.
-type Failed = String;
-
-/// Says what failed.
-trait Step<T> {
-    fn step(self, what: &str) -> Result<T, Failed>;
-}
-
-impl<T> Step<T> for io::Result<T> {
-    fn step(self, what: &str) -> Result<T, Failed> {
-        self.map_err(|error| format!("{what}: {error}"))
-    }
-}
+use exitpath_lab_start::firmware::Payload;
+use exitpath_lab_start::places::{INIT, LOADED, MODULES, ORDER};
+use exitpath_lab_start::{Failed, Step, system, unpack};
 
 fn main() {
-    // Read by nobody but a panicking kernel's console.
     let Err(failed) = start();
     eprintln!("exitpath: starting the lab: {failed}");
     std::process::exit(1);
@@ -52,8 +31,7 @@ fn start() -> Result<std::convert::Infallible, Failed> {
     let payload = match Payload::find()? {
         Some(payload) => payload,
         None => {
-            // Here the machine stops, and goes on in another process of its emulator, or in many.
-            system::write_byte(STOP_PORT, STOP);
+            system::stop();
             Payload::find()?.ok_or("the machine went on without having anything to do")?
         }
     };

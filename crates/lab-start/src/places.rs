@@ -10,6 +10,10 @@ pub const LOADED: &str = "/lab/loaded";
 pub const INIT: &str = "/init";
 /// Name of the payload among the files of QEMU's firmware configuration.
 pub const PAYLOAD: &str = "opt/org.exitpath/payload";
+/// Name of the plan among them, for a program that stops until it has one.
+pub const PLAN: &str = "opt/org.exitpath/plan";
+/// What is in the place of either while there is none.
+pub const NOTHING: &[u8] = b"none";
 /// The port by which the machine is stopped, and what is written to it (QEMU's `docs/specs/pvpanic.rst`).
 pub const STOP_PORT: u16 = 0x505;
 /// See [`STOP_PORT`].

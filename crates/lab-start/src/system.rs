@@ -1,11 +1,11 @@
-//! System calls and I/O ports.
+//! System calls and I/O ports, those of a lab only.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use crate::places::STOP_PORT;
+use crate::places::{STOP, STOP_PORT};
 
 /// `finit_module(2)`, on x86-64.
 const FINIT_MODULE: c_long = 313;
@@ -41,13 +41,19 @@ fn check(result: c_int) -> io::Result<()> {
 }
 
 /// Mounts a file system of the kernel's.
-pub(crate) fn mount(what: &CStr, at: &CStr, kind: &CStr) -> io::Result<()> {
+///
+/// # Errors
+/// Why the kernel refuses.
+pub fn mount(what: &CStr, at: &CStr, kind: &CStr) -> io::Result<()> {
     // SAFETY: three NUL-terminated strings that outlive the call, and no options.
     check(unsafe { c_mount(what.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) })
 }
 
 /// Loads a module. One that is there already is no error.
-pub(crate) fn load_module(file: &File, parameters: &str) -> io::Result<()> {
+///
+/// # Errors
+/// Why the kernel refuses it.
+pub fn load_module(file: &File, parameters: &str) -> io::Result<()> {
     let parameters = CString::new(parameters)?;
     // SAFETY: a valid descriptor and a NUL-terminated string that outlives the call.
     let result = unsafe { syscall(FINIT_MODULE, file.as_raw_fd(), parameters.as_ptr(), 0 as c_int) };
@@ -60,7 +66,10 @@ pub(crate) fn load_module(file: &File, parameters: &str) -> io::Result<()> {
 }
 
 /// Makes a device node.
-pub(crate) fn make_device(path: &str, mode: u32, major: u32, minor: u32) -> io::Result<()> {
+///
+/// # Errors
+/// Why the kernel refuses.
+pub fn make_device(path: &str, mode: u32, major: u32, minor: u32) -> io::Result<()> {
     let path = CString::new(path)?;
     let (major, minor) = (u64::from(major), u64::from(minor));
     let device = (major & 0xfff) << 8 | (minor & 0xff) | (minor & !0xff) << 12;
@@ -69,13 +78,16 @@ pub(crate) fn make_device(path: &str, mode: u32, major: u32, minor: u32) -> io::
 }
 
 /// Which permissions new files do not get, from now on. Returns those of before.
-pub(crate) fn withhold(mask: u32) -> u32 {
+pub fn withhold(mask: u32) -> u32 {
     // SAFETY: affects nothing but the files that this process makes.
     unsafe { c_umask(mask) }
 }
 
-/// Asks for the ports that this program uses, or gives them up.
-pub(crate) fn may_use_ports(may: bool) -> io::Result<()> {
+/// Asks for the ports of this crate, or gives them up.
+///
+/// # Errors
+/// Why the kernel refuses.
+pub fn may_use_ports(may: bool) -> io::Result<()> {
     for (port, count) in PORTS {
         // SAFETY: affects nothing but which ports this process may use.
         check(unsafe { ioperm(port.into(), count, may.into()) })?;
@@ -84,14 +96,19 @@ pub(crate) fn may_use_ports(may: bool) -> io::Result<()> {
 }
 
 /// Becomes another program. Returns only with an error.
-pub(crate) fn become_program(path: &str) -> io::Error {
+pub fn become_program(path: &str) -> io::Error {
     use std::os::unix::process::CommandExt;
     let arguments = std::env::args_os().skip(1);
     std::process::Command::new(path).args(arguments).exec()
 }
 
+/// Stops the machine. It goes on in another process of its emulator, or in many, after ports were granted.
+pub fn stop() {
+    write_byte(STOP_PORT, STOP);
+}
+
 /// Writes to a port that [`may_use_ports`] was granted.
-pub(crate) fn write_byte(port: u16, byte: u8) {
+fn write_byte(port: u16, byte: u8) {
     // SAFETY: a port that was granted; one that was not ends this process.
     unsafe { std::arch::asm!("out dx, al", in("dx") port, in("al") byte, options(nostack)) };
 }
@@ -123,14 +140,18 @@ pub(crate) fn read_bytes(port: u16, bytes: &mut [u8]) {
 }
 
 /// Memory that stays where it is, be it a file's or nobody's.
-pub(crate) struct Pages {
+#[derive(Debug)]
+pub struct Pages {
     at: *mut c_void,
     length: usize,
 }
 
 impl Pages {
     /// The pages of this file, or new ones.
-    pub(crate) fn of(file: Option<&File>, length: usize) -> io::Result<Pages> {
+    ///
+    /// # Errors
+    /// Why the kernel refuses.
+    pub fn of(file: Option<&File>, length: usize) -> io::Result<Pages> {
         const READ_WRITE: c_int = 3;
         const SHARED_POPULATED: c_int = 0x8001;
         const ANONYMOUS: c_int = 0x20;
@@ -153,7 +174,8 @@ impl Pages {
         self.at as usize
     }
 
-    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+    /// All of it.
+    pub fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: the mapping is this long and can be written to; nobody else has it.
         unsafe { std::slice::from_raw_parts_mut(self.at.cast(), self.length) }
     }

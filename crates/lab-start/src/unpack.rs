@@ -10,7 +10,10 @@ use crate::system::{self, Pages};
 use crate::{Failed, Step};
 
 /// Unpacks everything.
-pub(crate) fn all(mut payload: Payload) -> Result<(), Failed> {
+///
+/// # Errors
+/// What could not be made, and why.
+pub fn all(mut payload: Payload) -> Result<(), Failed> {
     let index = payload.index().to_vec();
     let mask = system::withhold(0);
     for entry in entries(&index) {

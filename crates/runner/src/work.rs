@@ -11,7 +11,7 @@ use crate::settings::Settings;
 pub const WORKER: &str = "measure-in-lab";
 /// The command of the program inside that starts other VMMs.
 pub const VMM: &str = "vmm-in-lab";
-/// The plan, in the initramfs: a [`WorkerJob`] or a [`VmmJob`].
+/// The plan of other VMMs, as a file inside: a [`VmmJob`]. A [`WorkerJob`] is handed over when its machine is ready.
 pub const PLAN_FILE: &str = "/plan.json";
 /// The report, in a tmpfs and packed by gzip: a [`WorkerReport`] or a [`VmmReport`].
 pub const RESULT_FILE: &str = "/run/report.json.gz";

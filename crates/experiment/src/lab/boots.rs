@@ -126,7 +126,6 @@ pub(super) fn own(
         names,
     };
     let mut files = Initramfs::new();
-    files.file(PLAN_FILE, 0o644, job.file())?;
     if let Some((place, config)) = config {
         files.file_from(place, config)?;
     }
@@ -134,7 +133,7 @@ pub(super) fn own(
     let expected = (lab.plugin == Some(Plugin::Records))
         .then(|| windows(&order, |row| samples_of(row, &boot.settings)));
     let patched = lab.patches.is_some();
-    let mut ended = run_command(lab, files, WORKER, expected, control)?;
+    let mut ended = run_command(lab, files, Does::Measures(&job.file()), expected, control)?;
     let report: WorkerReport = read(&ended.outcome.output)?;
     let trace = ended.trace(&report.runs, patched)?;
     Ok(Booted {
@@ -162,7 +161,7 @@ pub(super) fn foreign(
 ) -> Result<Booted> {
     let json = serde_json::to_vec(job).expect("plain data always serialises");
     files.file(PLAN_FILE, 0o644, json)?;
-    let mut ended = run_command(lab, files, VMM, expected, control)?;
+    let mut ended = run_command(lab, files, Does::StartsVmms, expected, control)?;
     let report: VmmReport = read(&ended.outcome.output)?;
     let runs = runs(&report.printed)?;
     let trace = ended.trace(&runs, false)?;
@@ -248,11 +247,20 @@ impl Ended {
     }
 }
 
+/// What the program inside does.
+#[derive(Clone, Copy)]
+enum Does<'a> {
+    /// It measures rows by this plan, which it is handed once it is ready.
+    Measures(&'a [u8]),
+    /// It starts other VMMs, by a plan among its files.
+    StartsVmms,
+}
+
 /// Boots, and runs a command of the program inside.
 fn run_command(
     mut lab: Lab,
     files: Initramfs,
-    command: &str,
+    does: Does<'_>,
     expected: Option<Vec<Expected>>,
     control: &Control,
 ) -> Result<Ended> {
@@ -263,7 +271,11 @@ fn run_command(
     };
     lab.limit.get_or_insert(BOOT_LIMIT);
     lab.silence.get_or_insert(SILENCE);
-    let own = command == WORKER;
+    let (command, plan) = match does {
+        Does::Measures(plan) => (WORKER, Some(plan)),
+        Does::StartsVmms => (VMM, None),
+    };
+    let own = plan.is_some();
     let job = Job {
         argv: vec!["/init".to_owned(), command.to_owned()],
         cwd: "/".to_owned(),
@@ -276,7 +288,7 @@ fn run_command(
         fixed_addresses: !own,
         ..Job::default()
     };
-    let outcome = lab.run(files, job, &mut follow)?;
+    let outcome = lab.run(files, job, plan, &mut follow)?;
     if !outcome.hello.kvm {
         return Err(LabError::NoKvm {
             release: outcome.hello.release,

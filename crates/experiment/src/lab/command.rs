@@ -80,7 +80,7 @@ pub fn run(command: &InLab, control: &Control) -> Result<u8> {
         control,
         unread: false,
     };
-    let outcome = lab.run(Initramfs::new(), job, &mut sink);
+    let outcome = lab.run(Initramfs::new(), job, None, &mut sink);
     if sink.unread {
         return Ok(BROKEN_PIPE);
     }

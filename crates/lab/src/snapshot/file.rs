@@ -54,6 +54,8 @@ pub(crate) struct Header {
     memory_sum: u32,
     state_bytes: u64,
     state_sum: u32,
+    /// What it has said.
+    said: Vec<u8>,
 }
 
 /// A machine that has booted.
@@ -62,6 +64,8 @@ pub(crate) struct Snapshot {
     pub(crate) memory: File,
     /// What else there is of it, as QEMU wrote it.
     pub(crate) state: Vec<u8>,
+    /// What it has said so far, of results.
+    pub(crate) said: Vec<u8>,
     /// Bytes of memory, and what they sum up to if they are to be checked.
     expected: (u64, Option<u32>),
 }
@@ -96,12 +100,29 @@ impl Snapshot {
     }
 
     /// Of a machine that has just stopped.
-    pub(crate) fn new(memory: File, bytes: u64, state: Vec<u8>) -> Snapshot {
+    pub(crate) fn new(memory: File, bytes: u64, state: Vec<u8>, said: Vec<u8>) -> Snapshot {
         Snapshot {
             memory,
             state,
+            said,
             expected: (bytes, None),
         }
+    }
+
+    /// Bytes of its memory.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.expected.0
+    }
+
+    /// Its memory once more, which may be written to.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the kernel has none to give, or it cannot be read.
+    pub(crate) fn copy_of_memory(&self) -> Result<File> {
+        let copy = Snapshot::room(self.expected.0)?;
+        let copied = sum(&self.memory, self.expected.0, |at, bytes| copy.write_all_at(bytes, at));
+        copied.map_err(Error::io("copy", "a snapshot"))?;
+        Ok(copy)
     }
 
     /// Writes it to an empty file. Pages of zeros are left out: they are holes.
@@ -118,6 +139,7 @@ impl Snapshot {
             memory_sum,
             state_bytes: self.state.len() as u64,
             state_sum: crc32fast::hash(&self.state),
+            said: self.said.clone(),
         };
         let mut end = serde_json::to_vec(&header)?;
         let (length, header_sum) = (end.len() as u32, crc32fast::hash(&end));
@@ -176,6 +198,7 @@ impl Snapshot {
         let snapshot = Snapshot {
             memory: file,
             state,
+            said: header.said.clone(),
             expected: (header.memory_bytes, Some(header.memory_sum)),
         };
         Ok((snapshot, header))
@@ -263,7 +286,7 @@ mod tests {
         for (at, byte) in [(0, 1), (PIECE as u64 - 1, 2), (5 << 20, 3)] {
             memory.write_all_at(&[byte; 2], at).expect("written");
         }
-        let snapshot = Snapshot::new(memory, 8 << 20, b"state".to_vec());
+        let snapshot = Snapshot::new(memory, 8 << 20, b"state".to_vec(), b"said".to_vec());
         let mut file = tempfile::tempfile().expect("a file");
         snapshot.write("key", &about(), 7, &mut file).expect("written");
         (snapshot, file)
@@ -276,6 +299,7 @@ mod tests {
         let (opened, header) = Snapshot::open(copy, "key").expect("whole");
         assert_eq!((opened.state.as_slice(), header.made), (b"state".as_slice(), 7));
         assert_eq!(header.about, about());
+        assert_eq!(opened.said, b"said");
         opened.check().expect("a thread").finish().expect("whole");
         let mut byte = [0; 2];
         file.read_exact_at(&mut byte, 5 << 20).expect("read");

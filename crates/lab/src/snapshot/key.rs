@@ -27,10 +27,13 @@ impl Key {
         self.add(what, &hex(&Sha256::digest(bytes)));
     }
 
-    /// Adds a file by when it was written and how long it is; one that is not there is none.
-    pub(crate) fn add_identity(&mut self, path: &Path) {
-        let identity = fs::metadata(path).map_or("none".to_owned(), |found| identity(path, &found));
-        self.add("file", &identity);
+    /// Adds a file by when it was written and how long it is, for one that is installed and not changed; one that is
+    /// not there is none.
+    pub(crate) fn add_installed(&mut self, path: &Path) {
+        let found = fs::metadata(path).map_or("none".to_owned(), |found| {
+            format!("{} {}.{}", found.len(), found.mtime(), found.mtime_nsec())
+        });
+        self.add("file", &format!("{} {found}", path.display()));
     }
 
     /// Adds a file's content. `memos` is a folder that remembers what contents hash to.

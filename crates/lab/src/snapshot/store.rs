@@ -247,7 +247,7 @@ mod tests {
         use std::os::unix::fs::FileExt;
         let memory = Snapshot::room(1 << 20).expect("memory");
         memory.write_all_at(&[7; 1 << 16], 0).expect("written");
-        Snapshot::new(memory, 1 << 20, b"state".to_vec())
+        Snapshot::new(memory, 1 << 20, b"state".to_vec(), Vec::new())
     }
 
     fn cache() -> (tempfile::TempDir, Cache) {

@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use exitpath_lab_start::places::{INIT, PAYLOAD, STOP_PORT};
+use exitpath_lab_start::places::{INIT, NOTHING, PAYLOAD, PLAN, STOP_PORT};
 use exitpath_protocol::job::{EXITPATH, JOB_FILE, Job, Module, ROOT_TAG};
 use exitpath_protocol::wire::{CONSOLE_PORT, EXIT_PORT};
 
@@ -41,10 +41,13 @@ pub fn added_to_cmdline(all: &str) -> Option<&str> {
 }
 
 /// What a lab is to do.
+#[derive(Clone, Copy)]
 struct Work<'a> {
     job: &'a Job,
     /// The job with all files, as the lab is handed it.
     payload: &'a File,
+    /// The plan of a job that waits for one, or what stands for none.
+    plan: &'a File,
 }
 
 /// How a machine begins, and how far it goes.
@@ -54,12 +57,15 @@ enum Phase {
     Whole,
     /// It boots until it stops itself.
     Boots,
-    /// It goes on where another one has stopped.
+    /// It goes on where another one has stopped, until it stops itself again.
+    Prepares,
+    /// It goes on where another one has stopped, to its end.
     Restored,
 }
 
 impl Lab {
-    /// Runs `job` with `files` in a machine that has booted, and waits for the end.
+    /// Runs `job` with `files` in a machine that has booted, and waits for the end. A job that waits for a plan once
+    /// it is ready gets this one.
     ///
     /// With [`Lab::snapshots`] the machine is restored, whether it has just booted or long ago: both are one way, so that
     /// figures cannot differ. `files` must not have anything at `/init` and in `/lab`.
@@ -67,7 +73,13 @@ impl Lab {
     /// # Errors
     /// Whatever kept the lab from its last frame: the kernel did not boot, init failed, QEMU
     /// died, time ran out, the user interrupted. Never half a result.
-    pub fn run(&self, files: Initramfs, mut job: Job, sink: &mut dyn Sink) -> Result<Outcome> {
+    pub fn run(
+        &self,
+        files: Initramfs,
+        mut job: Job,
+        plan: Option<&[u8]>,
+        sink: &mut dyn Sink,
+    ) -> Result<Outcome> {
         let modules = self.modules(&job)?;
         job.modules = (modules.iter())
             .map(|(module, parameters)| Module {
@@ -76,12 +88,18 @@ impl Lab {
             })
             .collect();
         let initramfs = start::initramfs(&modules)?;
-        let payload = sealed_file("payload", &payload(&handed(files, &job)?)?)?;
-        let (job, payload) = (&job, &payload);
-        let work = Work { job, payload };
+        let handed = payload(&handed(files, &job)?)?;
+        let work = Work {
+            job: &job,
+            payload: &sealed_file("payload", &handed)?,
+            plan: &sealed_file("plan", plan.unwrap_or(NOTHING))?,
+        };
         match &self.snapshots {
             None => self.whole(&initramfs, &work, sink),
-            Some(snapshots) => self.restored(snapshots, &initramfs, &work, sink),
+            Some(snapshots) => {
+                let waits = plan.is_some().then_some(&*handed);
+                self.restored(snapshots, &initramfs, waits, &work, sink)
+            }
         }
     }
 
@@ -91,14 +109,14 @@ impl Lab {
         let image = sealed_file("initramfs", initramfs)?;
         let terminal = work.job.terminal.then(Terminal::save).flatten();
         let (ours, theirs) = self.ends(work, &image, None)?;
-        let mut child = Guard {
+        let child = Guard {
             child: self.spawn(Phase::Whole, work.job, theirs)?,
             _terminal: terminal,
         };
         let console = File::from(ours.console);
         let watch = Watch::new(child.child.id(), self, began, ours.silence, console);
-        let wait = Wait::new(watch, sink);
-        outcome(wait, ours.out, ours.stream, &mut child)
+        let wait = Wait::new(watch, sink, &[]);
+        outcome(wait, ours.out, ours.stream, child)
     }
 
     /// The modules that are loaded, in order, with their parameters.
@@ -153,6 +171,7 @@ impl Lab {
             stub: None,
             initramfs,
             payload: work.payload,
+            plan: work.plan,
             memory,
         };
         Ok((ours, theirs))
@@ -187,7 +206,8 @@ impl Lab {
         };
         let machine = match fds.memory {
             Some(memory) => {
-                let share = if phase == Phase::Boots { "on" } else { "off" };
+                // What is saved is shared with us; what is only used stays as it is.
+                let share = if phase == Phase::Restored { "off" } else { "on" };
                 let (size, memory) = (self.memory_mib, file(memory));
                 let options = format!("id=ram,size={size}M,mem-path={memory},share={share}");
                 add(&["-object", &format!("memory-backend-file,{options}")]);
@@ -208,7 +228,9 @@ impl Lab {
         add(&["-kernel", &self.kernel.path.to_string_lossy()]);
         add(&["-initrd", &file(fds.initramfs)]);
         add(&["-append", format!("{CMDLINE} {}", self.cmdline).trim()]);
-        add(&["-fw_cfg", &format!("name={PAYLOAD},file={}", file(fds.payload))]);
+        for (name, fd) in [(PAYLOAD, fds.payload), (PLAN, fds.plan)] {
+            add(&["-fw_cfg", &format!("name={name},file={}", file(fd))]);
+        }
         let console = match job.terminal {
             true => "stdio,id=console,signal=off".to_owned(),
             false => format!("file,id=console,path={}", file(fds.console)),
@@ -219,10 +241,11 @@ impl Lab {
             add(&["-fsdev", root, "-device"]);
             add(&[&format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}")]);
         }
-        match phase {
-            Phase::Whole => {}
-            Phase::Boots => add(&["-action", "panic=pause"]),
-            Phase::Restored => add(&["-incoming", "defer"]),
+        if matches!(phase, Phase::Boots | Phase::Prepares) {
+            add(&["-action", "panic=pause"]);
+        }
+        if matches!(phase, Phase::Prepares | Phase::Restored) {
+            add(&["-incoming", "defer"]);
         }
         arguments
     }
@@ -287,6 +310,7 @@ struct Theirs<'a> {
     stub: Option<UnixStream>,
     initramfs: &'a File,
     payload: &'a File,
+    plan: &'a File,
     memory: Option<&'a File>,
 }
 
@@ -297,6 +321,7 @@ struct Fds {
     console: RawFd,
     initramfs: RawFd,
     payload: RawFd,
+    plan: RawFd,
     plugin: Option<(Plugin, RawFd, RawFd)>,
     monitor: Option<RawFd>,
     control: Option<RawFd>,
@@ -312,6 +337,7 @@ impl Theirs<'_> {
             console: self.console.as_raw_fd(),
             initramfs: self.initramfs.as_raw_fd(),
             payload: self.payload.as_raw_fd(),
+            plan: self.plan.as_raw_fd(),
             plugin: (self.plugin.as_ref())
                 .map(|(does, object, stream)| (*does, object.as_raw_fd(), stream.as_raw_fd())),
             monitor: socket(&self.monitor),
@@ -326,7 +352,7 @@ impl Fds {
     fn all(&self) -> Vec<RawFd> {
         let plugin = self.plugin.map(|(_, object, stream)| [object, stream]);
         let more = [self.monitor, self.control, self.stub, self.memory];
-        [self.out, self.console, self.initramfs, self.payload]
+        [self.out, self.console, self.initramfs, self.payload, self.plan]
             .into_iter()
             .chain(plugin.into_iter().flatten())
             .chain(more.into_iter().flatten())
@@ -356,7 +382,7 @@ fn outcome(
     mut wait: Wait<'_>,
     out: OwnedFd,
     stream: Option<OwnedFd>,
-    child: &mut Guard,
+    mut child: Guard,
 ) -> Result<Outcome> {
     let exit = wait.until_exit(out, stream)?;
     child.end_by_itself();

@@ -9,9 +9,11 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use exitpath_lab_start::places::NOTHING;
 use exitpath_protocol::job::Job;
 use serde_json::{Value, json};
 
@@ -20,7 +22,6 @@ use super::watch::{MOST_WAITED, Watch};
 use super::{Fds, Guard, Phase, Work, outcome};
 use crate::descriptors::{pipe, readable, sealed_file};
 use crate::error::{Error, Result};
-use crate::image::payload::NONE;
 use crate::machine::qemu::lab::{Lab, Outcome, Sink};
 use crate::machine::qemu::monitor::Monitor;
 use crate::snapshot::{About, Key, Snapshot, Snapshots};
@@ -50,51 +51,128 @@ impl From<Error> for Halt {
     }
 }
 
+/// What a lab goes on with.
+enum Kept {
+    Machine(Arc<Snapshot>),
+    /// Nothing: making it came to the end of the job.
+    Ended(Box<Outcome>),
+}
+
+/// What became of a machine that was to stop itself.
+enum Reached {
+    Stop(Snapshot),
+    /// It came to its end before.
+    End(Box<Outcome>),
+}
+
+/// A machine that another QEMU goes on with.
+struct Resumed<'a> {
+    child: Guard,
+    watch: Watch<'a>,
+    control: Monitor,
+    out: OwnedFd,
+    stream: Option<OwnedFd>,
+    stub: Option<UnixStream>,
+}
+
 impl Lab {
-    /// Restores the machine, booting it if need be, and has it do its work.
+    /// Restores the machine, making what it is restored from if need be, and has it do its work. `waits` is what a job
+    /// is handed that waits for its plan: then it is restored where it waits.
     pub(super) fn restored(
         &self,
         snapshots: &Snapshots,
         initramfs: &[u8],
+        waits: Option<&[u8]>,
         work: &Work<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
-        let key = self.key(snapshots, initramfs)?;
-        let mut lock = None;
-        // Another one may be booting it just now.
-        for _ in 0..2 {
-            if let Some(snapshot) = snapshots.find(&key) {
-                match self.go_on(&snapshot, work, sink) {
-                    Err(Error::Restore { why }) => snapshots.discard(&key, &why),
-                    done => return done,
+        let booted = self.key(snapshots, initramfs)?;
+        let ready = waits.map(|handed| {
+            let mut ready = booted.clone();
+            ready.add_bytes("handed", handed);
+            ready
+        });
+        let mut tried = false;
+        loop {
+            let done = thread::scope(|scope| {
+                let keep = |key: &Key, snapshot: &Arc<Snapshot>, lock: Option<File>| {
+                    let (key, snapshot) = (key.clone(), snapshot.clone());
+                    scope.spawn(move || {
+                        snapshots.keep(&key, &snapshot, &self.about(snapshots));
+                        drop(lock);
+                    });
+                };
+                let boots = || self.kept(snapshots, &booted, &keep, || {
+                    Ok(Reached::Stop(self.boot(initramfs)?))
+                });
+                let from = match &ready {
+                    None => boots()?,
+                    Some(ready) => self.kept(snapshots, ready, &keep, || {
+                        let Kept::Machine(from) = boots()? else {
+                            return Err(Error::Interrupted);
+                        };
+                        match self.prepare(&from, work, sink) {
+                            Err(Error::Restore { why }) => {
+                                snapshots.discard(&booted, &why);
+                                Err(Error::Restore { why })
+                            }
+                            reached => reached,
+                        }
+                    })?,
+                };
+                match from {
+                    Kept::Machine(from) => self.go_on(&from, work, sink),
+                    Kept::Ended(outcome) => Ok(*outcome),
                 }
-            }
-            if lock.is_none() {
-                lock = snapshots.lock(&key, &self.interrupted)?;
+            });
+            match done {
+                Err(Error::Restore { why }) if !tried => {
+                    tried = true;
+                    snapshots.discard(ready.as_ref().unwrap_or(&booted), &why);
+                }
+                done => return done,
             }
         }
-        let snapshot = self.boot(initramfs)?;
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                snapshots.keep(&key, &snapshot, &self.about(snapshots));
-                drop(lock);
-            });
-            self.go_on(&snapshot, work, sink)
-        })
+    }
+
+    /// The snapshot of this key, made if need be, by one at a time.
+    fn kept(
+        &self,
+        snapshots: &Snapshots,
+        key: &Key,
+        keep: &dyn Fn(&Key, &Arc<Snapshot>, Option<File>),
+        make: impl FnOnce() -> Result<Reached>,
+    ) -> Result<Kept> {
+        if let Some(found) = snapshots.find(key) {
+            return Ok(Kept::Machine(Arc::new(found)));
+        }
+        let lock = snapshots.lock(key, &self.interrupted)?;
+        // Another one may have made it meanwhile.
+        if let Some(found) = snapshots.find(key) {
+            return Ok(Kept::Machine(Arc::new(found)));
+        }
+        match make()? {
+            Reached::End(outcome) => Ok(Kept::Ended(outcome)),
+            Reached::Stop(snapshot) => {
+                let snapshot = Arc::new(snapshot);
+                keep(key, &snapshot, lock);
+                Ok(Kept::Machine(snapshot))
+            }
+        }
     }
 
     /// Everything that decides how the machine is once it has booted.
     fn key(&self, snapshots: &Snapshots, initramfs: &[u8]) -> Result<Key> {
         let mut key = Key::default();
         key.add("qemu", &self.qemu.version);
-        key.add_identity(&self.qemu.path);
+        key.add_installed(&self.qemu.path);
         let folders = match self.qemu.data_folders() {
             [] => INSTALLED.map(Path::new).to_vec(),
             own => own.iter().map(AsRef::as_ref).collect(),
         };
         for file in FIRMWARE {
             for folder in &folders {
-                key.add_identity(&folder.join(file));
+                key.add_installed(&folder.join(file));
             }
         }
         let fds = Fds {
@@ -127,24 +205,29 @@ impl Lab {
         let bytes = u64::from(self.memory_mib) << 20;
         let memory = Snapshot::room(bytes)?;
         let image = sealed_file("initramfs", initramfs)?;
-        let nothing = sealed_file("payload", NONE)?;
-        let (job, payload) = (&Job::default(), &nothing);
+        let nothing = sealed_file("nothing", NOTHING)?;
         let alone = Lab {
             plugin: None,
             ..self.clone()
         };
-        let (ours, mut theirs) = alone.ends(&Work { job, payload }, &image, Some(&memory))?;
+        let work = Work {
+            job: &Job::default(),
+            payload: &nothing,
+            plan: &nothing,
+        };
+        let (ours, mut theirs) = alone.ends(&work, &image, Some(&memory))?;
         let (control, qemu_control) = socket()?;
-        let (from, to) = pipe()?;
         theirs.control = Some(qemu_control);
         let child = Guard {
-            child: alone.spawn(Phase::Boots, job, theirs)?,
+            child: alone.spawn(Phase::Boots, work.job, theirs)?,
             _terminal: None,
         };
         let console = File::from(ours.console);
         let mut watch = Watch::new(child.child.id(), self, began, ours.silence, console);
         let mut control = Monitor::new(control);
-        let state = save(&mut control, &mut watch, File::from(from), to);
+        let mut said = Said::new(ours.out);
+        let state = tell(&mut control, &mut watch)
+            .and_then(|()| save(&mut control, &mut watch, &mut said));
         let state = state.map_err(|halt| match halt {
             Halt::Lab(error) => error,
             Halt::Monitor(why) => gone(&mut watch, &control)
@@ -152,18 +235,85 @@ impl Lab {
         })?;
         // QEMU has nothing to add.
         drop(child);
-        Ok(Snapshot::new(memory, bytes, state))
+        Ok(Snapshot::new(memory, bytes, state, said.bytes))
     }
 
-    /// Goes on where the machine was stopped.
-    fn go_on(&self, snapshot: &Snapshot, work: &Work<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
+    /// Goes on where a machine was stopped, until it stops itself again because it waits for a plan.
+    fn prepare(&self, from: &Snapshot, work: &Work<'_>, sink: &mut dyn Sink) -> Result<Reached> {
+        let memory = from.copy_of_memory()?;
+        let nothing = sealed_file("nothing", NOTHING)?;
+        let alone = Lab {
+            plugin: None,
+            patches: None,
+            ..self.clone()
+        };
+        let work = Work {
+            plan: &nothing,
+            ..*work
+        };
+        let mut resumed = alone.resume(Phase::Prepares, from, &memory, &work)?;
+        resumed.go()?;
+        let Resumed {
+            child,
+            mut watch,
+            mut control,
+            out,
+            ..
+        } = resumed;
+        let mut said = Said::new(out);
+        match save(&mut control, &mut watch, &mut said) {
+            Ok(state) => {
+                drop(child);
+                let bytes = from.memory_bytes();
+                Ok(Reached::Stop(Snapshot::new(memory, bytes, state, said.bytes)))
+            }
+            Err(Halt::Lab(error)) => Err(error),
+            Err(Halt::Monitor(why)) => match gone(&mut watch, &control) {
+                // What it said until then says why.
+                Some(_) => {
+                    said.take_in();
+                    let wait = Wait::new(watch, sink, &said.bytes);
+                    let ended = outcome(wait, said.from.into(), None, child)?;
+                    Ok(Reached::End(Box::new(ended)))
+                }
+                None => Err(Error::Restore { why }),
+            },
+        }
+    }
+
+    /// Goes on where a machine was stopped, to its end.
+    fn go_on(&self, from: &Snapshot, work: &Work<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
+        let mut resumed = self.resume(Phase::Restored, from, &from.memory, work)?;
+        let patcher = match self.patches.clone().zip(resumed.stub.take()) {
+            // It lets the machine go.
+            Some((patches, stub)) => {
+                let until = Instant::now() + MOST_WAITED;
+                Some(thread::spawn(move || patches.apply(stub, until)))
+            }
+            None => {
+                resumed.go()?;
+                None
+            }
+        };
+        let mut wait = Wait::new(resumed.watch, sink, &from.said);
+        wait.patcher = patcher;
+        outcome(wait, resumed.out, resumed.stream, resumed.child)
+    }
+
+    /// A machine as it was stopped, in another QEMU.
+    fn resume(
+        &self,
+        phase: Phase,
+        from: &Snapshot,
+        memory: &File,
+        work: &Work<'_>,
+    ) -> Result<Resumed<'_>> {
         let began = Instant::now();
-        let checking = snapshot.check()?;
+        let checking = from.check()?;
         // What a kernel was started from is in its memory.
-        let image = sealed_file("initramfs", NONE)?;
-        let (ours, mut theirs) = self.ends(work, &image, Some(&snapshot.memory))?;
+        let image = sealed_file("nothing", NOTHING)?;
+        let (ours, mut theirs) = self.ends(work, &image, Some(memory))?;
         let (control, qemu_control) = socket()?;
-        let (from, to) = pipe()?;
         let (stub, qemu_stub) = match &self.patches {
             Some(_) => Some(socket()?),
             None => None,
@@ -171,48 +321,76 @@ impl Lab {
         .unzip();
         theirs.control = Some(qemu_control);
         theirs.stub = qemu_stub;
-        let mut child = Guard {
-            child: self.spawn(Phase::Restored, work.job, theirs)?,
+        let child = Guard {
+            child: self.spawn(phase, work.job, theirs)?,
             _terminal: None,
         };
         let console = File::from(ours.console);
         let mut watch = Watch::new(child.child.id(), self, began, ours.silence, console);
         let mut control = Monitor::new(control);
+        let (read, write) = pipe()?;
         let restored = thread::scope(|scope| {
             // One that does not read it any more says why itself.
-            scope.spawn(|| File::from(to).write_all(&snapshot.state));
-            restore(&mut control, &mut watch, from)?;
+            scope.spawn(|| File::from(write).write_all(&from.state));
+            restore(&mut control, &mut watch, read)?;
             Ok(checking.finish()?)
         });
-        let mut wait = match restored {
-            Ok(()) => Wait::new(watch, sink),
-            Err(Halt::Lab(error)) => return Err(error),
-            Err(Halt::Monitor(why)) => {
-                return Err(match gone(&mut watch, &control) {
-                    Some(refused @ Error::PluginRefused { .. }) => refused,
-                    Some(died) => Error::Restore {
-                        why: died.to_string(),
-                    },
-                    None => Error::Restore { why },
-                });
-            }
-        };
-        match self.patches.clone().zip(stub) {
-            // The patcher lets it go.
-            Some((patches, stub)) => {
-                let until = Instant::now() + MOST_WAITED;
-                wait.patcher = Some(thread::spawn(move || patches.apply(stub, until)));
-            }
-            None => {
-                let going = control.execute("cont", json!({}), &mut || attend(&mut wait.watch));
-                match going {
-                    Err(Halt::Lab(error)) => return Err(error),
-                    Err(Halt::Monitor(why)) => return Err(Error::Restore { why }),
-                    Ok(_) => {}
-                }
+        match restored {
+            Ok(()) => Ok(Resumed {
+                child,
+                watch,
+                control,
+                out: ours.out,
+                stream: ours.stream,
+                stub,
+            }),
+            Err(Halt::Lab(error)) => Err(error),
+            Err(Halt::Monitor(why)) => Err(match gone(&mut watch, &control) {
+                Some(refused @ Error::PluginRefused { .. }) => refused,
+                Some(died) => Error::Restore {
+                    why: died.to_string(),
+                },
+                None => Error::Restore { why },
+            }),
+        }
+    }
+}
+
+impl Resumed<'_> {
+    /// Lets the machine go.
+    fn go(&mut self) -> Result<()> {
+        let watch = &mut self.watch;
+        match self.control.execute("cont", json!({}), &mut || attend(watch)) {
+            Ok(_) => Ok(()),
+            Err(Halt::Lab(error)) => Err(error),
+            Err(Halt::Monitor(why)) => Err(Error::Restore { why }),
+        }
+    }
+}
+
+/// What a machine says by its console of results, before it stops.
+struct Said {
+    from: File,
+    bytes: Vec<u8>,
+}
+
+impl Said {
+    fn new(from: OwnedFd) -> Said {
+        Said {
+            from: from.into(),
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Takes in what there is.
+    fn take_in(&mut self) {
+        let mut buffer = [0; 1 << 12];
+        while readable(&self.from, 0) {
+            match self.from.read(&mut buffer) {
+                Ok(length) if length > 0 => self.bytes.extend_from_slice(&buffer[..length]),
+                _ => return,
             }
         }
-        outcome(wait, ours.out, ours.stream, &mut child)
     }
 }
 
@@ -238,7 +416,7 @@ fn gone(watch: &mut Watch<'_>, control: &Monitor) -> Option<Error> {
 }
 
 /// Tells QEMU that its memory stays where it is, and that it is to say how far it is.
-fn prepare(control: &mut Monitor, watch: &mut Watch<'_>) -> std::result::Result<(), Halt> {
+fn tell(control: &mut Monitor, watch: &mut Watch<'_>) -> std::result::Result<(), Halt> {
     let on = |name: &str| json!({ "capability": name, "state": true });
     let capabilities = json!({ "capabilities": [on("x-ignore-shared"), on("events")] });
     control.execute("qmp_capabilities", json!({}), &mut || attend(watch))?;
@@ -263,12 +441,15 @@ fn finish(control: &mut Monitor, watch: &mut Watch<'_>) -> std::result::Result<(
 fn save(
     control: &mut Monitor,
     watch: &mut Watch<'_>,
-    mut from: File,
-    to: OwnedFd,
+    said: &mut Said,
 ) -> std::result::Result<Vec<u8>, Halt> {
-    prepare(control, watch)?;
     let stopped = |event: &Value| (event["event"] == "STOP").then_some(());
-    control.event(stopped, &mut || attend(watch))?;
+    control.event(stopped, &mut || {
+        said.take_in();
+        attend(watch)
+    })?;
+    let (from, to) = pipe()?;
+    let mut from = File::from(from);
     control.give("state", to, &mut || attend(watch))?;
     let uri = json!({ "uri": "fd:state" });
     control.execute("migrate", uri, &mut || attend(watch))?;
@@ -285,6 +466,7 @@ fn save(
         }
     }
     finish(control, watch)?;
+    said.take_in();
     Ok(state)
 }
 
@@ -294,7 +476,7 @@ fn restore(
     watch: &mut Watch<'_>,
     from: OwnedFd,
 ) -> std::result::Result<(), Halt> {
-    prepare(control, watch)?;
+    tell(control, watch)?;
     control.give("state", from, &mut || attend(watch))?;
     let uri = json!({ "uri": "fd:state" });
     control.execute("migrate-incoming", uri, &mut || attend(watch))?;

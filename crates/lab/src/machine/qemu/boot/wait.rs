@@ -32,11 +32,13 @@ pub(super) struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    /// For a lab that has said nothing yet.
-    pub(super) fn new(watch: Watch<'a>, sink: &'a mut dyn Sink) -> Wait<'a> {
+    /// For a lab that has said this so far.
+    pub(super) fn new(watch: Watch<'a>, sink: &'a mut dyn Sink, said: &[u8]) -> Wait<'a> {
+        let mut decoder = Decoder::default();
+        decoder.push(said);
         Wait {
             watch,
-            decoder: Decoder::default(),
+            decoder,
             hello: None,
             says: None,
             output: Vec::new(),
@@ -52,6 +54,19 @@ impl<'a> Wait<'a> {
         let mut stream = stream.map(File::from);
         let mut buffer = vec![0; 1 << 16];
         loop {
+            if let Some(exit) = self.frames()? {
+                self.check_patcher()?;
+                if self.patcher.is_some() {
+                    return Err(Error::Patch {
+                        why: "the job was over before the breakpoint was reached".to_owned(),
+                    });
+                }
+                // What the plugin wrote before the last frame is in the pipe by now.
+                while stream.as_ref().is_some_and(|stream| readable(stream, 0)) {
+                    self.instructions(&mut stream, &mut buffer)?;
+                }
+                return Ok(exit);
+            }
             self.watch.check()?;
             self.check_patcher()?;
             let fd = |file: Option<&File>| libc::pollfd {
@@ -82,19 +97,6 @@ impl<'a> Wait<'a> {
                         self.watch.read_rest(&mut buffer);
                         return Err(self.watch.ended());
                     }
-                }
-                if let Some(exit) = self.frames()? {
-                    self.check_patcher()?;
-                    if self.patcher.is_some() {
-                        return Err(Error::Patch {
-                            why: "the job was over before the breakpoint was reached".to_owned(),
-                        });
-                    }
-                    // What the plugin wrote before the last frame is in the pipe by now.
-                    while stream.as_ref().is_some_and(|stream| readable(stream, 0)) {
-                        self.instructions(&mut stream, &mut buffer)?;
-                    }
-                    return Ok(exit);
                 }
             }
         }
