@@ -5,7 +5,7 @@ use std::time::Duration;
 use exitpath_exits::Row;
 use exitpath_host::KernelSays;
 use exitpath_lab::Error as LabError;
-use exitpath_lab::boot::{Lab, SILENCE, Sink};
+use exitpath_lab::boot::{Lab, Plan as Handed, SILENCE, Sink};
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::plugin::Plugin;
 use exitpath_lab::windows::{Collector, Expected};
@@ -123,7 +123,8 @@ pub(super) fn own(
     let job = WorkerJob {
         order: order.iter().map(|row| row.name.to_owned()).collect(),
         settings: boot.settings.clone(),
-        names,
+        names: false,
+        facts: false,
     };
     let mut files = Initramfs::new();
     if let Some((place, config)) = config {
@@ -133,15 +134,28 @@ pub(super) fn own(
     let expected = (lab.plugin == Some(Plugin::Records))
         .then(|| windows(&order, |row| samples_of(row, &boot.settings)));
     let patched = lab.patches.is_some();
-    let mut ended = run_command(lab, files, Does::Measures(&job.file()), expected, control)?;
+    // What is known of the machine beforehand is found out once, in one that does nothing else.
+    let (examine, name) = (WorkerJob::examine().file(), WorkerJob::name_addresses().file());
+    let mut asides = vec![("facts", &*examine)];
+    if names {
+        asides.push(("names", &*name));
+    }
+    let does = Does::Measures(Handed {
+        bytes: &job.file(),
+        asides: &asides,
+    });
+    let mut ended = run_command(lab, files, does, expected, control)?;
     let report: WorkerReport = read(&ended.outcome.output)?;
+    let aside = |at: usize| ended.outcome.asides.get(at).map(|output| read(output)).transpose();
+    let examined: Option<WorkerReport> = aside(0)?;
+    let named: Option<WorkerReport> = aside(1)?;
     let trace = ended.trace(&report.runs, patched)?;
     Ok(Booted {
         hello: ended.outcome.hello,
         says: ended.outcome.says,
-        facts: report.facts,
-        kallsyms: report.kallsyms,
-        vdso: report.vdso,
+        facts: examined.map(|report| report.facts).unwrap_or_default(),
+        kallsyms: named.as_ref().and_then(|report| report.kallsyms.clone()),
+        vdso: named.and_then(|report| report.vdso),
         begun_ticks: Some(report.begun_ticks),
         printed: Vec::new(),
         runs: report.runs,
@@ -251,7 +265,7 @@ impl Ended {
 #[derive(Clone, Copy)]
 enum Does<'a> {
     /// It measures rows by this plan, which it is handed once it is ready.
-    Measures(&'a [u8]),
+    Measures(Handed<'a>),
     /// It starts other VMMs, by a plan among its files.
     StartsVmms,
 }

@@ -1,7 +1,7 @@
 //! The snapshots in the cache: found, kept, and never too many of them.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -152,6 +152,24 @@ impl Snapshots {
         prune(&self.cache, MOST_BYTES, OLDEST);
     }
 
+    /// What is known of the machine of such a snapshot, by this name.
+    pub(crate) fn aside(&self, key: &Key, name: &str) -> Option<Vec<u8>> {
+        let path = self.path(key, name);
+        let mut bytes = fs::read(path).ok()?;
+        let sum = bytes.split_off(bytes.len().checked_sub(4)?);
+        (crc32fast::hash(&bytes).to_le_bytes() == *sum).then_some(bytes)
+    }
+
+    /// Keeps what is known of it. Without, it is asked for again.
+    pub(crate) fn keep_aside(&self, key: &Key, name: &str, bytes: &[u8]) {
+        let path = self.path(key, name);
+        let _ = cache::replace_file_unsynced(&path, |file| {
+            let sum = crc32fast::hash(bytes).to_le_bytes();
+            let written = file.write_all(bytes).and_then(|()| file.write_all(&sum));
+            written.map_err(Error::io("write", &path))
+        });
+    }
+
     /// All that there are, the one that was used last first.
     pub fn list(cache: &Cache) -> Vec<Kept> {
         let mut kept: Vec<Kept> = entries(&folder(cache)).filter_map(|path| kept(&path)).collect();
@@ -199,6 +217,7 @@ fn kept(path: &Path) -> Option<Kept> {
 
 /// Removes what is too old, and then what was not used for longest until the rest fits. Best effort.
 fn prune(cache: &Cache, most_bytes: u64, oldest: Duration) {
+    let folder = folder(cache);
     let mut bytes = 0;
     for (place, kept) in Snapshots::list(cache).into_iter().enumerate() {
         bytes += kept.bytes;
@@ -206,11 +225,12 @@ fn prune(cache: &Cache, most_bytes: u64, oldest: Duration) {
         // The newest stays, whatever its size.
         if old || (place > 0 && bytes > most_bytes) {
             bytes -= kept.bytes;
-            let _ = fs::remove_file(&kept.path);
-            let _ = fs::remove_file(kept.path.with_extension(LOCK));
+            let stem = kept.path.file_stem();
+            for path in entries(&folder).filter(|path| path.file_stem() == stem) {
+                let _ = fs::remove_file(path);
+            }
         }
     }
-    let folder = folder(cache);
     for path in entries(&folder.join(MEMOS)).chain(entries(&folder)) {
         let unfinished = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         let limit = if unfinished { ABANDONED } else { oldest };

@@ -27,10 +27,13 @@ use crate::kernel::parameters;
 use crate::machine::qemu::console::Terminal;
 use crate::machine::qemu::plugin::{self, Plugin};
 use crate::machine::qemu::silence::Silence;
+use restored::Waits;
 use wait::Wait;
 use watch::Watch;
 
-pub use crate::machine::qemu::lab::{DEFAULT_CPU, Discard, Kept, Lab, Outcome, SILENCE, Sink};
+pub use crate::machine::qemu::lab::{
+    DEFAULT_CPU, Discard, Kept, Lab, Outcome, Plan, SILENCE, Sink,
+};
 
 /// What every lab's kernel is told. `nokaslr` keeps addresses from one boot to the next;
 /// mitigations are the kernel's own default.
@@ -77,7 +80,7 @@ impl Lab {
         &self,
         files: Initramfs,
         mut job: Job,
-        plan: Option<&[u8]>,
+        plan: Option<Plan<'_>>,
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
         let modules = self.modules(&job)?;
@@ -92,12 +95,16 @@ impl Lab {
         let work = Work {
             job: &job,
             payload: &sealed_file("payload", &handed)?,
-            plan: &sealed_file("plan", plan.unwrap_or(NOTHING))?,
+            plan: &sealed_file("plan", plan.map_or(NOTHING, |plan| plan.bytes))?,
         };
         match &self.snapshots {
             None => self.whole(&initramfs, &work, sink),
             Some(snapshots) => {
-                let waits = plan.is_some().then_some(&*handed);
+                let asides = plan.map(|plan| plan.asides);
+                let waits = asides.map(|asides| Waits {
+                    handed: &handed,
+                    asides,
+                });
                 self.restored(snapshots, &initramfs, waits, &work, sink)
             }
         }
@@ -407,6 +414,7 @@ fn outcome(
         output: wait.output,
         stderr: String::from_utf8_lossy(&wait.stderr).into_owned(),
         kept: wait.kept,
+        asides: Vec::new(),
     })
 }
 

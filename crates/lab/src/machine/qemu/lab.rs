@@ -71,6 +71,18 @@ pub struct Outcome {
     pub stderr: String,
     /// Files of recordings that commands made inside.
     pub kept: Vec<Kept>,
+    /// What came of the plan's [`Plan::asides`].
+    pub asides: Vec<Vec<u8>>,
+}
+
+/// What a job is handed that waits for it once it is ready.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// The plan.
+    pub bytes: &'a [u8],
+    /// Other plans, whose output says what the machine is like: they are carried out once, in machines of their own,
+    /// and what came of them is kept by these names.
+    pub asides: &'a [(&'static str, &'a [u8])],
 }
 
 /// A file that came out of the lab.

@@ -22,7 +22,7 @@ use super::watch::{MOST_WAITED, Watch};
 use super::{Fds, Guard, Phase, Work, outcome};
 use crate::descriptors::{pipe, readable, sealed_file};
 use crate::error::{Error, Result};
-use crate::machine::qemu::lab::{Lab, Outcome, Sink};
+use crate::machine::qemu::lab::{Discard, Lab, Outcome, Sink};
 use crate::machine::qemu::monitor::Monitor;
 use crate::snapshot::{About, Key, Snapshot, Snapshots};
 
@@ -51,6 +51,15 @@ impl From<Error> for Halt {
     }
 }
 
+/// A job that waits for its plan.
+#[derive(Clone, Copy)]
+pub(super) struct Waits<'a> {
+    /// All that it is handed before.
+    pub(super) handed: &'a [u8],
+    /// See [`Plan::asides`](crate::machine::qemu::lab::Plan::asides).
+    pub(super) asides: &'a [(&'static str, &'a [u8])],
+}
+
 /// What a lab goes on with.
 enum Kept {
     Machine(Arc<Snapshot>),
@@ -76,20 +85,20 @@ struct Resumed<'a> {
 }
 
 impl Lab {
-    /// Restores the machine, making what it is restored from if need be, and has it do its work. `waits` is what a job
-    /// is handed that waits for its plan: then it is restored where it waits.
+    /// Restores the machine, making what it is restored from if need be, and has it do its work. A job that waits for
+    /// its plan is restored where it waits.
     pub(super) fn restored(
         &self,
         snapshots: &Snapshots,
         initramfs: &[u8],
-        waits: Option<&[u8]>,
+        waits: Option<Waits<'_>>,
         work: &Work<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
         let booted = self.key(snapshots, initramfs)?;
-        let ready = waits.map(|handed| {
+        let ready = waits.map(|waits| {
             let mut ready = booted.clone();
-            ready.add_bytes("handed", handed);
+            ready.add_bytes("handed", waits.handed);
             ready
         });
         let mut tried = false;
@@ -120,10 +129,24 @@ impl Lab {
                         }
                     })?,
                 };
-                match from {
-                    Kept::Machine(from) => self.go_on(&from, work, sink),
-                    Kept::Ended(outcome) => Ok(*outcome),
+                let from = match from {
+                    Kept::Machine(from) => from,
+                    Kept::Ended(outcome) => return Ok(*outcome),
+                };
+                let (Some(waits), Some(key)) = (waits, &ready) else {
+                    return self.go_on(&from, work, sink);
+                };
+                let aside = |&(name, plan)| {
+                    let (from, key) = (from.clone(), key);
+                    scope.spawn(move || self.aside(snapshots, key, &from, name, plan, work))
+                };
+                let asides: Vec<_> = waits.asides.iter().map(aside).collect();
+                let mut outcome = self.go_on(&from, work, sink)?;
+                for aside in asides {
+                    let done = aside.join().map_err(|_| Error::Interrupted)?;
+                    outcome.asides.push(done?);
                 }
+                Ok(outcome)
             });
             match done {
                 Err(Error::Restore { why }) if !tried => {
@@ -133,6 +156,32 @@ impl Lab {
                 done => return done,
             }
         }
+    }
+
+    /// What comes of a plan that says what the machine is like, in a machine of its own if that is not known yet.
+    fn aside(
+        &self,
+        snapshots: &Snapshots,
+        key: &Key,
+        from: &Snapshot,
+        name: &str,
+        plan: &[u8],
+        work: &Work<'_>,
+    ) -> Result<Vec<u8>> {
+        if let Some(known) = snapshots.aside(key, name) {
+            return Ok(known);
+        }
+        let alone = Lab {
+            plugin: None,
+            patches: None,
+            ..self.clone()
+        };
+        let plan = &sealed_file("plan", plan)?;
+        let outcome = alone.go_on(from, &Work { plan, ..*work }, &mut Discard)?;
+        if outcome.status == 0 {
+            snapshots.keep_aside(key, name, &outcome.output);
+        }
+        Ok(outcome.output)
     }
 
     /// The snapshot of this key, made if need be, by one at a time.
