@@ -481,6 +481,7 @@ pub enum LabCommand {
         fetch: bool,
     },
     /// List the labs that have booted and are kept, so that the next of their kind does not boot
+    #[command(after_help = status::CACHE)]
     Cache {
         /// Remove all of them
         #[arg(long)]

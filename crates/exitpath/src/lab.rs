@@ -96,24 +96,28 @@ fn line(kept: &Kept) -> String {
         1 => "used yesterday".to_owned(),
         days => format!("used {days} days ago"),
     };
-    let what = kept.about.as_ref().map_or("damaged".to_owned(), |about| {
-        let version = about.qemu.split(' ').next().unwrap_or_default();
-        let cmdline = match about.cmdline.as_str() {
-            "" => String::new(),
-            more => format!(", `{more}`"),
-        };
-        format!(
-            "{}{cmdline}, QEMU {version}, {}, {}, {} MiB, seed {}",
-            about.kernel,
-            about.cpu,
-            match about.cpus {
-                1 => "1 CPU".to_owned(),
-                cpus => format!("{cpus} CPUs"),
-            },
-            about.memory_mib,
-            about.seed
-        )
-    });
+    let what = kept
+        .about
+        .as_ref()
+        .map_or("of another exitpath, or damaged".to_owned(), |about| {
+            let version = about.qemu.split(' ').next().unwrap_or_default();
+            let cmdline = match about.cmdline.as_str() {
+                "" => String::new(),
+                more => format!(", `{more}`"),
+            };
+            format!(
+                "{}{cmdline}, QEMU {version}, {}, {}, {} MiB, seed {}, {}",
+                about.kernel,
+                about.cpu,
+                match about.cpus {
+                    1 => "1 CPU".to_owned(),
+                    cpus => format!("{cpus} CPUs"),
+                },
+                about.memory_mib,
+                about.seed,
+                if about.ready { "ready" } else { "booted" }
+            )
+        });
     format!("{:>4} MB  {used}  {what}", kept.bytes / 1_000_000)
 }
 

@@ -160,7 +160,9 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
 fn became_of(module: &str, lines: &str) -> i32 {
     let mut lines = lines.lines().filter_map(|line| line.split_once(' '));
     let found = lines.find(|(name, _)| *name == module);
-    found.and_then(|(_, number)| number.parse().ok()).unwrap_or(libc::ENOENT)
+    found
+        .and_then(|(_, number)| number.parse().ok())
+        .unwrap_or(libc::ENOENT)
 }
 
 fn read_line(path: &str) -> String {

@@ -7,13 +7,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::payload::{HEADER, index_length};
-use crate::places::{NOTHING, PAYLOAD};
+use crate::places::{FIRMWARE_PORT, NOTHING, PAYLOAD};
 use crate::system::{Pages, read_bytes, write_long, write_word};
 use crate::{Failed, Step};
 
-/// The device's first port: what is selected. Behind it the port to read, and from 4 on where the device is told
-/// what to write where.
-pub(crate) const PORT: u16 = 0x510;
 /// The list of files.
 const LIST: u16 = 0x19;
 /// Bytes of an entry of it, and of its head.
@@ -47,13 +44,13 @@ struct Dma {
 
 /// Where a file is, and how long, if the machine has one of this name.
 fn find(file: &str) -> Option<(u16, usize)> {
-    write_word(PORT, LIST);
+    write_word(FIRMWARE_PORT, LIST);
     let mut head = [0; HEAD];
-    read_bytes(PORT + 1, &mut head);
+    read_bytes(FIRMWARE_PORT + 1, &mut head);
     let mut found = None;
     for _ in 0..u32::from_be_bytes(head) {
         let mut entry = [0; ENTRY];
-        read_bytes(PORT + 1, &mut entry);
+        read_bytes(FIRMWARE_PORT + 1, &mut entry);
         let name = entry[8..].split(|&byte| byte == 0).next();
         if name == Some(file.as_bytes()) {
             let length = u32::from_be_bytes([0, 1, 2, 3].map(|at| entry[at]));
@@ -71,8 +68,8 @@ pub fn wait_for(file: &str) -> Result<Vec<u8>, Failed> {
     for stopped in [false, true] {
         if let Some((selector, length)) = find(file) {
             let mut bytes = vec![0; length];
-            write_word(PORT, selector);
-            read_bytes(PORT + 1, &mut bytes);
+            write_word(FIRMWARE_PORT, selector);
+            read_bytes(FIRMWARE_PORT + 1, &mut bytes);
             if bytes != NOTHING {
                 return Ok(bytes);
             }
@@ -94,9 +91,9 @@ impl Payload {
         let Some(selector) = found else {
             return Ok(None);
         };
-        write_word(PORT, selector);
+        write_word(FIRMWARE_PORT, selector);
         let mut header = [0; HEADER];
-        read_bytes(PORT + 1, &mut header);
+        read_bytes(FIRMWARE_PORT + 1, &mut header);
         let Some(length) = index_length(&header) else {
             return Ok(None);
         };
@@ -123,7 +120,7 @@ impl Payload {
     /// What kept it from being read.
     pub fn read(&mut self, from: u64, length: usize, to: &mut Pages) -> Result<(), Failed> {
         if from < self.at {
-            write_word(PORT, self.selector);
+            write_word(FIRMWARE_PORT, self.selector);
             self.at = 0;
         }
         let skipped = from - self.at;
@@ -133,10 +130,10 @@ impl Payload {
             while left > 0 {
                 let mut scratch = [0; PAGE];
                 let now = left.min(PAGE as u64);
-                read_bytes(PORT + 1, &mut scratch[..now as usize]);
+                read_bytes(FIRMWARE_PORT + 1, &mut scratch[..now as usize]);
                 left -= now;
             }
-            read_bytes(PORT + 1, &mut to.bytes()[..length]);
+            read_bytes(FIRMWARE_PORT + 1, &mut to.bytes()[..length]);
             return Ok(());
         };
         let mut left = skipped;
@@ -172,7 +169,9 @@ impl Dma {
             let now = left.min(PAGE) as u32;
             left -= now as usize;
             match places.last_mut() {
-                Some((from, length)) if *from + u64::from(*length) == frame && *length < 1 << 30 => {
+                Some((from, length))
+                    if *from + u64::from(*length) == frame && *length < 1 << 30 =>
+                {
                     *length += now;
                 }
                 _ => places.push((frame, now)),
@@ -187,8 +186,8 @@ impl Dma {
         command[..4].copy_from_slice(&what.to_be_bytes());
         command[4..8].copy_from_slice(&length.to_be_bytes());
         command[8..].copy_from_slice(&address.to_be_bytes());
-        write_long(PORT + 4, ((self.address >> 32) as u32).to_be());
-        write_long(PORT + 8, (self.address as u32).to_be());
+        write_long(FIRMWARE_PORT + 4, ((self.address >> 32) as u32).to_be());
+        write_long(FIRMWARE_PORT + 8, (self.address as u32).to_be());
         let became = u32::from_be_bytes([0, 1, 2, 3].map(|at| command[at]));
         match became & FAILED {
             0 => Ok(()),
@@ -203,8 +202,14 @@ fn frames(pagemap: &File, pages: &Pages, length: usize) -> Result<Vec<u64>, Fail
     const FRAME: u64 = (1 << 55) - 1;
     let mut entries = vec![0; length.div_ceil(PAGE) * 8];
     let from = pages.address() / PAGE * 8;
-    pagemap.read_exact_at(&mut entries, from as u64).step("/proc/self/pagemap")?;
-    let entries = entries.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+    pagemap
+        .read_exact_at(&mut entries, from as u64)
+        .step("/proc/self/pagemap")?;
+    let entries = entries
+        .as_chunks()
+        .0
+        .iter()
+        .map(|bytes| u64::from_le_bytes(*bytes));
     let frame = |entry: u64| match (entry & PRESENT, entry & FRAME) {
         (0, _) | (_, 0) => Err("the kernel does not tell where memory is".to_owned()),
         (_, frame) => Ok(frame * PAGE as u64),

@@ -126,7 +126,12 @@ mod tests {
             let read: Vec<_> = entries(&index[..length]).collect();
             let whole = length / 27;
             assert_eq!(read.len(), whole + usize::from(length % 27 > 0), "{length}");
-            assert_eq!(read.last(), Some(&None).filter(|_| length % 27 > 0).or(Some(&Some(entry))));
+            assert_eq!(
+                read.last(),
+                Some(&None)
+                    .filter(|_| length % 27 > 0)
+                    .or(Some(&Some(entry)))
+            );
         }
     }
 }

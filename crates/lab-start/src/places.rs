@@ -18,3 +18,6 @@ pub const NOTHING: &[u8] = b"none";
 pub const STOP_PORT: u16 = 0x505;
 /// See [`STOP_PORT`].
 pub const STOP: u8 = 1;
+/// The first port of QEMU's firmware configuration: what is selected. Behind it the port to read, and from 4 on where
+/// the device is told what to write where.
+pub const FIRMWARE_PORT: u16 = 0x510;

@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use crate::places::{STOP, STOP_PORT};
+use crate::places::{FIRMWARE_PORT, STOP, STOP_PORT};
 
 /// `finit_module(2)`, on x86-64.
 const FINIT_MODULE: c_long = 313;
 
 /// First port and number of ports: what stops the machine; QEMU's firmware configuration.
-const PORTS: [(u16, c_ulong); 2] = [(STOP_PORT, 1), (crate::firmware::PORT, 12)];
+const PORTS: [(u16, c_ulong); 2] = [(STOP_PORT, 1), (FIRMWARE_PORT, 12)];
 
 // The C library that the standard library is linked with.
 unsafe extern "C" {
@@ -25,7 +25,14 @@ unsafe extern "C" {
     ) -> c_int;
     fn syscall(number: c_long, ...) -> c_long;
     fn ioperm(from: c_ulong, count: c_ulong, on: c_int) -> c_int;
-    fn mmap(at: *mut c_void, length: usize, access: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
+    fn mmap(
+        at: *mut c_void,
+        length: usize,
+        access: c_int,
+        flags: c_int,
+        fd: c_int,
+        offset: i64,
+    ) -> *mut c_void;
     fn munmap(at: *mut c_void, length: usize) -> c_int;
     fn mlock(at: *const c_void, length: usize) -> c_int;
     fn mknod(path: *const c_char, mode: c_uint, device: u64) -> c_int;
@@ -46,7 +53,15 @@ fn check(result: c_int) -> io::Result<()> {
 /// Why the kernel refuses.
 pub fn mount(what: &CStr, at: &CStr, kind: &CStr) -> io::Result<()> {
     // SAFETY: three NUL-terminated strings that outlive the call, and no options.
-    check(unsafe { c_mount(what.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) })
+    check(unsafe {
+        c_mount(
+            what.as_ptr(),
+            at.as_ptr(),
+            kind.as_ptr(),
+            0,
+            std::ptr::null(),
+        )
+    })
 }
 
 /// Loads a module. One that is there already is no error.
@@ -56,7 +71,14 @@ pub fn mount(what: &CStr, at: &CStr, kind: &CStr) -> io::Result<()> {
 pub fn load_module(file: &File, parameters: &str) -> io::Result<()> {
     let parameters = CString::new(parameters)?;
     // SAFETY: a valid descriptor and a NUL-terminated string that outlives the call.
-    let result = unsafe { syscall(FINIT_MODULE, file.as_raw_fd(), parameters.as_ptr(), 0 as c_int) };
+    let result = unsafe {
+        syscall(
+            FINIT_MODULE,
+            file.as_raw_fd(),
+            parameters.as_ptr(),
+            0 as c_int,
+        )
+    };
     let error = io::Error::last_os_error();
     match result {
         0 => Ok(()),
@@ -160,7 +182,16 @@ impl Pages {
             None => (-1, ANONYMOUS),
         };
         // SAFETY: a new mapping, where the kernel likes.
-        let at = unsafe { mmap(std::ptr::null_mut(), length, READ_WRITE, SHARED_POPULATED | kind, fd, 0) };
+        let at = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                length,
+                READ_WRITE,
+                SHARED_POPULATED | kind,
+                fd,
+                0,
+            )
+        };
         if at as isize == -1 {
             return Err(io::Error::last_os_error());
         }

@@ -34,7 +34,9 @@ fn one(payload: &mut Payload, entry: &Entry<'_>, path: &str) -> Result<(), Faile
         };
     }
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(format!("{path}: {error}")),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(format!("{path}: {error}"));
+        }
         _ => {}
     }
     let (from, length) = entry.content;
@@ -42,7 +44,11 @@ fn one(payload: &mut Payload, entry: &Entry<'_>, path: &str) -> Result<(), Faile
     match entry.mode & KIND {
         FILE => {
             let mut options = File::options();
-            options.read(true).write(true).create_new(true).mode(permissions);
+            options
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(permissions);
             let file = options.open(path).step(path)?;
             if length > 0 {
                 file.set_len(length as u64).step(path)?;
@@ -58,7 +64,8 @@ fn one(payload: &mut Payload, entry: &Entry<'_>, path: &str) -> Result<(), Faile
             let content = &pages.bytes()[..length];
             match (kind, content) {
                 (SYMLINK, target) => {
-                    let target = std::str::from_utf8(target).map_err(|_| "a target that is no text")?;
+                    let target =
+                        std::str::from_utf8(target).map_err(|_| "a target that is no text")?;
                     symlink(target, path).step(path)
                 }
                 (DEVICE, &[a, b, c, d, e, f, g, h]) => {

@@ -91,7 +91,9 @@ pub(crate) fn send_with(socket: &UnixStream, bytes: &[u8], fd: &OwnedFd) -> std:
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
         (*header).cmsg_len = libc::CMSG_LEN(SIZE as u32) as usize;
-        libc::CMSG_DATA(header).cast::<libc::c_int>().write_unaligned(fd.as_raw_fd());
+        libc::CMSG_DATA(header)
+            .cast::<libc::c_int>()
+            .write_unaligned(fd.as_raw_fd());
         libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL)
     };
     match usize::try_from(sent) {

@@ -8,6 +8,7 @@ pub mod arch;
 pub mod cache;
 pub mod descriptors;
 pub mod error;
+mod hex;
 pub mod image;
 pub mod kernel;
 pub mod machine;

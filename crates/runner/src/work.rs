@@ -167,6 +167,7 @@ mod tests {
                 yielding: true,
             },
             names: false,
+            facts: false,
         }
     }
 

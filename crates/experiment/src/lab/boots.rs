@@ -135,7 +135,10 @@ pub(super) fn own(
         .then(|| windows(&order, |row| samples_of(row, &boot.settings)));
     let patched = lab.patches.is_some();
     // What is known of the machine beforehand is found out once, in one that does nothing else.
-    let (examine, name) = (WorkerJob::examine().file(), WorkerJob::name_addresses().file());
+    let (examine, name) = (
+        WorkerJob::examine().file(),
+        WorkerJob::name_addresses().file(),
+    );
     let mut asides = vec![("facts", &*examine)];
     if names {
         asides.push(("names", &*name));
@@ -146,7 +149,14 @@ pub(super) fn own(
     });
     let mut ended = run_command(lab, files, does, expected, control)?;
     let report: WorkerReport = read(&ended.outcome.output)?;
-    let aside = |at: usize| ended.outcome.asides.get(at).map(|output| read(output)).transpose();
+    let aside = |at: usize| {
+        ended
+            .outcome
+            .asides
+            .get(at)
+            .map(|output| read(output))
+            .transpose()
+    };
     let examined: Option<WorkerReport> = aside(0)?;
     let named: Option<WorkerReport> = aside(1)?;
     let trace = ended.trace(&report.runs, patched)?;

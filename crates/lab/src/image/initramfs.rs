@@ -240,9 +240,10 @@ impl Initramfs {
                     let numbers = [major.to_le_bytes(), minor.to_le_bytes()].concat();
                     (DEVICE | mode, numbers.into())
                 }
-                Node::Symlink { target } => {
-                    (SYMLINK | 0o777, target.as_os_str().as_encoded_bytes().into())
-                }
+                Node::Symlink { target } => (
+                    SYMLINK | 0o777,
+                    target.as_os_str().as_encoded_bytes().into(),
+                ),
                 Node::File { mode, content } => {
                     let bytes = match content {
                         Content::Bytes(bytes) => bytes.into(),

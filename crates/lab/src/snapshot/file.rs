@@ -39,6 +39,8 @@ pub struct About {
     pub memory_mib: u32,
     /// The seed.
     pub seed: u64,
+    /// Whether the program inside is ready to measure; else the kernel has booted, and that is all.
+    pub ready: bool,
 }
 
 /// What is said behind the memory and the state.
@@ -120,15 +122,25 @@ impl Snapshot {
     /// [`Error::Io`] if the kernel has none to give, or it cannot be read.
     pub(crate) fn copy_of_memory(&self) -> Result<File> {
         let copy = Snapshot::room(self.expected.0)?;
-        let copied = sum(&self.memory, self.expected.0, |at, bytes| copy.write_all_at(bytes, at));
+        let copied = sum(&self.memory, self.expected.0, |at, bytes| {
+            copy.write_all_at(bytes, at)
+        });
         copied.map_err(Error::io("copy", "a snapshot"))?;
         Ok(copy)
     }
 
     /// Writes it to an empty file. Pages of zeros are left out: they are holes.
-    pub(crate) fn write(&self, key: &str, about: &About, made: u64, out: &mut File) -> io::Result<()> {
+    pub(crate) fn write(
+        &self,
+        key: &str,
+        about: &About,
+        made: u64,
+        out: &mut File,
+    ) -> io::Result<()> {
         let (memory_bytes, _) = self.expected;
-        let memory_sum = sum(&self.memory, memory_bytes, |at, bytes| out.write_all_at(bytes, at))?;
+        let memory_sum = sum(&self.memory, memory_bytes, |at, bytes| {
+            out.write_all_at(bytes, at)
+        })?;
         out.write_all_at(&self.state, memory_bytes)?;
         let header = Header {
             format: FORMAT,
@@ -212,8 +224,12 @@ impl Snapshot {
         let (bytes, Some(expected)) = self.expected else {
             return Ok(Checking(None));
         };
-        let memory = self.memory.try_clone().map_err(Error::io("duplicate", "a snapshot"))?;
-        let thread = std::thread::spawn(move || Ok(sum(&memory, bytes, |_, _| Ok(()))? == expected));
+        let memory = self
+            .memory
+            .try_clone()
+            .map_err(Error::io("duplicate", "a snapshot"))?;
+        let thread =
+            std::thread::spawn(move || Ok(sum(&memory, bytes, |_, _| Ok(()))? == expected));
         Ok(Checking(Some(thread)))
     }
 }
@@ -277,6 +293,7 @@ mod tests {
             cpus: 1,
             memory_mib: 8,
             seed: 1,
+            ready: true,
         }
     }
 
@@ -288,7 +305,9 @@ mod tests {
         }
         let snapshot = Snapshot::new(memory, 8 << 20, b"state".to_vec(), b"said".to_vec());
         let mut file = tempfile::tempfile().expect("a file");
-        snapshot.write("key", &about(), 7, &mut file).expect("written");
+        snapshot
+            .write("key", &about(), 7, &mut file)
+            .expect("written");
         (snapshot, file)
     }
 
@@ -297,7 +316,10 @@ mod tests {
         let (_, file) = written();
         let copy = file.try_clone().expect("a descriptor");
         let (opened, header) = Snapshot::open(copy, "key").expect("whole");
-        assert_eq!((opened.state.as_slice(), header.made), (b"state".as_slice(), 7));
+        assert_eq!(
+            (opened.state.as_slice(), header.made),
+            (b"state".as_slice(), 7)
+        );
         assert_eq!(header.about, about());
         assert_eq!(opened.said, b"said");
         opened.check().expect("a thread").finish().expect("whole");
@@ -311,7 +333,17 @@ mod tests {
     fn damage_anywhere_is_noticed() {
         let length = written().1.metadata().expect("a file").len();
         let state = 8 << 20;
-        for at in [0, 4096, (1 << 20) + 1, 3 << 20, 5 << 20, state, state + 4, state + 20, length - 1] {
+        for at in [
+            0,
+            4096,
+            (1 << 20) + 1,
+            3 << 20,
+            5 << 20,
+            state,
+            state + 4,
+            state + 20,
+            length - 1,
+        ] {
             let (_, file) = written();
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).expect("read");

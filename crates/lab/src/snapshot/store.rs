@@ -9,15 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::cache::{self, Cache};
+use crate::cache::{self, Cache, MEMOS};
 use crate::error::{Error, Result};
 use crate::snapshot::file::{About, Snapshot};
 use crate::snapshot::key::Key;
 
 /// The folder of the cache.
 const FOLDER: &str = "snapshots";
-/// Below it: what files' contents hash to.
-const MEMOS: &str = "hashes";
 /// How a snapshot's file ends, and that of the lock that belongs to it.
 const SNAPSHOT: &str = "snapshot";
 const LOCK: &str = "lock";
@@ -65,9 +63,9 @@ impl Snapshots {
         &self.kernel
     }
 
-    /// The folder that remembers what files' contents hash to.
-    pub(crate) fn memos(&self) -> PathBuf {
-        folder(&self.cache).join(MEMOS)
+    /// The cache.
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     fn path(&self, key: &Key, ending: &str) -> PathBuf {
@@ -136,7 +134,9 @@ impl Snapshots {
     pub(crate) fn keep(&self, key: &Key, snapshot: &Snapshot, about: &About) {
         static SAID: Once = Once::new();
         let path = self.path(key, SNAPSHOT);
-        let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let made = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let write = |file: &mut File| {
             let written = snapshot.write(key.text(), about, made.as_millis() as u64, file);
             written.map_err(Error::io("write", &path))
@@ -172,7 +172,9 @@ impl Snapshots {
 
     /// All that there are, the one that was used last first.
     pub fn list(cache: &Cache) -> Vec<Kept> {
-        let mut kept: Vec<Kept> = entries(&folder(cache)).filter_map(|path| kept(&path)).collect();
+        let mut kept: Vec<Kept> = entries(&folder(cache))
+            .filter_map(|path| kept(&path))
+            .collect();
         kept.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.path.cmp(&b.path)));
         kept
     }
@@ -231,8 +233,10 @@ fn prune(cache: &Cache, most_bytes: u64, oldest: Duration) {
             }
         }
     }
-    for path in entries(&folder.join(MEMOS)).chain(entries(&folder)) {
-        let unfinished = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    for path in entries(&cache.root().join(MEMOS)).chain(entries(&folder)) {
+        let unfinished = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         let limit = if unfinished { ABANDONED } else { oldest };
         let is_file = path.is_file() && path.extension().is_none_or(|ending| ending != SNAPSHOT);
         if is_file && cache::age(&path).is_some_and(|age| age > limit) {
@@ -254,6 +258,7 @@ mod tests {
             cpus: 1,
             memory_mib: 1,
             seed,
+            ready: false,
         }
     }
 
@@ -297,7 +302,11 @@ mod tests {
         assert!((1 << 16..1 << 18).contains(&listed[0].bytes), "{listed:?}");
         assert_eq!(Snapshots::clear(&cache).expect("cleared"), listed);
         assert!(snapshots.find(&key(1)).is_none());
-        found.check().expect("a thread").finish().expect("what is open stays readable");
+        found
+            .check()
+            .expect("a thread")
+            .finish()
+            .expect("what is open stays readable");
         assert_eq!(Snapshots::clear(&cache).expect("nothing there"), []);
     }
 
@@ -337,7 +346,9 @@ mod tests {
         }
         let seeds = || {
             let listed = Snapshots::list(&cache).into_iter();
-            listed.filter_map(|kept| Some(kept.about?.seed)).collect::<Vec<_>>()
+            listed
+                .filter_map(|kept| Some(kept.about?.seed))
+                .collect::<Vec<_>>()
         };
         let one = Snapshots::list(&cache)[0].bytes;
         assert_eq!(seeds(), [4, 3, 2, 1]);
@@ -360,7 +371,10 @@ mod tests {
         assert!(held.is_some());
         assert!(snapshots.lock(&key(2), &no).expect("another").is_some());
         let yes = AtomicBool::new(true);
-        assert!(matches!(snapshots.lock(&key(1), &yes), Err(Error::Interrupted)));
+        assert!(matches!(
+            snapshots.lock(&key(1), &yes),
+            Err(Error::Interrupted)
+        ));
         drop(held);
         assert!(snapshots.lock(&key(1), &no).expect("free again").is_some());
     }

@@ -121,7 +121,8 @@ impl Monitor {
 
     /// An event that has come and that `wanted` makes something of. Those before it are forgotten.
     fn told<T>(&mut self, wanted: impl Fn(&Value) -> Option<T>) -> Option<T> {
-        let found = (self.events.iter().enumerate()).find_map(|(at, event)| Some((at, wanted(event)?)));
+        let found =
+            (self.events.iter().enumerate()).find_map(|(at, event)| Some((at, wanted(event)?)));
         let (at, found) = found?;
         self.events.drain(..=at);
         Some(found)
@@ -157,6 +158,11 @@ impl Monitor {
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => return Ok(None),
                     ErrorKind::Interrupted => {}
+                    // It had not read all that it was asked.
+                    ErrorKind::ConnectionReset => {
+                        self.ended = true;
+                        return Err("it ended".to_owned());
+                    }
                     _ => return Err(error.to_string()),
                 },
             }

@@ -17,9 +17,9 @@ use exitpath_lab_start::places::NOTHING;
 use exitpath_protocol::job::Job;
 use serde_json::{Value, json};
 
-use super::wait::Wait;
+use super::process::{Fds, Guard, Phase, Work};
+use super::wait::{Wait, outcome};
 use super::watch::{MOST_WAITED, Watch};
-use super::{Fds, Guard, Phase, Work, outcome};
 use crate::descriptors::{pipe, readable, sealed_file};
 use crate::error::{Error, Result};
 use crate::machine::qemu::lab::{Discard, Lab, Outcome, Sink};
@@ -27,7 +27,12 @@ use crate::machine::qemu::monitor::Monitor;
 use crate::snapshot::{About, Key, Snapshot, Snapshots};
 
 /// Files of QEMU's firmware that such a machine has.
-const FIRMWARE: [&str; 4] = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "pvh.bin"];
+const FIRMWARE: [&str; 4] = [
+    "bios-256k.bin",
+    "kvmvapic.bin",
+    "linuxboot_dma.bin",
+    "pvh.bin",
+];
 /// Where they are for a QEMU that is installed.
 const INSTALLED: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 
@@ -59,6 +64,9 @@ pub(super) struct Waits<'a> {
     /// See [`Plan::asides`](crate::machine::qemu::lab::Plan::asides).
     pub(super) asides: &'a [(&'static str, &'a [u8])],
 }
+
+/// Keeps a snapshot, and then lets go of its lock.
+type Keep<'a> = dyn Fn(&Key, &Arc<Snapshot>, Option<File>) + 'a;
 
 /// What a lab goes on with.
 enum Kept {
@@ -107,13 +115,15 @@ impl Lab {
                 let keep = |key: &Key, snapshot: &Arc<Snapshot>, lock: Option<File>| {
                     let (key, snapshot) = (key.clone(), snapshot.clone());
                     scope.spawn(move || {
-                        snapshots.keep(&key, &snapshot, &self.about(snapshots));
+                        snapshots.keep(&key, &snapshot, &self.about(snapshots, &snapshot));
                         drop(lock);
                     });
                 };
-                let boots = || self.kept(snapshots, &booted, &keep, || {
-                    Ok(Reached::Stop(self.boot(initramfs)?))
-                });
+                let boots = || {
+                    self.kept(snapshots, &booted, &keep, || {
+                        Ok(Reached::Stop(self.boot(initramfs)?))
+                    })
+                };
                 let from = match &ready {
                     None => boots()?,
                     Some(ready) => self.kept(snapshots, ready, &keep, || {
@@ -189,7 +199,7 @@ impl Lab {
         &self,
         snapshots: &Snapshots,
         key: &Key,
-        keep: &dyn Fn(&Key, &Arc<Snapshot>, Option<File>),
+        keep: &Keep<'_>,
         make: impl FnOnce() -> Result<Reached>,
     ) -> Result<Kept> {
         if let Some(found) = snapshots.find(key) {
@@ -231,12 +241,12 @@ impl Lab {
         for argument in self.arguments(Phase::Boots, &Job::default(), &fds) {
             key.add("argument", &argument);
         }
-        key.add_content("kernel", &self.kernel.path, &snapshots.memos())?;
+        key.add_content("kernel", &self.kernel.path, snapshots.cache())?;
         key.add_bytes("initramfs", initramfs);
         Ok(key)
     }
 
-    fn about(&self, snapshots: &Snapshots) -> About {
+    fn about(&self, snapshots: &Snapshots, snapshot: &Snapshot) -> About {
         About {
             kernel: snapshots.kernel().to_owned(),
             cmdline: self.cmdline.clone(),
@@ -245,6 +255,8 @@ impl Lab {
             cpus: self.cpus,
             memory_mib: self.memory_mib,
             seed: self.seed,
+            // One that waits for its plan has said that it is there.
+            ready: !snapshot.said.is_empty(),
         }
     }
 
@@ -275,8 +287,8 @@ impl Lab {
         let mut watch = Watch::new(child.child.id(), self, began, ours.silence, console);
         let mut control = Monitor::new(control);
         let mut said = Said::new(ours.out);
-        let state = tell(&mut control, &mut watch)
-            .and_then(|()| save(&mut control, &mut watch, &mut said));
+        let state =
+            tell(&mut control, &mut watch).and_then(|()| save(&mut control, &mut watch, &mut said));
         let state = state.map_err(|halt| match halt {
             Halt::Lab(error) => error,
             Halt::Monitor(why) => gone(&mut watch, &control)
@@ -314,7 +326,9 @@ impl Lab {
             Ok(state) => {
                 drop(child);
                 let bytes = from.memory_bytes();
-                Ok(Reached::Stop(Snapshot::new(memory, bytes, state, said.bytes)))
+                Ok(Reached::Stop(Snapshot::new(
+                    memory, bytes, state, said.bytes,
+                )))
             }
             Err(Halt::Lab(error)) => Err(error),
             Err(Halt::Monitor(why)) => match gone(&mut watch, &control) {
@@ -409,7 +423,10 @@ impl Resumed<'_> {
     /// Lets the machine go.
     fn go(&mut self) -> Result<()> {
         let watch = &mut self.watch;
-        match self.control.execute("cont", json!({}), &mut || attend(watch)) {
+        match self
+            .control
+            .execute("cont", json!({}), &mut || attend(watch))
+        {
             Ok(_) => Ok(()),
             Err(Halt::Lab(error)) => Err(error),
             Err(Halt::Monitor(why)) => Err(Error::Restore { why }),
@@ -449,7 +466,10 @@ fn socket() -> Result<(UnixStream, UnixStream)> {
 
 /// What is done while a monitor is waited for.
 fn attend(watch: &mut Watch<'_>) -> std::result::Result<(), Halt> {
-    while watch.console_file().is_some_and(|console| readable(console, 0)) {
+    while watch
+        .console_file()
+        .is_some_and(|console| readable(console, 0))
+    {
         watch.read_console(&mut [0; 4096]);
     }
     Ok(watch.check()?)
@@ -469,7 +489,9 @@ fn tell(control: &mut Monitor, watch: &mut Watch<'_>) -> std::result::Result<(),
     let on = |name: &str| json!({ "capability": name, "state": true });
     let capabilities = json!({ "capabilities": [on("x-ignore-shared"), on("events")] });
     control.execute("qmp_capabilities", json!({}), &mut || attend(watch))?;
-    control.execute("migrate-set-capabilities", capabilities, &mut || attend(watch))?;
+    control.execute("migrate-set-capabilities", capabilities, &mut || {
+        attend(watch)
+    })?;
     Ok(())
 }
 
@@ -478,7 +500,9 @@ fn finish(control: &mut Monitor, watch: &mut Watch<'_>) -> std::result::Result<(
     let status = |event: &Value| {
         let is_of_it = event["event"] == "MIGRATION";
         let status = event["data"]["status"].as_str().filter(|_| is_of_it)?;
-        ["completed", "failed"].contains(&status).then(|| status.to_owned())
+        ["completed", "failed"]
+            .contains(&status)
+            .then(|| status.to_owned())
     };
     match control.event(status, &mut || attend(watch))?.as_str() {
         "completed" => Ok(()),

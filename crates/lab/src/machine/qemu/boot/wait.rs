@@ -8,11 +8,12 @@ use std::thread::JoinHandle;
 use exitpath_host::KernelSays;
 use exitpath_protocol::wire::{Decoder, Exit, Failure, FileName, Frame, Hello, Kind};
 
+use super::process::Guard;
 use super::watch::Watch;
 use crate::descriptors::readable;
 use crate::error::{Error, Result};
 use crate::machine::qemu::console::Console;
-use crate::machine::qemu::lab::{Kept, Sink};
+use crate::machine::qemu::lab::{Kept, Outcome, Sink};
 
 /// Bytes of files that are taken out of a lab.
 const MOST_KEPT: usize = 1 << 30;
@@ -176,7 +177,9 @@ impl<'a> Wait<'a> {
                         Some(file) if kept + payload.len() <= MOST_KEPT => {
                             file.bytes.extend_from_slice(&payload);
                         }
-                        Some(_) => return Err(self.watch.console.died("sent more than a gigabyte")),
+                        Some(_) => {
+                            return Err(self.watch.console.died("sent more than a gigabyte"));
+                        }
                         None => return Err(self.watch.console.died("sent bytes of no file")),
                     }
                 }
@@ -196,4 +199,38 @@ impl<'a> Wait<'a> {
                 .died(&format!("sent a frame that is no {error}"))
         })
     }
+}
+
+/// Waits for the end of a lab, and says what came of it.
+pub(super) fn outcome(
+    mut wait: Wait<'_>,
+    out: OwnedFd,
+    stream: Option<OwnedFd>,
+    mut child: Guard,
+) -> Result<Outcome> {
+    let exit = wait.until_exit(out, stream)?;
+    child.end_by_itself();
+    let (Some(hello), Some(says)) = (wait.hello, wait.says) else {
+        let console = wait.watch.console;
+        return Err(console.died("sent its results without having said what booted"));
+    };
+    if exit.status == 0 && exit.output_bytes != wait.output.len() as u64 {
+        return Err(Error::LabDied {
+            what: format!(
+                "announced {} bytes of results and sent {}",
+                exit.output_bytes,
+                wait.output.len()
+            ),
+            console: String::new(),
+        });
+    }
+    Ok(Outcome {
+        hello,
+        says,
+        status: exit.status,
+        output: wait.output,
+        stderr: String::from_utf8_lossy(&wait.stderr).into_owned(),
+        kept: wait.kept,
+        asides: Vec::new(),
+    })
 }
