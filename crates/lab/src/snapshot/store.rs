@@ -120,14 +120,15 @@ impl Snapshots {
         Some(snapshot)
     }
 
-    /// Removes a snapshot that turned out to be of no use.
+    /// Removes a snapshot that turned out to be of no use, and says so.
     pub(crate) fn discard(&self, key: &Key, why: &str) {
         let path = self.path(key, SNAPSHOT);
-        self.cache.step(&format!(
-            "the snapshot {} cannot be used ({why}): booting again",
-            path.display()
-        ));
-        let _ = fs::remove_file(path);
+        if fs::remove_file(&path).is_ok() {
+            self.cache.step(&format!(
+                "the snapshot {} cannot be used ({why}): making it anew",
+                path.display()
+            ));
+        }
     }
 
     /// Keeps a snapshot for later labs. Where that cannot be, it is said once, and labs go on without.
@@ -185,12 +186,15 @@ impl Snapshots {
     /// [`Error::Io`] if one cannot be removed.
     pub fn clear(cache: &Cache) -> Result<Vec<Kept>> {
         let all = Snapshots::list(cache);
-        match fs::remove_dir_all(folder(cache)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove", folder(cache))(error))
+        for path in entries(&folder(cache)) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", path)(error));
+                }
+                _ => {}
             }
-            _ => Ok(all),
         }
+        Ok(all)
     }
 }
 

@@ -36,6 +36,9 @@ const FIRMWARE: [&str; 4] = [
 /// Where they are for a QEMU that is installed.
 const INSTALLED: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 
+/// Snapshots of one lab that may turn out to be of no use.
+const MOST_DISCARDED: u32 = 2;
+
 /// Why a machine does not come to where it should.
 enum Halt {
     /// Something that ends the lab.
@@ -109,7 +112,7 @@ impl Lab {
             ready.add_bytes("handed", waits.handed);
             ready
         });
-        let mut tried = false;
+        let mut discarded = 0;
         loop {
             let done = thread::scope(|scope| {
                 let keep = |key: &Key, snapshot: &Arc<Snapshot>, lock: Option<File>| {
@@ -159,8 +162,9 @@ impl Lab {
                 Ok(outcome)
             });
             match done {
-                Err(Error::Restore { why }) if !tried => {
-                    tried = true;
+                // What was restored, and what that was made from.
+                Err(Error::Restore { why }) if discarded < MOST_DISCARDED => {
+                    discarded += 1;
                     snapshots.discard(ready.as_ref().unwrap_or(&booted), &why);
                 }
                 done => return done,
