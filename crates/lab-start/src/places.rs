@@ -14,6 +14,8 @@ pub const PAYLOAD: &str = "opt/org.exitpath/payload";
 pub const PLAN: &str = "opt/org.exitpath/plan";
 /// What is in the place of either while there is none.
 pub const NOTHING: &[u8] = b"none";
+/// The port of the console of results.
+pub const CONSOLE_PORT: u16 = 0xe9;
 /// The port by which the machine is stopped, and what is written to it (QEMU's `docs/specs/pvpanic.rst`).
 pub const STOP_PORT: u16 = 0x505;
 /// See [`STOP_PORT`].

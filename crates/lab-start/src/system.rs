@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use crate::places::{FIRMWARE_PORT, STOP, STOP_PORT};
+use crate::places::{CONSOLE_PORT, FIRMWARE_PORT, STOP, STOP_PORT};
 
 /// `finit_module(2)`, on x86-64.
 const FINIT_MODULE: c_long = 313;
 
-/// First port and number of ports: what stops the machine; QEMU's firmware configuration.
-const PORTS: [(u16, c_ulong); 2] = [(STOP_PORT, 1), (FIRMWARE_PORT, 12)];
+/// First port and number of ports: the console of results; what stops the machine; QEMU's firmware configuration.
+const PORTS: [(u16, c_ulong); 3] = [(CONSOLE_PORT, 1), (STOP_PORT, 1), (FIRMWARE_PORT, 12)];
 
 // The C library that the standard library is linked with.
 unsafe extern "C" {
@@ -124,18 +124,36 @@ pub fn become_program(path: &str) -> io::Error {
     std::process::Command::new(path).args(arguments).exec()
 }
 
-/// Stops the machine. It goes on in another process of its emulator, or in many, after ports were granted.
+/// Stops the machine, which goes on in another process of its emulator, or in many. Says its clock before, eight bytes
+/// by the console of results: an emulator that is stopped may still let an idle clock jump. Needs the ports.
 pub fn stop() {
-    write_byte(STOP_PORT, STOP);
+    let mut clock = [0_u8; 8];
+    // SAFETY: reads the clock into eight bytes, writes these to one port that was granted and a byte to another; a
+    // port that was not ends this process.
+    unsafe {
+        std::arch::asm!(
+            "rdtsc",
+            "mov [rsi], eax",
+            "mov [rsi + 4], edx",
+            "mov ecx, 8",
+            "mov edx, {said}",
+            "rep outsb",
+            "mov edx, {stop}",
+            "mov al, {how}",
+            "out dx, al",
+            said = const CONSOLE_PORT,
+            stop = const STOP_PORT,
+            how = const STOP,
+            inout("rsi") clock.as_mut_ptr() => _,
+            out("rcx") _,
+            out("rax") _,
+            out("rdx") _,
+            options(nostack),
+        );
+    }
 }
 
-/// Writes to a port that [`may_use_ports`] was granted.
-fn write_byte(port: u16, byte: u8) {
-    // SAFETY: a port that was granted; one that was not ends this process.
-    unsafe { std::arch::asm!("out dx, al", in("dx") port, in("al") byte, options(nostack)) };
-}
-
-/// Likewise, two bytes.
+/// Writes two bytes to a port that [`may_use_ports`] was granted.
 pub(crate) fn write_word(port: u16, word: u16) {
     // SAFETY: as above.
     unsafe { std::arch::asm!("out dx, ax", in("dx") port, in("ax") word, options(nostack)) };
