@@ -2,6 +2,7 @@
 
 mod process;
 mod restored;
+mod stopped;
 mod wait;
 mod watch;
 
