@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates that the program inside is made of.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "exits",
     "host",
     "inside",
     "lab-plugin",
+    "lab-start",
     "protocol",
     "recording",
     "runner",

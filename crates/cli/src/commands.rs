@@ -261,6 +261,9 @@ pub struct Emulator {
     /// Most seconds a boot may take [default: 600]
     #[arg(long, value_name = "S", help_heading = "Lab", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
+    /// Boot, even where a lab has booted before and is at hand as it was then (`exitpath lab cache`)
+    #[arg(long, help_heading = "Lab")]
+    pub fresh: bool,
 }
 
 impl Emulator {
@@ -479,6 +482,13 @@ pub enum LabCommand {
         /// use it from then on. Nothing is installed, and nothing needs root
         #[arg(long)]
         fetch: bool,
+    },
+    /// List the labs that have booted and are kept, so that the next of their kind does not boot
+    #[command(after_help = status::CACHE)]
+    Cache {
+        /// Remove all of them
+        #[arg(long)]
+        clear: bool,
     },
     /// A shell in the lab, with this machine's files under a tmpfs
     #[command(after_help = status::RUN, mut_arg("seeds", one_seed), mut_arg("timeout", no_limit))]

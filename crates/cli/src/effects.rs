@@ -152,7 +152,10 @@ fn rules(given: &Given<'_>, option: &str) -> Option<Vec<When>> {
 
         ("doctor" | "show", "json") | ("show", "recording") => always(),
         ("doctor", "all") => vec![Without("json")],
-        ("lab kernels", "version" | "debug") | ("lab qemu", "fetch") => always(),
+        ("lab kernels", "version" | "debug") | ("lab qemu", "fetch") | ("lab cache", "clear") => {
+            always()
+        }
+        ("lab run" | "lab shell", "fresh") => vec![Never("here: such a lab is booted each time")],
         ("lab run" | "lab shell", "cpus" | "memory" | "command") => always(),
         ("lab run" | "lab shell", lab) if is_of_lab(lab) => always(),
         _ => return None,
@@ -163,7 +166,7 @@ fn rules(given: &Given<'_>, option: &str) -> Option<Vec<When>> {
 /// What the lab is made of.
 fn is_of_lab(option: &str) -> bool {
     [
-        "kernel", "modules", "cmdline", "qemu", "cpu", "bare_svm", "seeds", "timeout",
+        "kernel", "modules", "cmdline", "qemu", "cpu", "bare_svm", "seeds", "timeout", "fresh",
     ]
     .contains(&option)
 }

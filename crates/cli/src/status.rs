@@ -21,6 +21,8 @@ pub(crate) const DIFF: &str = status!("1 a row grew by more than --gate allows, 
 pub(crate) const IMAGE: &str = "Exit status: 0 done, 2 usage, or the file cannot be written.";
 pub(crate) const DOCTOR: &str = "Exit status: 0 done, whatever was found; 2 usage.";
 pub(crate) const SHOW: &str = "Exit status: 0 done, 2 usage or unreadable input, 3 nothing in the recording could be measured.";
+pub(crate) const CACHE: &str =
+    "Exit status: 0 done, 2 usage, 3 the cache cannot be read or changed.";
 /// Of commands that fetch something.
 pub(crate) const FETCH: &str =
     "Exit status: 0 done, 2 usage or unknown kernel, 3 there is none or it cannot be fetched.";

@@ -45,6 +45,7 @@ pub(crate) fn choice_on(
         cpu: emulator.cpu.clone(),
         bare_svm: emulator.bare_svm,
         timeout: emulator.timeout.map(Duration::from_secs),
+        fresh: emulator.fresh,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The lab's init: runs inside, as process 1.
 //!
-//! Mounts what a command needs, loads modules, runs the job, sends what came of it, and stops the
-//! machine. `main` hands over when it finds itself to be process 1 with the job file in place.
+//! Mounts what a command needs, runs the job, sends what came of it, and ends the machine. What was process 1
+//! before it (`exitpath-lab-start`) has loaded modules and mounted the kernel's file systems. `main` hands over when
+//! it finds itself to be process 1 with the job file in place.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -13,9 +14,8 @@ use std::process::{Child, Command, Stdio};
 
 use exitpath_host::{KernelSays, Root};
 
-use exitpath_protocol::job::{
-    EXITPATH, JOB_FILE, Job, MODULES_DIR, PROGRAMS, RECORDINGS, ROOT_TAG,
-};
+use exitpath_lab_start::places::LOADED;
+use exitpath_protocol::job::{EXITPATH, JOB_FILE, Job, PROGRAMS, RECORDINGS, ROOT_TAG};
 use exitpath_protocol::wire::{Exit, Failure, FileName, Hello, Kind, MAX_PAYLOAD};
 
 use crate::arch::{give_up, power_off};
@@ -52,14 +52,6 @@ pub(crate) fn main() -> ! {
 }
 
 fn work(wire: &mut Wire) -> Result<(), Failed> {
-    for (what, at, kind) in [
-        ("proc", "/proc", "proc"),
-        ("sys", "/sys", "sysfs"),
-        ("dev", "/dev", "devtmpfs"),
-    ] {
-        fs::create_dir_all(at).step(format!("creating {at}"))?;
-        mount(what, at, kind, 0, "").step(format!("mounting {at}"))?;
-    }
     for at in ["/tmp", "/run", "/dev/shm", "/dev/pts"] {
         fs::create_dir_all(at).step(format!("creating {at}"))?;
         // What the initramfs brings there is not to be hidden; it can be written to as it is.
@@ -75,19 +67,20 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
 
     let job = fs::read(JOB_FILE).step("reading the job")?;
     let job: Job = serde_json::from_slice(&job).step("reading the job")?;
-    // A kernel that refuses a module is for the other side to judge: it may do without.
+    let became = fs::read_to_string(LOADED).step("reading what modules were loaded")?;
     let (mut loaded, mut refused) = (Vec::new(), Vec::new());
     let mut bad_parameters = None;
+    // A kernel that refuses a module is for the other side to judge: it may do without.
     for module in &job.modules {
         let file = format!("{}.ko", module.name);
-        match load(&Path::new(MODULES_DIR).join(&file), &module.parameters) {
-            Ok(()) => loaded.push(file),
-            Err(error) => {
-                let of_value = matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ERANGE));
+        match became_of(&module.name, &became) {
+            0 => loaded.push(file),
+            number => {
+                let of_value = matches!(number, libc::EINVAL | libc::ERANGE);
                 if of_value && !module.parameters.is_empty() && bad_parameters.is_none() {
                     bad_parameters = Some((module.name.clone(), module.parameters.clone()));
                 }
-                refused.push(format!("{file}: {error}"));
+                refused.push(format!("{file}: {}", io::Error::from_raw_os_error(number)));
             }
         }
     }
@@ -161,6 +154,15 @@ fn work(wire: &mut Wire) -> Result<(), Failed> {
         },
     );
     Ok(())
+}
+
+/// The number of the error with which a module was refused, 0 for none; the lines have all of them.
+fn became_of(module: &str, lines: &str) -> i32 {
+    let mut lines = lines.lines().filter_map(|line| line.split_once(' '));
+    let found = lines.find(|(name, _)| *name == module);
+    found
+        .and_then(|(_, number)| number.parse().ok())
+        .unwrap_or(libc::ENOENT)
 }
 
 fn read_line(path: &str) -> String {
@@ -389,24 +391,4 @@ fn complaints(log: &[String]) -> Vec<String> {
         !lower.contains("command line") && WORDS.iter().any(|word| lower.contains(word))
     };
     log.iter().filter(complains).cloned().collect()
-}
-
-fn load(path: &Path, parameters: &str) -> io::Result<()> {
-    let file = File::open(path)?;
-    let parameters = std::ffi::CString::new(parameters)?;
-    // SAFETY: a valid descriptor and a NUL-terminated parameter string that outlives the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_finit_module,
-            file.as_raw_fd(),
-            parameters.as_ptr(),
-            0,
-        )
-    };
-    let error = io::Error::last_os_error();
-    match result {
-        0 => Ok(()),
-        _ if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-        _ => Err(error),
-    }
 }

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 
+use exitpath_lab_start::places::PLAN;
+use exitpath_lab_start::{firmware, system};
 use exitpath_runner::work::{PLAN_FILE, RESULT_FILE, Vdso};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -20,6 +22,16 @@ const KALLSYMS: &str = "/proc/kallsyms";
 /// The plan.
 pub(crate) fn plan<T: DeserializeOwned>() -> Result<T, Error> {
     let plan = std::fs::read(PLAN_FILE).map_err(|error| Error::Plan(error.to_string()))?;
+    serde_json::from_slice(&plan).map_err(|error| Error::Plan(error.to_string()))
+}
+
+/// The plan of a machine that stops until there is one.
+pub(crate) fn wait_for_plan<T: DeserializeOwned>() -> Result<T, Error> {
+    let ports = |may| system::may_use_ports(may).map_err(|error| Error::Plan(error.to_string()));
+    ports(true)?;
+    let plan = firmware::wait_for(PLAN).map_err(Error::Plan)?;
+    // The kernel would copy their bitmap on each return to user space.
+    ports(false)?;
     serde_json::from_slice(&plan).map_err(|error| Error::Plan(error.to_string()))
 }
 

@@ -8,14 +8,24 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{Error, Result};
+use crate::hex::hex;
 
 /// Unfinished work older than this was left behind by a process that was killed.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// A file that was written more recently than this may be written to again with the same times.
+const SETTLED: Duration = Duration::from_secs(2);
+/// The folder that remembers what files were found to be.
+pub(crate) const MEMOS: &str = "memos";
 
 /// Called with one line when something that takes seconds begins.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
@@ -137,6 +147,37 @@ impl Cache {
         }
     }
 
+    /// What a file is found to be, in a few words, as it was found before if the file is the same: `what` names it.
+    ///
+    /// # Errors
+    /// Whatever `find` returns. A cache that cannot be written finds it again.
+    pub fn memo(
+        &self,
+        file: &Path,
+        what: &str,
+        find: impl FnOnce() -> Result<String>,
+    ) -> Result<String> {
+        let Ok(before) = fs::metadata(file) else {
+            return find();
+        };
+        let identity = format!("{what} {}", identity(file, &before));
+        let name = &hex(&Sha256::digest(identity.as_bytes()))[..32];
+        let memo = self.root.join(MEMOS).join(name);
+        if let Ok(known) = fs::read_to_string(&memo)
+            && let Some(known) = known.strip_suffix('\n')
+        {
+            return Ok(known.to_owned());
+        }
+        let found = find()?;
+        let age = before.modified().map(|at| at.elapsed().unwrap_or_default());
+        if age.is_ok_and(|age| age > SETTLED) && !found.contains('\n') {
+            let _ = replace_file(&memo, |file| {
+                writeln!(file, "{found}").map_err(Error::io("write", &memo))
+            });
+        }
+        Ok(found)
+    }
+
     /// A folder for unfinished work, removed when dropped.
     ///
     /// # Errors
@@ -181,6 +222,20 @@ impl Cache {
 /// # Errors
 /// Whatever `fill` returns, and [`Error::Io`].
 pub fn replace_file(target: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    replace_file_unsynced(target, |file| {
+        fill(file)?;
+        file.sync_all().map_err(Error::io("write", target))
+    })
+}
+
+/// Likewise, of what has checksums: a machine that loses power may leave it renamed and not written.
+///
+/// # Errors
+/// As [`replace_file`].
+pub(crate) fn replace_file_unsynced(
+    target: &Path,
+    fill: impl FnOnce(&mut File) -> Result<()>,
+) -> Result<()> {
     let dir = parent(target);
     create_dir(dir)?;
     let mut temporary = tempfile::Builder::new()
@@ -189,13 +244,23 @@ pub fn replace_file(target: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -
         .map_err(Error::io("create a file in", dir))?;
     fill(temporary.as_file_mut())?;
     temporary
-        .as_file()
-        .sync_all()
-        .map_err(Error::io("write", target))?;
-    temporary
         .persist(target)
         .map_err(|e| Error::io("create", target)(e.error))?;
     Ok(())
+}
+
+/// What tells whether a file is the same as before.
+fn identity(path: &Path, found: &fs::Metadata) -> String {
+    let (written, changed) = (found.mtime(), found.ctime());
+    format!(
+        "{} {} {} {} {written}.{} {changed}.{}",
+        path.display(),
+        found.dev(),
+        found.ino(),
+        found.len(),
+        found.mtime_nsec(),
+        found.ctime_nsec(),
+    )
 }
 
 /// How long ago a file was last written; nothing if it is not there. A time in the
@@ -284,6 +349,40 @@ mod tests {
         assert_eq!(fs::read_to_string(cache.root().join("x/f")).unwrap(), "1");
         cache.file("y", |_| Ok(())).unwrap();
         cache.file("y", |_| panic!("made twice")).unwrap();
+    }
+
+    #[test]
+    fn a_memo_is_of_a_file_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path().join("c")).unwrap();
+        let file = dir.path().join("f");
+        let read = || {
+            let text = || fs::read_to_string(&file).map_err(Error::io("read", &file));
+            cache.memo(&file, "text", text).unwrap()
+        };
+        let known = || {
+            cache
+                .memo(&file, "text", || Ok("asked".to_owned()))
+                .unwrap()
+        };
+        let write = |text: &str, at: SystemTime| {
+            fs::write(&file, text).unwrap();
+            let file = File::options().write(true).open(&file).unwrap();
+            file.set_modified(at).unwrap();
+        };
+        let old = SystemTime::now() - Duration::from_secs(3600);
+        write("one", SystemTime::now());
+        assert_eq!(
+            (read().as_str(), known().as_str()),
+            ("one", "asked"),
+            "it may still change"
+        );
+        write("one", old);
+        assert_eq!((read().as_str(), known().as_str()), ("one", "one"));
+        write("two", old);
+        assert_eq!((read().as_str(), known().as_str()), ("two", "two"));
+        let other = cache.memo(&file, "other", || Ok("else".to_owned()));
+        assert_eq!(other.unwrap(), "else");
     }
 
     #[test]

@@ -357,6 +357,13 @@ pub enum Error {
         console: String,
     },
 
+    /// A machine that had booted does not come up again.
+    #[error("a lab that has booted cannot be restored: {why}; --fresh boots it again")]
+    Restore {
+        /// What went wrong.
+        why: String,
+    },
+
     /// The lab's kernel booted, but init could not do its part.
     #[error("the lab's kernel booted, but {stage} failed: {reason}")]
     Init {

@@ -8,9 +8,11 @@ pub mod arch;
 pub mod cache;
 pub mod descriptors;
 pub mod error;
+mod hex;
 pub mod image;
 pub mod kernel;
 pub mod machine;
+pub mod snapshot;
 pub mod stream;
 
 pub use error::{Error, Result};

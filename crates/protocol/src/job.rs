@@ -1,15 +1,13 @@
-//! What the lab's init is asked to do, as a file in the initramfs.
+//! What the lab's init is asked to do, as a file that it is handed.
 
 use serde::{Deserialize, Serialize};
 
-/// Where the job lies in the initramfs.
+/// Where the job lies.
 pub const JOB_FILE: &str = "/lab/job.json";
-/// Where modules lie in the initramfs.
-pub const MODULES_DIR: &str = "/lab/modules";
 /// Tag of the host's root file system, shared by 9p.
 pub const ROOT_TAG: &str = "exitpath-root";
 
-/// Where the initramfs of a shared-root lab has exitpath itself.
+/// Where a shared-root lab is handed exitpath itself.
 pub const EXITPATH: &str = "/lab/exitpath";
 /// Where a shared-root lab has it, before all others in `PATH`: in its own `/run`, as the
 /// host's folders may have a symlink to anywhere in that place.
@@ -18,10 +16,10 @@ pub const PROGRAMS: &str = "/run/exitpath/bin";
 /// come out when the job is done.
 pub const RECORDINGS: &str = "/run/exitpath/recordings";
 
-/// A module for init to load.
+/// A module that was to be loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModuleToLoad {
-    /// Its name; its file is `NAME.ko` in [`MODULES_DIR`].
+pub struct Module {
+    /// Its name.
     pub name: String,
     /// Its parameters as the kernel reads them: `enable_pmu=0 halt_poll_ns=0`.
     pub parameters: String,
@@ -36,8 +34,8 @@ pub struct Job {
     pub env: Vec<(String, String)>,
     /// The working directory.
     pub cwd: String,
-    /// Modules to load, in order.
-    pub modules: Vec<ModuleToLoad>,
+    /// Modules that were loaded before it began, in order.
+    pub modules: Vec<Module>,
     /// A file to bring out when the command has succeeded.
     pub output: Option<String>,
     /// Whether to run the command in the host's root file system, under a tmpfs overlay.

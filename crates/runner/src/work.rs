@@ -11,7 +11,7 @@ use crate::settings::Settings;
 pub const WORKER: &str = "measure-in-lab";
 /// The command of the program inside that starts other VMMs.
 pub const VMM: &str = "vmm-in-lab";
-/// The plan, in the initramfs: a [`WorkerJob`] or a [`VmmJob`].
+/// The plan of other VMMs, as a file inside: a [`VmmJob`]. A [`WorkerJob`] is handed over when its machine is ready.
 pub const PLAN_FILE: &str = "/plan.json";
 /// The report, in a tmpfs and packed by gzip: a [`WorkerReport`] or a [`VmmReport`].
 pub const RESULT_FILE: &str = "/run/report.json.gz";
@@ -32,9 +32,38 @@ pub struct WorkerJob {
     pub settings: Settings,
     /// Whether the kernel's symbols are wanted.
     pub names: bool,
+    /// Whether the machine is examined.
+    pub facts: bool,
 }
 
 impl WorkerJob {
+    /// To examine the machine, and nothing else.
+    pub fn examine() -> WorkerJob {
+        WorkerJob {
+            order: Vec::new(),
+            settings: Settings {
+                samples: 0,
+                warm_up: 0,
+                batches: 0,
+                batch_length: 0,
+                watchdog: std::time::Duration::ZERO,
+                cpus: Vec::new(),
+                yielding: false,
+            },
+            names: false,
+            facts: true,
+        }
+    }
+
+    /// To bring out what names addresses, and nothing else.
+    pub fn name_addresses() -> WorkerJob {
+        WorkerJob {
+            names: true,
+            facts: false,
+            ..WorkerJob::examine()
+        }
+    }
+
     /// The plan's file.
     ///
     /// # Panics
@@ -54,7 +83,7 @@ pub struct WorkerReport {
     pub runs: Vec<Run>,
     /// The lab's TSC when the plan was read: so far nothing depends on what is in it.
     pub begun_ticks: u64,
-    /// What the examination of the lab's machine found.
+    /// What the examination of the lab's machine found, where it was wanted.
     pub facts: Facts,
     /// Code's symbols of `/proc/kallsyms`, where they were wanted.
     pub kallsyms: Option<String>,
@@ -138,6 +167,7 @@ mod tests {
                 yielding: true,
             },
             names: false,
+            facts: false,
         }
     }
 

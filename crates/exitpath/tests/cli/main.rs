@@ -12,6 +12,7 @@ mod kick;
 mod lab;
 mod options;
 mod shared_root;
+mod snapshots;
 mod trace;
 mod userspace;
 mod vmm;

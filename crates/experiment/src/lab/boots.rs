@@ -5,7 +5,7 @@ use std::time::Duration;
 use exitpath_exits::Row;
 use exitpath_host::KernelSays;
 use exitpath_lab::Error as LabError;
-use exitpath_lab::boot::{Lab, SILENCE, Sink};
+use exitpath_lab::boot::{Lab, Plan as Handed, SILENCE, Sink};
 use exitpath_lab::initramfs::Initramfs;
 use exitpath_lab::plugin::Plugin;
 use exitpath_lab::windows::{Collector, Expected};
@@ -125,10 +125,10 @@ pub(super) fn own(
     let job = WorkerJob {
         order: order.iter().map(|row| row.name.to_owned()).collect(),
         settings: boot.settings.clone(),
-        names,
+        names: false,
+        facts: false,
     };
     let mut files = Initramfs::new();
-    files.file(PLAN_FILE, 0o644, job.file())?;
     if let Some((place, config)) = config {
         files.file_from(place, config)?;
     }
@@ -136,15 +136,38 @@ pub(super) fn own(
     let expected = (lab.plugin == Some(Plugin::Records))
         .then(|| windows(&order, |row| samples_of(row, &boot.settings)));
     let patched = lab.patches.is_some();
-    let mut ended = run_command(lab, files, WORKER, expected, control)?;
+    // What is known of the machine beforehand is found out once, in one that does nothing else.
+    let (examine, name) = (
+        WorkerJob::examine().file(),
+        WorkerJob::name_addresses().file(),
+    );
+    let mut asides = vec![("facts", &*examine)];
+    if names {
+        asides.push(("names", &*name));
+    }
+    let does = Does::Measures(Handed {
+        bytes: &job.file(),
+        asides: &asides,
+    });
+    let mut ended = run_command(lab, files, does, expected, control)?;
     let report: WorkerReport = read(&ended.outcome.output)?;
+    let aside = |at: usize| {
+        ended
+            .outcome
+            .asides
+            .get(at)
+            .map(|output| read(output))
+            .transpose()
+    };
+    let examined: Option<WorkerReport> = aside(0)?;
+    let named: Option<WorkerReport> = aside(1)?;
     let trace = ended.trace(&report.runs, patched)?;
     Ok(Booted {
         hello: ended.outcome.hello,
         says: ended.outcome.says,
-        facts: report.facts,
-        kallsyms: report.kallsyms,
-        vdso: report.vdso,
+        facts: examined.map(|report| report.facts).unwrap_or_default(),
+        kallsyms: named.as_ref().and_then(|report| report.kallsyms.clone()),
+        vdso: named.and_then(|report| report.vdso),
         begun_ticks: Some(report.begun_ticks),
         printed: Vec::new(),
         runs: report.runs,
@@ -164,7 +187,7 @@ pub(super) fn foreign(
 ) -> Result<Booted> {
     let json = serde_json::to_vec(job).expect("plain data always serialises");
     files.file(PLAN_FILE, 0o644, json)?;
-    let mut ended = run_command(lab, files, VMM, expected, control)?;
+    let mut ended = run_command(lab, files, Does::StartsVmms, expected, control)?;
     let report: VmmReport = read(&ended.outcome.output)?;
     let runs = runs(&report.printed)?;
     let trace = ended.trace(&runs, false)?;
@@ -250,11 +273,20 @@ impl Ended {
     }
 }
 
+/// What the program inside does.
+#[derive(Clone, Copy)]
+enum Does<'a> {
+    /// It measures rows by this plan, which it is handed once it is ready.
+    Measures(Handed<'a>),
+    /// It starts other VMMs, by a plan among its files.
+    StartsVmms,
+}
+
 /// Boots, and runs a command of the program inside.
 fn run_command(
     mut lab: Lab,
     files: Initramfs,
-    command: &str,
+    does: Does<'_>,
     expected: Option<Vec<Expected>>,
     control: &Control,
 ) -> Result<Ended> {
@@ -265,7 +297,11 @@ fn run_command(
     };
     lab.limit.get_or_insert(BOOT_LIMIT);
     lab.silence.get_or_insert(SILENCE);
-    let own = command == WORKER;
+    let (command, plan) = match does {
+        Does::Measures(plan) => (WORKER, Some(plan)),
+        Does::StartsVmms => (VMM, None),
+    };
+    let own = plan.is_some();
     let job = Job {
         argv: vec!["/init".to_owned(), command.to_owned()],
         cwd: "/".to_owned(),
@@ -278,7 +314,7 @@ fn run_command(
         fixed_addresses: !own,
         ..Job::default()
     };
-    let outcome = lab.run(files, job, &mut follow)?;
+    let outcome = lab.run(files, job, plan, &mut follow)?;
     if !outcome.hello.kvm {
         return Err(LabError::NoKvm {
             release: outcome.hello.release,

@@ -59,6 +59,8 @@ pub fn run(command: &InLab, control: &Control) -> Result<u8> {
     }
     let lab = Lab {
         memory_mib: command.memory_mib,
+        // It shares what is on this machine now, and a terminal's clock goes by ours.
+        snapshots: None,
         ..lab
     };
     let mut env = vec![("PATH".to_owned(), format!("{PROGRAMS}:{PATH}"))];
@@ -78,7 +80,7 @@ pub fn run(command: &InLab, control: &Control) -> Result<u8> {
         control,
         unread: false,
     };
-    let outcome = lab.run(Initramfs::new(), job, &mut sink);
+    let outcome = lab.run(Initramfs::new(), job, None, &mut sink);
     if sink.unread {
         return Ok(BROKEN_PIPE);
     }

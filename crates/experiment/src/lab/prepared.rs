@@ -12,6 +12,7 @@ use exitpath_lab::debug_files::DebugFiles;
 use exitpath_lab::kernels::{Kernel, Kernels};
 use exitpath_lab::parameters::Known;
 use exitpath_lab::qemu::Qemu;
+use exitpath_lab::snapshot::Snapshots;
 
 use exitpath_recording::fact;
 
@@ -40,6 +41,8 @@ pub struct Choice {
     pub bare_svm: bool,
     /// How long a boot may take in real time.
     pub timeout: Option<Duration>,
+    /// Whether what was booted before is booted again.
+    pub fresh: bool,
 }
 
 impl Choice {
@@ -205,6 +208,7 @@ impl Prepared {
             cmdline: choice.cmdline.clone(),
             seed: 1,
             plugin: None,
+            snapshots: Some(Snapshots::new(&cache, &kernel.origin, choice.fresh)),
             patches: None,
             limit: choice.timeout,
             silence: None,

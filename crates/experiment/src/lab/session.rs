@@ -203,7 +203,7 @@ impl<'a> Session<'a> {
             false => "",
         };
         let what = format!(
-            "{}{under}, {} of the lab, {} at a time; a boot takes 10 to 30 s on an idle machine",
+            "{}{under}, {} of the lab, {} at a time; the first boot of each takes 10 to 30 s on an idle machine",
             number(self.plan.rows.len(), "row"),
             number(boots.len(), "boot"),
             at_a_time(boots.len())

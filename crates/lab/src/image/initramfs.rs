@@ -4,12 +4,14 @@
 //! inodes are numbered in that order, and owners and times are zero. A run in the lab is
 //! only repeatable if its file system is.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
 
 use cpio::newc;
+use exitpath_lab_start::payload::{DEVICE, FILE, FOLDER, KIND, SYMLINK};
 
 use crate::cache;
 use crate::error::{Error, Result};
@@ -17,11 +19,6 @@ use crate::image::libraries::{self, Libraries};
 
 /// How many symlinks in a row are followed, as many as Linux does.
 const SYMLINKS: usize = 40;
-
-const FILE: u32 = 0o100_000;
-const DIRECTORY: u32 = 0o040_000;
-const SYMLINK: u32 = 0o120_000;
-const CHARACTER: u32 = 0o020_000;
 
 /// One thing in the archive.
 #[derive(Debug, Clone)]
@@ -233,42 +230,56 @@ impl Initramfs {
         })
     }
 
+    /// What is in it, folders before what is in them: path without a leading slash, kind and mode, and content: a
+    /// file's bytes, a symlink's target, a device's major and minor number (little-endian).
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Result<(&str, u32, Cow<'_, [u8]>)>> {
+        self.nodes.iter().map(|(path, node)| {
+            let (mode, content) = match node {
+                Node::Directory { mode } => (FOLDER | mode, Cow::default()),
+                Node::Device { mode, major, minor } => {
+                    let numbers = [major.to_le_bytes(), minor.to_le_bytes()].concat();
+                    (DEVICE | mode, numbers.into())
+                }
+                Node::Symlink { target } => (
+                    SYMLINK | 0o777,
+                    target.as_os_str().as_encoded_bytes().into(),
+                ),
+                Node::File { mode, content } => {
+                    let bytes = match content {
+                        Content::Bytes(bytes) => bytes.into(),
+                        Content::OfHost(host) => {
+                            fs::read(host).map_err(Error::io("read", host))?.into()
+                        }
+                    };
+                    (FILE | mode, bytes)
+                }
+            };
+            Ok((path.as_str(), mode, content))
+        })
+    }
+
     /// Writes the archive.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::TooLarge`].
     pub fn write(&self, mut out: impl Write) -> Result<()> {
-        for (inode, (path, node)) in (1..).zip(&self.nodes) {
+        for (inode, entry) in (1..).zip(self.entries()) {
+            let (path, mode, content) = entry?;
             let failed = |e| Error::io("write the initramfs at", path)(e);
-            let entry = newc::Builder::new(path).ino(inode);
-            let bytes;
-            let (entry, content): (_, &[u8]) = match node {
-                Node::Directory { mode } => (entry.mode(DIRECTORY | mode).nlink(2), &[]),
-                Node::Device { mode, major, minor } => {
-                    let entry = entry.mode(CHARACTER | mode);
-                    (entry.rdev_major(*major).rdev_minor(*minor), &[])
+            let builder = newc::Builder::new(path).ino(inode).mode(mode);
+            let (builder, content): (_, &[u8]) = match (mode & KIND, &*content) {
+                (FOLDER, _) => (builder.nlink(2), &[]),
+                (DEVICE, &[a, b, c, d, e, f, g, h]) => {
+                    let [major, minor] = [[a, b, c, d], [e, f, g, h]].map(u32::from_le_bytes);
+                    (builder.rdev_major(major).rdev_minor(minor), &[])
                 }
-                Node::Symlink { target } => (
-                    entry.mode(SYMLINK | 0o777),
-                    target.as_os_str().as_encoded_bytes(),
-                ),
-                Node::File {
-                    mode,
-                    content: Content::Bytes(bytes),
-                } => (entry.mode(FILE | mode), bytes),
-                Node::File {
-                    mode,
-                    content: Content::OfHost(host),
-                } => {
-                    bytes = fs::read(host).map_err(Error::io("read", host))?;
-                    (entry.mode(FILE | mode), &bytes)
-                }
+                (_, content) => (builder, content),
             };
             let size = u32::try_from(content.len()).map_err(|_| Error::TooLarge {
                 path: format!("/{path}"),
                 bytes: content.len() as u64,
             })?;
-            let mut writer = entry.write(&mut out, size);
+            let mut writer = builder.write(&mut out, size);
             writer.write_all(content).map_err(failed)?;
             writer.finish().map_err(failed)?;
         }

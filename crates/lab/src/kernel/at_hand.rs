@@ -59,7 +59,7 @@ impl Kernel {
             Err(Error::Packed { .. }) => return Ok(as_it_is),
             Err(e) => return Err(e),
         };
-        if bzimage::has_pvh_note(&bzimage::read_loadable(&path)?) {
+        if bzimage::file_has_pvh_note(&path)? {
             return Ok(BootFile {
                 path,
                 is_vmlinux: true,

@@ -15,10 +15,12 @@ use std::path::{Path, PathBuf};
 use object::Endianness;
 use object::elf::{FileHeader64, PT_NOTE, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
+use object::read::{ReadCache, ReadRef};
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::hex::hex;
 use crate::kernel::compression::Compression;
 
 /// Larger than any kernel: Debian's vmlinux is 66 MB, one with everything in it 200 MB.
@@ -205,7 +207,16 @@ pub fn has_pvh_note(elf: &[u8]) -> bool {
     find_pvh_note(elf).unwrap_or(false)
 }
 
-fn find_pvh_note(elf: &[u8]) -> object::Result<bool> {
+/// Likewise of a file, of which only headers and notes are read.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be opened.
+pub fn file_has_pvh_note(path: &Path) -> Result<bool> {
+    let file = fs::File::open(path).map_err(Error::io("read", path))?;
+    Ok(find_pvh_note(&ReadCache::new(file)).unwrap_or(false))
+}
+
+fn find_pvh_note<'data>(elf: impl ReadRef<'data>) -> object::Result<bool> {
     let header = FileHeader64::<Endianness>::parse(elf)?;
     let endian = header.endian()?;
     for segment in header.program_headers(endian, elf)? {
@@ -292,11 +303,6 @@ pub fn file_sha256(path: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     io::copy(&mut file, &mut hash).map_err(Error::io("read", path))?;
     Ok(hex(&hash.finalize()))
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// What a file that is no bzImage seems to be.

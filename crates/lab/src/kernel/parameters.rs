@@ -48,6 +48,8 @@ impl Known {
         kernel: &BootFile,
         modules: Option<&std::path::Path>,
     ) -> Result<Known> {
+        // Where nothing is asked there is nothing to be known.
+        let modules = modules.filter(|_| !cmdline.trim().is_empty());
         let modules = modules.map(Modules::index).transpose()?;
         let of_files = |word: &Word| {
             let named = word.of_module();

@@ -1,9 +1,12 @@
 //! The bzImage and the vmlinux in it.
 
+use std::fs;
 use std::path::Path;
 
 use exitpath_lab::Error;
-use exitpath_lab::bzimage::{BzImage, has_pvh_note, read_loadable, vmlinux_release};
+use exitpath_lab::bzimage::{
+    BzImage, file_has_pvh_note, has_pvh_note, read_loadable, vmlinux_release,
+};
 use exitpath_lab::cache::Cache;
 use exitpath_testing::{Need, skipped};
 use proptest::prelude::*;
@@ -106,6 +109,12 @@ fn a_pvh_entry_is_found_by_its_note() {
     assert!(has_pvh_note(&forge::vmlinux(RELEASE, true)));
     assert!(!has_pvh_note(&forge::vmlinux(RELEASE, false)));
     assert!(!has_pvh_note(b"\x7fELF"));
+    let dir = tempfile::tempdir().unwrap();
+    for has in [true, false] {
+        let path = dir.path().join("vmlinux");
+        fs::write(&path, forge::vmlinux(RELEASE, has)).unwrap();
+        assert_eq!(file_has_pvh_note(&path).unwrap(), has);
+    }
     assert_eq!(
         vmlinux_release(&forge::vmlinux(RELEASE, true)).as_deref(),
         Some(RELEASE)

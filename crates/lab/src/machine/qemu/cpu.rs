@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use exitpath_lab_plugin::assists::Features;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ const WITH_ASSISTS: u64 = 0x15;
 /// An invariant TSC: that of a lab is one, as it counts instructions whatever a CPU does, and QEMU masks it all the same.
 /// Without it a kernel with several CPUs takes their clocks for apart, and its time from a slower one.
 const INVARIANT_TSC: &str = "invtsc";
+
+/// How long an answer may take. QEMU gives it at once; a busy machine may not give QEMU its time.
+const MOST_WAITED: Duration = Duration::from_secs(60);
 
 /// A lab's CPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,7 +240,7 @@ fn tell(qemu: &Qemu, asked: &str, with_plugin: bool) -> Result<Told, String> {
         let lines = said.lines().filter(|line| !line.contains("warning:"));
         let said: Vec<&str> = lines.collect();
         match said.is_empty() {
-            true => error.to_string(),
+            true => error,
             false => said.join(" | "),
         }
     })
@@ -258,13 +262,19 @@ fn hand_down(command: &mut Command, given: Vec<RawFd>) {
     }
 }
 
-fn ask(monitor: UnixStream) -> std::io::Result<Told> {
-    let mut monitor = Monitor::new(monitor)?;
-    let cpus = monitor.ask("query-cpus-fast", &json!({}))?;
+fn ask(monitor: UnixStream) -> Result<Told, String> {
+    let mut monitor = Monitor::new(monitor);
+    let until = Instant::now() + MOST_WAITED;
+    let mut patience = || match Instant::now() < until {
+        true => Ok(()),
+        false => Err("it does not answer".to_owned()),
+    };
+    monitor.execute("qmp_capabilities", json!({}), &mut patience)?;
+    let cpus = monitor.execute("query-cpus-fast", json!({}), &mut patience)?;
     let path = cpus[0]["qom-path"].clone();
     let mut property = |name: &str| {
         let arguments = json!({ "path": path, "property": name });
-        monitor.ask("qom-get", &arguments)
+        monitor.execute("qom-get", arguments, &mut patience)
     };
     let masked = property("unavailable-features")?;
     let names = masked.as_array().map_or(&[][..], Vec::as_slice);

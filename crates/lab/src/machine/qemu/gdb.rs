@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::kernel::bzimage::hex;
+use crate::hex::hex;
 
 /// Bytes to be replaced, once the program inside is about to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use crate::machine::qemu::cpu::Cpu;
 use crate::machine::qemu::gdb::Patches;
 use crate::machine::qemu::plugin::Plugin;
 use crate::machine::qemu::program::Qemu;
+use crate::snapshot::Snapshots;
 
 /// Named CPU model of the lab unless another is chosen: SVM and nested paging, a family the
 /// kernel knows.
@@ -42,7 +43,10 @@ pub struct Lab {
     pub seed: u64,
     /// What the plugin does besides supplying features of the CPU, if anything.
     pub plugin: Option<Plugin>,
-    /// What to overwrite in the kernel before the job begins, if anything.
+    /// Where a machine that has booted is kept, to be restored instead of booted again; `None`: it boots, and goes
+    /// on at once.
+    pub snapshots: Option<Snapshots>,
+    /// What to overwrite in the kernel before the job begins, if anything. With [`Lab::snapshots`] only.
     pub patches: Option<Patches>,
     /// Limit on the whole boot in real time; `None` for a shell.
     pub limit: Option<Duration>,
@@ -68,6 +72,18 @@ pub struct Outcome {
     pub stderr: String,
     /// Files of recordings that commands made inside.
     pub kept: Vec<Kept>,
+    /// What came of the plan's [`Plan::asides`].
+    pub asides: Vec<Vec<u8>>,
+}
+
+/// What a job is handed that waits for it once it is ready.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// The plan.
+    pub bytes: &'a [u8],
+    /// Other plans, whose output says what the machine is like: they are carried out once, in machines of their own,
+    /// and what came of them is kept by these names.
+    pub asides: &'a [(&'static str, &'a [u8])],
 }
 
 /// A file that came out of the lab.

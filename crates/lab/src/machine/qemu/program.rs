@@ -1,5 +1,7 @@
 //! Finding QEMU, and the options every lab has.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,7 +38,7 @@ impl Qemu {
     /// [`Error::NoQemu`] if there is none, [`Error::QemuUnusable`] if the named one does not run.
     pub fn find(path: Option<&Path>, cache: &Cache) -> Result<Qemu> {
         if let Some(path) = path {
-            return Qemu::at(path);
+            return Qemu::known(path, cache);
         }
         let in_path = std::env::var_os("PATH").unwrap_or_default();
         let mut candidates: Vec<_> = std::env::split_paths(&in_path)
@@ -52,9 +54,21 @@ impl Qemu {
         candidates
             .iter()
             .filter(|path| path.is_file())
-            .filter_map(|path| Qemu::at(path).ok())
+            .filter_map(|path| Qemu::known(path, cache).ok())
             .max_by_key(|qemu| qemu.number)
             .ok_or(Error::NoQemu)
+    }
+
+    /// The QEMU at `path`, whose version the cache may know.
+    fn known(path: &Path, cache: &Cache) -> Result<Qemu> {
+        // A script starts what it likes.
+        let mut magic = [0; 4];
+        let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+        if read.is_err() || magic != *b"\x7fELF" {
+            return Qemu::at(path);
+        }
+        let said = cache.memo(path, "version", || Qemu::said(path))?;
+        Qemu::of(path, &said)
     }
 
     /// The QEMU at `path`, asked for its version.
@@ -62,19 +76,26 @@ impl Qemu {
     /// # Errors
     /// [`Error::QemuUnusable`].
     pub fn at(path: &Path) -> Result<Qemu> {
+        Qemu::of(path, &Qemu::said(path)?)
+    }
+
+    /// The first line that it says of itself.
+    fn said(path: &Path) -> Result<String> {
+        let output = Command::new(path).arg("--version").output();
+        let output = output.map_err(|error| Error::QemuUnusable {
+            path: path.to_owned(),
+            why: error.to_string(),
+        })?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        Ok(said.lines().next().unwrap_or_default().to_owned())
+    }
+
+    fn of(path: &Path, said: &str) -> Result<Qemu> {
         let unusable = |why: String| Error::QemuUnusable {
             path: path.to_owned(),
             why,
         };
-        let output = Command::new(path)
-            .arg("--version")
-            .output()
-            .map_err(|error| unusable(error.to_string()))?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let (version, number) = said
-            .lines()
-            .next()
-            .and_then(parse_version)
+        let (version, number) = parse_version(said)
             .ok_or_else(|| unusable("it does not say `QEMU emulator version …`".to_owned()))?;
         let prefix = path
             .parent()
