@@ -249,6 +249,7 @@ impl Lab {
         }
         if self.cpu.features().any() {
             key.add_bytes("plugin", plugin::bytes(&self.qemu)?);
+            key.add("supplied", &self.cpu.supplied.join(" "));
         }
         key.add_content("kernel", &self.kernel.path, snapshots.cache())?;
         key.add_bytes("initramfs", initramfs);
