@@ -52,6 +52,6 @@ fn an_ipi_is_followed_from_one_cpu_to_the_other() {
             .iter()
             .map(|exit| &exit["reason"])
             .collect();
-        assert_eq!(reasons, ["msr (write)", "interrupt", "msr (write)"]);
+        assert_eq!(reasons, ["msr", "interrupt", "msr"]);
     }
 }
