@@ -1,7 +1,7 @@
-//! The QEMU TCG plugin that records every instruction of the lab's machine.
+//! The QEMU TCG plugin that records every instruction of the lab's machine, and supplies what QEMU's emulation of SVM lacks.
 //!
-//! Two parts: [`stream`], the format in which instructions leave QEMU, and, with one of the
-//! features `v1` and `v3`, the plugin itself. QEMU refuses a plugin that was not made for its
+//! Parts: [`stream`], the format in which instructions leave QEMU; [`assists`], what a CPU leaves in the VMCB; [`code`], the machine
+//! code that both look at; and, with one of the features `v1` and `v3`, the plugin itself. QEMU refuses a plugin that was not made for its
 //! version of the API, so `exitpath-lab`'s build script compiles this source twice into shared
 //! objects, one per family, and embeds both; the lab hands QEMU the right one as a file in memory.
 //! That is also why this crate has no dependencies, and why it is no cdylib of the workspace's:
@@ -13,8 +13,12 @@
 //! [marker](stream::Marker). The ARM marker makes QEMU translate all code anew, and from then on
 //! each instruction calls back before it executes; between the START and the STOP marker each
 //! call is written down. Where a guest exits, so is the reason, which the plugin reads where the CPU
-//! has put it: in the VMCB, whose address is in RAX at VMRUN. Nothing of this is visible inside the machine: virtual time counts
+//! has put it: in the VMCB, whose address is in RAX behind VMRUN. Nothing of this is visible inside the machine: virtual time counts
 //! instructions, and waiting for the reader of the stream is no instruction.
+//!
+//! What it supplies is visible, and is the same whether or not it records: next RIP and decode assists in the VMCB, before the
+//! host's first instruction behind #VMEXIT. For that each instruction of a guest calls back; guests' code is translated for guests alone,
+//! so that the rest of the machine is as fast as without.
 //!
 //! It must not symbolise or analyse: guest mode, for instance, is for the reader to find.
 
