@@ -69,6 +69,14 @@ pub(crate) fn data(file: &File, bytes: u64) -> std::io::Result<Vec<Range<u64>>> 
     Ok(found)
 }
 
+/// Two sockets, each of which reads what is written to the other.
+///
+/// # Errors
+/// [`Error::Io`] if the kernel has none to give.
+pub(crate) fn sockets() -> Result<(UnixStream, UnixStream)> {
+    UnixStream::pair().map_err(Error::io("create", "a socket"))
+}
+
 /// Sends bytes over a socket, and a descriptor with them (unix(7), `SCM_RIGHTS`).
 pub(crate) fn send_with(socket: &UnixStream, bytes: &[u8], fd: &OwnedFd) -> std::io::Result<()> {
     const SIZE: usize = size_of::<libc::c_int>();

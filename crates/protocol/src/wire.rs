@@ -7,8 +7,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The debug console's I/O port, on x86.
-pub const CONSOLE_PORT: u16 = 0xe9;
 /// The I/O port that ends QEMU when something is written to it, on x86.
 pub const EXIT_PORT: u16 = 0x501;
 

@@ -88,23 +88,12 @@ impl Table {
 
     /// The table without the columns of these titles.
     pub(crate) fn without(mut self, titles: &[&str]) -> Table {
-        let stays: Vec<bool> = self
-            .columns
-            .iter()
-            .map(|column| !titles.contains(&column.title.as_str()))
-            .collect();
-        let of = |at: usize| stays.get(at).copied().unwrap_or(true);
-        let mut at = 0;
-        self.columns.retain(|_| {
-            at += 1;
-            of(at - 1)
-        });
-        for row in &mut self.rows {
-            let mut at = 0;
-            row.cells.retain(|_| {
-                at += 1;
-                of(at - 1)
-            });
+        let leaves = |column: &Column| titles.contains(&column.title.as_str());
+        while let Some(at) = self.columns.iter().position(leaves) {
+            self.columns.remove(at);
+            for row in &mut self.rows {
+                row.cells.remove(at);
+            }
         }
         self
     }

@@ -1,6 +1,7 @@
 //! I/O ports that QEMU passes on.
 
-use exitpath_protocol::wire::{CONSOLE_PORT, EXIT_PORT};
+use exitpath_lab_start::places::CONSOLE_PORT;
+use exitpath_protocol::wire::EXIT_PORT;
 
 /// First port and number of ports of both.
 const PORTS: [(u16, libc::c_ulong); 2] = [(CONSOLE_PORT, 1), (EXIT_PORT, 4)];

@@ -19,7 +19,7 @@ use crate::image::initramfs::Initramfs;
 use crate::image::inside::inside;
 use crate::image::payload::payload;
 use crate::image::start;
-use crate::kernel::modules::Modules;
+use crate::kernel::modules::{ModuleFile, Modules};
 use crate::kernel::parameters;
 use crate::machine::qemu::console::Terminal;
 use process::{CMDLINE, Guard, Phase, Work};
@@ -91,7 +91,7 @@ impl Lab {
             _terminal: terminal,
         };
         let console = File::from(ours.console);
-        let watch = Watch::new(child.child.id(), self, began, ours.silence, console);
+        let watch = Watch::new(child.child.0.id(), self, began, ours.silence, console);
         let wait = Wait::new(watch, sink, &[]);
         outcome(wait, ours.out, ours.stream, child)
     }
@@ -106,11 +106,11 @@ impl Lab {
             return Ok(Vec::new());
         };
         let order = Modules::index(dir)?.load_order(&wanted)?.into_iter();
-        let parameters = |name: &str| parameters::of_module(&self.cmdline, name);
-        let modules = order.map(|module| (parameters(&module.name), module));
-        Ok(modules
-            .map(|(parameters, module)| (module, parameters))
-            .collect())
+        let with_parameters = |module: ModuleFile| {
+            let parameters = parameters::of_module(&self.cmdline, &module.name);
+            (module, parameters)
+        };
+        Ok(order.map(with_parameters).collect())
     }
 }
 

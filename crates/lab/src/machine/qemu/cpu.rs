@@ -6,10 +6,9 @@
 //! otherwise. Which these are, a QEMU of this CPU says that is started and never runs.
 
 use std::io::Read;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use exitpath_lab_plugin::assists::Features;
@@ -18,7 +17,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
+use crate::descriptors::sockets;
 use crate::error::{Error, Result};
+use crate::hex::hex;
+use crate::machine::qemu::child::{self, Guard};
 use crate::machine::qemu::monitor::Monitor;
 use crate::machine::qemu::plugin;
 use crate::machine::qemu::program::Qemu;
@@ -76,29 +78,21 @@ impl Cpu {
             let why = format!("exitpath has no plugin for QEMU {}", qemu.version);
             return Ok((Cpu::bare(asked), Some(why)));
         };
-        let name = format!("cpus/told-{}.json", key(qemu, asked, object));
-        if let Ok(known) = std::fs::read(cache.root().join(&name))
-            && let Ok(told) = serde_json::from_slice::<Told>(&known)
-        {
-            return Ok((told.cpu(asked), None));
-        }
-        let told = match tell(qemu, asked, true) {
-            Ok(told) => told,
-            // It may be the CPU that QEMU does not have, or the plugin.
-            Err(with) => match tell(qemu, asked, false) {
-                Ok(_) => return Ok((Cpu::bare(asked), Some(with))),
-                Err(said) => {
-                    let asked = asked.to_owned();
-                    return Err(Error::CpuModel { asked, said });
-                }
-            },
-        };
-        let json = serde_json::to_vec(&told).expect("plain data always serialises");
-        // A cache that cannot be written is asked again.
-        let _ = cache.file(name, |file| {
-            std::io::Write::write_all(file, &json).map_err(Error::io("write", "the cache"))
+        let what = format!(
+            "CPU {asked} of {} by plugin {}",
+            qemu.version,
+            hex(&Sha256::digest(object))
+        );
+        let asks = || Told::ask(qemu, asked);
+        let known = cache.memo(&qemu.path, &what, || {
+            Ok(serde_json::to_string(&asks()?).expect("plain data always serialises"))
         });
-        Ok((told.cpu(asked), None))
+        let told = known.and_then(|known| serde_json::from_str(&known).or_else(|_| asks()));
+        match told {
+            Ok(told) => Ok((told.cpu(asked), None)),
+            Err(Error::PluginRefused { said, .. }) => Ok((Cpu::bare(asked), Some(said))),
+            Err(error) => Err(error),
+        }
     }
 
     /// Features of SVM that the plugin supplies.
@@ -113,24 +107,6 @@ impl Cpu {
     }
 }
 
-/// What decides the answer.
-fn key(qemu: &Qemu, asked: &str, object: &[u8]) -> String {
-    let file = std::fs::metadata(&qemu.path);
-    let written = file.as_ref().ok().and_then(|file| file.modified().ok());
-    let length = file.map_or(0, |file| file.len());
-    let mut hash = Sha256::new();
-    hash.update(format!(
-        "{:?} {} {length} {written:?} {asked}\n",
-        qemu.path, qemu.version
-    ));
-    hash.update(object);
-    hash.finalize()
-        .iter()
-        .take(12)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
 /// What a QEMU says of a CPU.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Told {
@@ -142,6 +118,23 @@ struct Told {
 }
 
 impl Told {
+    /// Of this QEMU, with the plugin.
+    ///
+    /// # Errors
+    /// [`Error::CpuModel`] if it has no such CPU, [`Error::PluginRefused`] if it has and does not load the plugin.
+    fn ask(qemu: &Qemu, asked: &str) -> Result<Told> {
+        tell(qemu, asked, true).map_err(|with| match tell(qemu, asked, false) {
+            Ok(_) => Error::PluginRefused {
+                qemu: qemu.version.clone(),
+                said: with,
+            },
+            Err(said) => Error::CpuModel {
+                asked: asked.to_owned(),
+                said,
+            },
+        })
+    }
+
     /// The CPU that this makes. What was asked for by name stays as it was asked for.
     fn cpu(&self, asked: &str) -> Cpu {
         let mut cpu = Cpu::bare(asked);
@@ -179,20 +172,10 @@ impl Told {
     }
 }
 
-/// Ends a QEMU that only answers.
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Asks a QEMU what it makes of a CPU, with the plugin or without it. The error is what it says instead.
 fn tell(qemu: &Qemu, asked: &str, with_plugin: bool) -> Result<Told, String> {
     let failed = |error: &dyn std::fmt::Display| error.to_string();
-    let (ours, theirs) = UnixStream::pair().map_err(|error| failed(&error))?;
+    let (ours, theirs) = sockets().map_err(|error| failed(&error))?;
     let mut command = qemu.command();
     let mut given = vec![theirs.as_raw_fd()];
     let object = match with_plugin {
@@ -227,7 +210,7 @@ fn tell(qemu: &Qemu, asked: &str, with_plugin: bool) -> Result<Told, String> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    hand_down(&mut command, given);
+    child::tie(&mut command, given, false);
     let mut child = Guard(command.spawn().map_err(|error| failed(&error))?);
     drop(theirs);
     let answers = ask(ours);
@@ -244,22 +227,6 @@ fn tell(qemu: &Qemu, asked: &str, with_plugin: bool) -> Result<Told, String> {
             false => said.join(" | "),
         }
     })
-}
-
-/// Has a child open these descriptors by their numbers, and end with this process.
-fn hand_down(command: &mut Command, given: Vec<RawFd>) {
-    // SAFETY: the closure makes system calls only.
-    unsafe {
-        command.pre_exec(move || {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            for &fd in &given {
-                if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            Ok(())
-        });
-    }
 }
 
 fn ask(monitor: UnixStream) -> Result<Told, String> {

@@ -2,6 +2,7 @@
 //! tick of the guest's TSC.
 
 pub mod boot;
+mod child;
 mod complaint;
 mod console;
 pub mod cpu;

@@ -4,17 +4,17 @@ use std::fmt::Write;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use exitpath_lab_plugin::assists::Features;
-use exitpath_lab_start::places::{PAYLOAD, PLAN, STOP_PORT};
+use exitpath_lab_start::places::{CONSOLE_PORT, PAYLOAD, PLAN, STOP_PORT};
 use exitpath_protocol::job::{Job, ROOT_TAG};
-use exitpath_protocol::wire::{CONSOLE_PORT, EXIT_PORT};
+use exitpath_protocol::wire::EXIT_PORT;
 
-use crate::descriptors::{enlarge, pipe};
+use crate::descriptors::{enlarge, pipe, sockets};
 use crate::error::{Error, Result};
+use crate::machine::qemu::child;
 use crate::machine::qemu::console::Terminal;
 use crate::machine::qemu::lab::Lab;
 use crate::machine::qemu::plugin::{self, Plugin};
@@ -69,8 +69,7 @@ impl Lab {
             true => Some((plugin::object(&self.qemu)?, records)),
             false => None,
         };
-        let socket = || UnixStream::pair().map_err(Error::io("create", "a socket"));
-        let (monitor, qemu_monitor) = socket()?;
+        let (monitor, qemu_monitor) = sockets()?;
         let silence = Silence::new(monitor).map_err(Error::io("create", "a socket"))?;
         let ours = Ours {
             out,
@@ -197,7 +196,7 @@ impl Lab {
         arguments
     }
 
-    pub(super) fn spawn(&self, phase: Phase, job: &Job, ends: Theirs<'_>) -> Result<Child> {
+    pub(super) fn spawn(&self, phase: Phase, job: &Job, ends: Theirs<'_>) -> Result<child::Guard> {
         let fds = ends.fds();
         let given = fds.all();
         let mut command = self.qemu.command();
@@ -214,33 +213,14 @@ impl Lab {
         let console = ends.console.try_clone();
         command.stderr(console.map_err(Error::io("duplicate", "a pipe"))?);
 
-        let parent = std::process::id();
-        // SAFETY: the closure makes system calls only.
-        unsafe {
-            command.pre_exec(move || {
-                // The lab must not outlive the command that began it, however that ends.
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                if libc::getppid() as u32 != parent {
-                    return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
-                }
-                // Ctrl-C goes to exitpath, which ends the lab in order. At a shell it goes to the
-                // lab as a character, and QEMU must stay in the terminal's foreground.
-                if !terminal {
-                    libc::setpgid(0, 0);
-                }
-                // QEMU opens these by their numbers; no other child inherits them.
-                for &fd in &given {
-                    if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
-                        return Err(std::io::Error::last_os_error());
-                    }
-                }
-                Ok(())
-            });
-        }
-        command.spawn().map_err(|error| Error::QemuUnusable {
+        // Ctrl-C goes to exitpath, which ends the lab in order. At a shell it goes to the lab as a character, and QEMU
+        // must stay in the terminal's foreground.
+        child::tie(&mut command, given, !terminal);
+        let child = command.spawn().map_err(|error| Error::QemuUnusable {
             path: self.qemu.path.clone(),
             why: error.to_string(),
-        })
+        })?;
+        Ok(child::Guard(child))
     }
 }
 
@@ -325,9 +305,9 @@ impl Fds {
     }
 }
 
-/// Ends QEMU when the lab is no longer wanted, for whatever reason.
+/// A lab's QEMU, which ends when the lab is no longer wanted, for whatever reason.
 pub(super) struct Guard {
-    pub(super) child: Child,
+    pub(super) child: child::Guard,
     /// Put back after QEMU has ended.
     pub(super) _terminal: Option<Terminal>,
 }
@@ -337,17 +317,10 @@ impl Guard {
     pub(super) fn end_by_itself(&mut self) {
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(5) {
-            if !matches!(self.child.try_wait(), Ok(None)) {
+            if !matches!(self.child.0.try_wait(), Ok(None)) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

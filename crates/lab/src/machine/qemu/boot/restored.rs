@@ -21,7 +21,7 @@ use super::process::{Fds, Guard, Phase, Work};
 use super::stopped::{Said, set_clock};
 use super::wait::{Wait, outcome};
 use super::watch::{MOST_WAITED, Watch};
-use crate::descriptors::{pipe, readable, sealed_file};
+use crate::descriptors::{pipe, readable, sealed_file, sockets};
 use crate::error::{Error, Result};
 use crate::machine::qemu::lab::{Discard, Lab, Outcome, Sink};
 use crate::machine::qemu::monitor::Monitor;
@@ -287,14 +287,14 @@ impl Lab {
             plan: &nothing,
         };
         let (ours, mut theirs) = alone.ends(&work, &image, Some(&memory))?;
-        let (control, qemu_control) = socket()?;
+        let (control, qemu_control) = sockets()?;
         theirs.control = Some(qemu_control);
         let child = Guard {
             child: alone.spawn(Phase::Boots, work.job, theirs)?,
             _terminal: None,
         };
         let console = File::from(ours.console);
-        let mut watch = Watch::new(child.child.id(), self, began, ours.silence, console);
+        let mut watch = Watch::new(child.child.0.id(), self, began, ours.silence, console);
         let mut control = Monitor::new(control);
         let mut said = Said::new(ours.out);
         let state =
@@ -386,9 +386,9 @@ impl Lab {
         // What a kernel was started from is in its memory.
         let image = sealed_file("nothing", NOTHING)?;
         let (ours, mut theirs) = self.ends(work, &image, Some(memory))?;
-        let (control, qemu_control) = socket()?;
+        let (control, qemu_control) = sockets()?;
         let (stub, qemu_stub) = match &self.patches {
-            Some(_) => Some(socket()?),
+            Some(_) => Some(sockets()?),
             None => None,
         }
         .unzip();
@@ -399,7 +399,7 @@ impl Lab {
             _terminal: None,
         };
         let console = File::from(ours.console);
-        let mut watch = Watch::new(child.child.id(), self, began, ours.silence, console);
+        let mut watch = Watch::new(child.child.0.id(), self, began, ours.silence, console);
         let mut control = Monitor::new(control);
         let (read, write) = pipe()?;
         let restored = thread::scope(|scope| {
@@ -442,10 +442,6 @@ impl Resumed<'_> {
             Err(Halt::Monitor(why)) => Err(Error::Restore { why }),
         }
     }
-}
-
-fn socket() -> Result<(UnixStream, UnixStream)> {
-    UnixStream::pair().map_err(Error::io("create", "a socket"))
 }
 
 /// What is done while a monitor is waited for.
