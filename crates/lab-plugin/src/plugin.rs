@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fs::File;
 use std::os::fd::FromRawFd;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::assists::Features;
@@ -30,9 +32,14 @@ const MOST_NOTES: usize = 1 << 21;
 struct Cpu {
     /// While it runs a guest: what was changed when it entered.
     entered: Option<Entered>,
-    /// The guest's instruction that began last.
-    last: Option<&'static Instruction>,
 }
+
+/// Of each CPU the guest's instruction that began last; null where none has since it entered. Apart from the rest, for
+/// this is written at each instruction of a guest, and a lock would take longer than all else there.
+static LAST: [AtomicPtr<Instruction>; MOST_CPUS] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; MOST_CPUS];
+/// CPUs of a machine that features can be supplied to.
+const MOST_CPUS: usize = 8;
 
 /// A guest's instruction, for as long as QEMU runs: translated code refers to it.
 struct Instruction {
@@ -99,6 +106,9 @@ extern "C" fn qemu_plugin_install(
             },
             None => return refuse("there is an argument without a value"),
         }
+    }
+    if features.any() && cpus > MOST_CPUS {
+        return refuse("features can be supplied to 8 CPUs at most");
     }
     let machine = Machine::find(cpus).ok_or(Unread::Symbols);
     if features.any() && machine.is_err() {
@@ -206,7 +216,7 @@ impl Plugin {
                 ),
             }
         }
-        self.cpus[cpu].last = None;
+        LAST[cpu].store(std::ptr::null_mut(), Relaxed);
         self.cpus[cpu].entered = Some(entered);
     }
 
@@ -218,7 +228,9 @@ impl Plugin {
         // The CPU has put back what its host had in RAX at VMRUN, and no code has run since.
         let vmcb = self.machine.and_then(|machine| Vmcb::in_rax(machine, cpu));
         if self.features.any() {
-            let last = self.cpus[cpu].last.map(|last| &last.note);
+            // SAFETY: what is there is an instruction that is kept for as long as QEMU runs.
+            let last = unsafe { LAST[cpu].load(Relaxed).as_ref() };
+            let last = last.map(|last| &last.note);
             let supplied = match vmcb {
                 Ok(vmcb) => vmcb.leave(self.features, &entered, last, cpu),
                 Err(why) => Err(why.why().to_owned()),
@@ -303,7 +315,14 @@ extern "C" fn translate(_: Id, block: *mut Block) {
                         memory: memory.cast(),
                     };
                     match plugin.note(note, id) {
-                        Some(kept) => (inside, std::ptr::from_ref(kept) as usize),
+                        Some(kept) => {
+                            let callback = match plugin.cpus.len() {
+                                _ if armed => inside_recorded,
+                                1 => inside_of_one,
+                                _ => inside,
+                            };
+                            (callback, std::ptr::from_ref(kept) as usize)
+                        }
                         None => continue,
                     }
                 }
@@ -339,18 +358,26 @@ extern "C" fn execute(cpu: c_uint, data: *mut c_void) {
     }
 }
 
+/// An instruction of a guest is about to be executed, on a machine of one CPU.
+extern "C" fn inside_of_one(_: c_uint, data: *mut c_void) {
+    LAST[0].store(data.cast(), Relaxed);
+}
+
 /// An instruction of a guest is about to be executed.
 extern "C" fn inside(cpu: c_uint, data: *mut c_void) {
+    if let Some(plugin) = plugin().as_mut() {
+        LAST[plugin.current(cpu)].store(data.cast(), Relaxed);
+    }
+}
+
+/// An instruction of a guest is about to be executed, and may be recorded.
+extern "C" fn inside_recorded(cpu: c_uint, data: *mut c_void) {
     // SAFETY: the data of this callback is an instruction that is kept for as long as QEMU runs.
     let instruction: &'static Instruction = unsafe { &*data.cast() };
     if let Some(plugin) = plugin().as_mut() {
         let cpu = plugin.current(cpu);
-        plugin.cpus[cpu].last = Some(instruction);
-        if let Some(recorder) = plugin
-            .recorder
-            .as_mut()
-            .filter(|recorder| recorder.is_armed())
-        {
+        LAST[cpu].store(data.cast(), Relaxed);
+        if let Some(recorder) = &mut plugin.recorder {
             recorder.executed(cpu, instruction.id);
         }
     }

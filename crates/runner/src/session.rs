@@ -84,6 +84,7 @@ pub(crate) fn run(
         vcpus: row.vcpus,
         ioeventfds: row.ioeventfds,
         irqfd: row.irqfd,
+        scratch: row.scratch != Scratch::Unused,
         log_scratch: row.scratch == Scratch::Clean,
         ..kicked::config(row)
     };

@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_consumer_counts_kicks_says_so_to_the_guest_and_takes_no_more_than_it_may() {
         let program = find("empty").expect("a row").program(true);
-        let memory = Memory::new(&Image::new(&program)).expect("memory");
+        let memory = Memory::new(&Image::new(&program), false).expect("memory");
         let kicked = eventfd(0).expect("one more");
         let taking = another(&kicked).expect("one more");
         let consumer = Consumer::start(taking, memory.clone(), ThreadPlacement::default(), 5)

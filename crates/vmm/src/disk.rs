@@ -497,7 +497,7 @@ mod tests {
                 .enumerate()
                 .map(|of| disk(of).expect("a disk"))
                 .collect(),
-            memory: Memory::new(&Image::new(&program)).expect("memory"),
+            memory: Memory::new(&Image::new(&program), false).expect("memory"),
             progress: Arc::new((0..disks).map(|_| Progress::default()).collect()),
             stop: eventfd(0).expect("one more"),
             stop_count: Box::new(0),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use exitpath_exits::Image;
-use exitpath_exits::layout::{CONTROL, RAM_SIZE, RESULTS, RESULTS_SIZE, SCRATCH, SCRATCH_SIZE};
+use exitpath_exits::layout::{CODE, CONTROL, RAM_SIZE, RESULTS, RESULTS_SIZE, SCRATCH, SCRATCH_SIZE};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::Error;
@@ -16,14 +16,16 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Allocates and populates both slots, in 4 KiB pages, and loads the image.
+    /// Allocates both slots, in 4 KiB pages, and loads the image.
     ///
-    /// Every page is present before the guest runs, so that a nested page fault never includes
-    /// the host's own first touch, and never a huge page, so that a fault maps one page.
+    /// What a guest has at once is present before it runs: its tables, stacks and code, and where `scratch`,
+    /// the scratch slot, so that a nested page fault never includes the host's own first touch. Results
+    /// are not: a guest touches those that it will write before anything is measured. No page is a huge
+    /// one, so that a fault maps one page.
     ///
     /// # Errors
     /// [`Error::Memory`] where the machine has not enough of it.
-    pub fn new(image: &Image) -> Result<Memory, Error> {
+    pub fn new(image: &Image, scratch: bool) -> Result<Memory, Error> {
         let ranges = [
             (GuestAddress(0), RAM_SIZE as usize),
             (GuestAddress(SCRATCH), SCRATCH_SIZE as usize),
@@ -34,23 +36,9 @@ impl Memory {
             let host = inner
                 .get_host_address(region.start_addr())
                 .map_err(|error| Error::Memory(error.to_string()))?;
-            let size = region.len() as usize;
-            // SAFETY: the range is exactly one of our own anonymous mappings; neither advice
-            // changes content. A kernel without transparent huge pages refuses the first, which
-            // is as good.
-            let populated = unsafe {
-                libc::madvise(host.cast(), size, libc::MADV_NOHUGEPAGE);
-                libc::madvise(host.cast(), size, libc::MADV_POPULATE_WRITE) == 0
-            };
-            if !populated {
-                // Kernels before 5.14.
-                for page in (0..region.len()).step_by(4096) {
-                    let at = GuestAddress(region.start_addr().0 + page);
-                    inner
-                        .write_obj(0u8, at)
-                        .map_err(|error| Error::Memory(error.to_string()))?;
-                }
-            }
+            // SAFETY: the range is exactly one of our own anonymous mappings, and the advice changes no content.
+            // A kernel without transparent huge pages refuses it, which is as good.
+            unsafe { libc::madvise(host.cast(), region.len() as usize, libc::MADV_NOHUGEPAGE) };
         }
         let memory = Memory {
             inner: Arc::new(inner),
@@ -61,7 +49,34 @@ impl Memory {
                 .write_slice(&segment.bytes, GuestAddress(segment.at))
                 .map_err(|error| Error::Memory(error.to_string()))?;
         }
+        memory.populate(0, CODE)?;
+        if scratch {
+            memory.populate(SCRATCH, SCRATCH_SIZE)?;
+        }
         Ok(memory)
+    }
+
+    /// Makes pages present, writable ones, without a change of what is in them.
+    fn populate(&self, start: u64, size: u64) -> Result<(), Error> {
+        let host = self.host(start, size);
+        // SAFETY: the range is inside one of our own anonymous mappings, and the advice changes no content.
+        let done = host.is_some_and(|host| unsafe {
+            libc::madvise(host.cast(), size as usize, libc::MADV_POPULATE_WRITE) == 0
+        });
+        if done {
+            return Ok(());
+        }
+        // Kernels before 5.14.
+        for at in (start..start + size).step_by(4096).map(GuestAddress) {
+            let byte: u8 = self
+                .inner
+                .read_obj(at)
+                .map_err(|error| Error::Memory(error.to_string()))?;
+            self.inner
+                .write_obj(byte, at)
+                .map_err(|error| Error::Memory(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// The slots as KVM wants them: guest physical address, size in bytes, host virtual address.
@@ -146,7 +161,7 @@ mod tests {
 
     fn memory() -> Memory {
         let program = find("empty").expect("a row").program(true);
-        Memory::new(&Image::new(&program)).expect("memory")
+        Memory::new(&Image::new(&program), false).expect("memory")
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct Config<'a> {
     /// Whether the first ioeventfd's eventfd is an irqfd too: signalled, it interrupts the first
     /// vCPU with the test vector.
     pub irqfd: bool,
+    /// Whether the guest uses the scratch slot; disks do in any case.
+    pub scratch: bool,
     /// Whether writes to the scratch slot are logged.
     pub log_scratch: bool,
     /// Whether somebody waits for the ioeventfds' eventfds, so that reading one blocks.
@@ -87,7 +89,7 @@ impl Vm {
                 .map_err(Error::kvm("KVM_CREATE_IRQCHIP"))?;
         }
 
-        let memory = Memory::new(image)?;
+        let memory = Memory::new(image, config.scratch || config.disks.is_some())?;
         for (slot, &(start, size, host)) in (0..).zip(&memory.slots()?) {
             let log = slot == SCRATCH_SLOT && config.log_scratch;
             set_slot(&fd, slot, start, size, host, log)?;
