@@ -26,7 +26,7 @@ use crate::plan::Plan;
 use crate::rows::on_two_cpus;
 
 /// Samples of rows whose two vCPUs share the lab's only CPU, at most.
-const SHARED_CPU_SAMPLES: u32 = 5;
+const SHARED_CPU_SAMPLES: u32 = 3;
 /// Operations in a batch on two CPUs: the emulator's turns between them fall into some operations, and into more
 /// batches the longer these are.
 const TWO_CPUS_BATCH: u32 = 4;
