@@ -38,7 +38,11 @@ fn main() {
     for piece in stream.chunks(PIECE) {
         collector.push(piece).expect("a whole stream");
     }
-    let trace = collector.finish(&[expected.run]).expect("a whole stream");
+    let mut trace = collector.finish(&[expected.run]).expect("a whole stream");
+    // The recording is older than the reasons of exits, and so the stream has none.
+    for window in &mut trace.windows {
+        window.exits = None;
+    }
     println!("decoded  {} ({instructions} instructions)", rate(began));
 
     recording.runs.retain(|run| run.id == expected.run);
