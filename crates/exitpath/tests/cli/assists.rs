@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
-use crate::common::{Said, exitpath, qemus};
+use crate::common::{Said, exitpath, qemus, row};
 
 /// Says to the test that it runs inside a lab, and which cases.
 const INSIDE: &str = "EXITPATH_GUEST_STATES";
@@ -78,6 +78,48 @@ fn guests_end_alike_without_nested_paging() {
     assert!(states.len() > 600, "{} states", states.len());
     let stale = states.iter().filter(|line| line.ends_with("stale")).count();
     assert!(stale > 10, "{stale} pages were not invalidated");
+}
+
+/// A QEMU that cannot load the plugin gives the CPU as it emulates it, the lab says so, and the figures are those of that CPU.
+#[test]
+fn without_the_plugin_the_cpu_is_as_emulated() {
+    let Some((_, qemu)) = qemus().into_iter().next() else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a folder");
+    let refuses = dir.path().join("qemu-without-plugins");
+    let script = format!(
+        "#!/bin/sh\nfor argument; do\n  [ \"$argument\" != -plugin ] || {{ echo 'no plugins in this build' >&2; exit 1; }}\n\
+         done\nexec '{}' \"$@\"\n",
+        qemu.display()
+    );
+    std::fs::write(&refuses, script).expect("a script");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&refuses, executable).expect("a program");
+
+    let measured = |qemu: &Path, options: &[&str]| {
+        Said::of(
+            exitpath(&[
+                "measure", "cpuid", "--json", "--on", "lab", "--seed", "1", "--qemu",
+            ])
+            .arg(qemu)
+            .args(options),
+        )
+    };
+    let fallen_back = measured(&refuses, &[]);
+    assert_eq!(fallen_back.status, Some(0), "{}", fallen_back.stderr);
+    let said = &fallen_back.stderr;
+    assert!(
+        said.contains("as QEMU emulates it") && said.contains("no plugins in this build"),
+        "{said}"
+    );
+    let (fallen_back, bare) = (fallen_back.json(), measured(&qemu, &["--bare-svm"]).json());
+    let supplied = &fallen_back["environment"]["facts"]["lab.cpu_supplied"];
+    assert_eq!(supplied.as_array().map(Vec::len), Some(0), "{supplied}");
+    assert_eq!(row(&fallen_back, "cpuid"), row(&bare, "cpuid"));
+    // What needs the plugin says that it is not to be had.
+    let trace = Said::of(exitpath(&["trace", "cpuid", "--seed", "1", "--qemu"]).arg(&refuses));
+    trace.fails(3, &["no plugins in this build"]);
 }
 
 /// Inside a lab: runs the cases and prints the states.
