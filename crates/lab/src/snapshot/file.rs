@@ -31,7 +31,7 @@ pub struct About {
     pub cmdline: String,
     /// QEMU's version.
     pub qemu: String,
-    /// Its CPU model.
+    /// Its CPU model, and whether that is as QEMU emulates it.
     pub cpu: String,
     /// CPUs.
     pub cpus: u32,

@@ -5,6 +5,7 @@
 //! that it would mask is said here: on, where the plugin supplies it or its registers can be written without an effect; off
 //! otherwise. Which these are, a QEMU of this CPU says that is started and never runs.
 
+use std::fmt;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -104,6 +105,17 @@ impl Cpu {
             }
         }
         features
+    }
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let as_it_is = if self.supplied.is_empty() {
+            " as emulated"
+        } else {
+            ""
+        };
+        write!(f, "{}{as_it_is}", self.asked)
     }
 }
 

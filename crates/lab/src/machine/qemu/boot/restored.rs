@@ -261,7 +261,7 @@ impl Lab {
             kernel: snapshots.kernel().to_owned(),
             cmdline: self.cmdline.clone(),
             qemu: self.qemu.version.clone(),
-            cpu: self.cpu.asked.clone(),
+            cpu: self.cpu.to_string(),
             cpus: self.cpus,
             memory_mib: self.memory_mib,
             seed: self.seed,
