@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use exitpath_exits::Image;
-use exitpath_exits::layout::{CODE, CONTROL, RAM_SIZE, RESULTS, RESULTS_SIZE, SCRATCH, SCRATCH_SIZE};
+use exitpath_exits::layout::{
+    CODE, CONTROL, RAM_SIZE, RESULTS, RESULTS_SIZE, SCRATCH, SCRATCH_SIZE,
+};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::Error;
