@@ -6,11 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ablation;
 pub mod compare;
 mod conditions;
 pub mod kick;
 pub mod nothing;
 pub mod path;
+pub mod primitives;
 pub mod stats;
 pub mod table;
 pub mod userspace;

@@ -38,6 +38,12 @@ pub enum Command {
     /// The exact path of one exit, every instruction of it, from a kernel in the lab
     #[command(after_help = status::MEASURES, mut_arg("seeds", |arg| arg.help("Seeds, one boot each [default: 1]")))]
     Trace(Trace),
+    /// What optional work on an exit's way costs: it is switched off, in all combinations, and measured again
+    #[command(after_help = status::MEASURES, mut_arg("seeds", |arg| arg.help("Seeds, one boot each [default: 1]")))]
+    Ablate(Ablate),
+    /// The unit costs of what an exit's way is made of, and how often it is used
+    #[command(after_help = status::MEASURES, mut_arg("samples", primitives_samples))]
+    Primitives(Primitives),
     /// What two traces differ in, to the function: of two recordings, kernels or command lines
     #[command(after_help = status::DIFF)]
     Diff(Diff),
@@ -58,6 +64,11 @@ pub enum Command {
 /// Rungs and kicks differ less from sample to sample than it takes to record them.
 fn fewer_samples(arg: clap::Arg) -> clap::Arg {
     arg.help("Bracketed samples in each run [default: 1000 on a host, 100 in the lab]")
+}
+
+/// They take the same each time.
+fn primitives_samples(arg: clap::Arg) -> clap::Arg {
+    arg.help("Bracketed samples in each run [default: 1000 on a host, 50 in the lab]")
 }
 
 /// Adds to an option's help that a base that is a recording says it.
@@ -275,6 +286,51 @@ impl Emulator {
             self.seeds.clone()
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub struct Primitives {
+    /// Primitives to measure [default: all]; `--list` names them
+    pub primitives: Vec<String>,
+    /// List the primitives and exit
+    #[arg(long)]
+    pub list: bool,
+    #[command(flatten)]
+    pub measuring: Measuring,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    #[command(flatten)]
+    pub lab: LabOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct Ablate {
+    /// Rows; `exitpath measure --list` names them
+    #[arg(required_unless_present = "list_knobs")]
+    pub rows: Vec<String>,
+    /// Only these of the built-in knobs [default: all that are on the row's way, the 16 that cost most]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub knob: Vec<String>,
+    /// Further knobs: a function that returns at once, NAME or NAME=VALUE; calls taken out, CALLER:CALLEE, with =VALUE what they return
+    #[arg(long, value_name = "FUNCTION", value_delimiter = ',')]
+    pub function: Vec<String>,
+    /// List the built-in knobs and exit
+    #[arg(long)]
+    pub list_knobs: bool,
+    /// Bracketed samples of each combination
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub samples: u32,
+    /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print JSON: an object for a row, an array of them for several
+    #[arg(long)]
+    pub json: bool,
+    /// Write the waterfall as a picture; of one row
+    #[arg(long, value_name = "FILE.svg")]
+    pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub lab: LabOptions,
 }
 
 #[derive(Debug, Args)]

@@ -96,24 +96,33 @@ fn rules(given: &Given<'_>, option: &str) -> Option<Vec<When>> {
     let name = given.name.as_str();
     let rules = match (name, option) {
         // Where to measure, and what becomes of the result.
-        ("measure" | "userspace" | "kick", "on" | "json" | "out" | "samples") => always(),
-        ("measure" | "userspace" | "kick", "runs") => vec![In(On::Host)],
+        ("measure" | "userspace" | "kick" | "primitives", "on" | "json" | "out" | "samples") => {
+            always()
+        }
+        ("measure" | "userspace" | "kick" | "primitives", "runs") => vec![In(On::Host)],
         ("measure", "order_seed" | "watchdog") => match given.has("vmm") {
             // The image has its own order there, and the boot's limit is all there is.
             true => vec![In(On::Host), Without("kvm_unit_tests")],
             false => vec![Without("kvm_unit_tests")],
         },
-        ("userspace" | "kick", "order_seed" | "watchdog") => always(),
+        ("userspace" | "kick" | "primitives", "order_seed" | "watchdog" | "primitives") => always(),
         ("measure" | "userspace" | "image" | "trace" | "gate", "rows" | "rungs")
-        | ("measure" | "userspace" | "kick", "list")
+        | ("measure" | "userspace" | "kick" | "primitives", "list")
         | ("measure", "vmm")
         | ("kick", "tables" | "check")
         | ("image", "output" | "samples" | "no_multiboot") => always(),
         ("measure", "kvm_unit_tests") => vec![In(On::Lab)],
-        ("measure" | "userspace" | "kick", lab) if is_of_lab(lab) => vec![In(On::Lab)],
+        ("measure" | "userspace" | "kick" | "primitives", lab) if is_of_lab(lab) => {
+            vec![In(On::Lab)]
+        }
         ("kick", "eventfds") => of_table(given, KickTable::Scaling),
         ("kick", "disks") => of_table(given, KickTable::Disks),
 
+        ("ablate", "rows" | "out" | "json" | "svg" | "samples" | "function" | "knob") => {
+            vec![Without("list_knobs")]
+        }
+        ("ablate", "list_knobs") => always(),
+        ("ablate", lab) if is_of_lab(lab) => vec![Without("list_knobs")],
         ("trace", "recording" | "list_phases" | "json" | "tree" | "annotate" | "folded") => {
             always()
         }

@@ -14,9 +14,9 @@ pub mod recording;
 mod status;
 
 pub use commands::{
-    Cli, Command, Diff, Doctor, Emulator, Gate, Image, Kick, KickTable, LabCommand, LabOptions,
-    LabRun, Measure, Measuring, On, PluginUse, Sampling, Show, Trace, TraceOptions, TraceView,
-    Userspace,
+    Ablate, Cli, Command, Diff, Doctor, Emulator, Gate, Image, Kick, KickTable, LabCommand,
+    LabOptions, LabRun, Measure, Measuring, On, PluginUse, Primitives, Sampling, Show, Trace,
+    TraceOptions, TraceView, Userspace,
 };
 pub use effects::Place;
 

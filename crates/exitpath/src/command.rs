@@ -8,5 +8,9 @@ pub(crate) const USERSPACE: &str = "userspace";
 pub(crate) const KICK: &str = "kick";
 /// `exitpath trace`.
 pub(crate) const TRACE: &str = "trace";
+/// `exitpath ablate`.
+pub(crate) const ABLATE: &str = "ablate";
+/// `exitpath primitives`.
+pub(crate) const PRIMITIVES: &str = "primitives";
 /// `exitpath gate`.
 pub(crate) const GATE: &str = "gate";

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ablate;
 mod command;
 mod control;
 mod diff;
@@ -16,6 +17,7 @@ mod lab;
 mod measure;
 mod measuring;
 mod output;
+mod primitives;
 mod recorded;
 mod show;
 mod trace;
@@ -48,6 +50,8 @@ fn run(command: Command, place: &Place) -> Result<(), Failure> {
         Command::Userspace(args) => userspace::run(&args, place),
         Command::Image(args) => image::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Ablate(args) => ablate::run(&args),
+        Command::Primitives(args) => primitives::run(&args, place),
         Command::Diff(args) => diff::run(&args),
         Command::Gate(args) => gate::run(&args),
         Command::Doctor(args) => doctor::run(&args),

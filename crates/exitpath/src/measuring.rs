@@ -71,6 +71,17 @@ pub(crate) fn record(
     measuring: &Measuring,
     place: &Place,
 ) -> Result<(Recording, PathBuf), Failure> {
+    let (recording, dir) = measured(wanted, measuring, place)?;
+    output::keep(&dir, &recording)?;
+    Ok((recording, dir))
+}
+
+/// The same, with the folder that the recording is to be kept in.
+pub(crate) fn measured(
+    wanted: Wanted<'_>,
+    measuring: &Measuring,
+    place: &Place,
+) -> Result<(Recording, PathBuf), Failure> {
     if let Some(limited) = rows::limited(&wanted.rows, wanted.sampling.samples) {
         output::remark(&limited);
     }
@@ -117,7 +128,6 @@ pub(crate) fn record(
         output::remark(&why);
         recording.manifest.warnings.insert(0, why);
     }
-    output::keep(&dir, &recording)?;
     Ok((recording, dir))
 }
 

@@ -12,7 +12,7 @@ use exitpath_recording::Recording;
 use exitpath_report::{json, views};
 
 use crate::failure::Failure;
-use crate::{command, output, recorded};
+use crate::{command, output, primitives, recorded};
 use exitpath_cli::Show;
 
 pub(crate) fn run(args: &Show) -> Result<(), Failure> {
@@ -39,6 +39,20 @@ pub(crate) fn recording(recording: &Recording, dir: &Path, as_json: bool) -> Res
         let json = json::kick(manifest, &kicks, Some(place)).render();
         print(views::kick(manifest, &kicks), json)?;
         kicks.nothing()
+    } else if manifest.command == command::ABLATE {
+        let ablations = exitpath_analysis::ablation::summary::ablations(recording, &[])
+            .map_err(Failure::cannot)?;
+        let json = json::ablations(manifest, &ablations, &place);
+        print(views::ablations(manifest, &ablations), json)?;
+        None
+    } else if manifest.command == command::PRIMITIVES {
+        let (rows, used) = (table::summarise(recording), json::used_of(manifest));
+        let json = json::primitives(manifest, &rows, primitives::what, &used, &place);
+        print(
+            views::primitives(manifest, &rows, primitives::what, &used),
+            json,
+        )?;
+        table::nothing(&rows)
     } else if let compared @ [_, ..] = vmexit::compared(recording).as_slice() {
         let json = json::vmexit(manifest, compared, &place).render();
         print(views::vmexit(manifest, compared), json)?;

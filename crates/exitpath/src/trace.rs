@@ -115,10 +115,8 @@ fn without<'a>(stubs: &[Stub], prepared: &'a Prepared) -> Setup<'a> {
     let names: Vec<&str> = stubs.iter().map(|stub| stub.name.as_str()).collect();
     Setup {
         name: format!("without {}", names.join(", ")),
-        patches: stubs
-            .iter()
-            .map(|stub| (patch(stub), stub.difference()))
-            .collect(),
+        patches: stubs.iter().map(patch).collect(),
+        differs: stubs.iter().map(Stub::difference).collect(),
         ..Setup::base(prepared)
     }
 }

@@ -7,10 +7,11 @@ use crate::row::{Code, Group, Row};
 use crate::tables::exits::ROWS;
 use crate::tables::kicks::{KICKS, SCALING};
 use crate::tables::ladder::RUNGS;
+use crate::tables::primitives::PRIMITIVES;
 
 /// All tables. The first one's programs lie where any PC has RAM, as they may be in an image for another VMM;
 /// the others' follow one another.
-const TABLES: [&[Row]; 4] = [ROWS, SCALING, RUNGS, KICKS];
+const TABLES: [&[Row]; 5] = [ROWS, SCALING, RUNGS, KICKS, PRIMITIVES];
 
 /// Places for programs of the first table, and of all others together.
 const PLACES: [u64; 2] = [

@@ -102,6 +102,8 @@ pub mod word {
     pub const KICK_VALUE: u64 = 0x188;
     /// Kicks that their consumer has taken. On a cache line of its own.
     pub const SEQUENCE: u64 = 0x1c0;
+    /// RAX, RBX, RCX, RDX, RSI, RDI and RBP behind an operation, a word each.
+    pub const ANSWER: u64 = 0x200;
     /// The clock, as the consumer read it when it ran last.
     pub const STAMP: u64 = 0x1c8;
 }
@@ -116,6 +118,8 @@ pub mod command {
     pub const BASELINE: u64 = 3;
     /// Touch COUNT pages of the results area, so that none is touched first in a bracket.
     pub const TOUCH: u64 = 4;
+    /// One operation, and the registers behind it to the ANSWER words.
+    pub const ANSWER: u64 = 5;
 }
 
 /// The guest's port writes to the VMM that are part of the protocol, not of a row.

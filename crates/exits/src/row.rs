@@ -24,6 +24,8 @@ pub enum Group {
     Own,
     /// A rung of the ladder of `exitpath userspace`; see [`crate::ladder`].
     Rung,
+    /// A unit cost of `exitpath primitives`; see [`crate::primitives`].
+    Primitive,
     /// A notification of `exitpath kick`; see [`crate::kicks`].
     Kick,
 }

@@ -3,3 +3,4 @@
 pub mod exits;
 pub mod kicks;
 pub mod ladder;
+pub mod primitives;

@@ -2,6 +2,7 @@
 
 use exitpath_exits::kicks::{KICKS, Part, SCALING};
 use exitpath_exits::ladder::{ALL_ON_RUNG, PARTS, RUNGS, is_locking};
+use exitpath_exits::primitives::{PRIMITIVES, USES};
 use exitpath_exits::reasons;
 use exitpath_exits::{Row, bare, default_rows, find, making, nearest};
 
@@ -87,6 +88,21 @@ fn compared_with(rung: &Row) -> Option<&'static str> {
     RUNGS.iter().find(alone).map(|alone| alone.name)
 }
 
+/// The primitives of these names; all where there are none, those that are rows of the table of exits too.
+///
+/// # Errors
+/// [`Error::UnknownRow`].
+pub fn choose_primitives(names: &[String]) -> Result<Rows> {
+    let all: Rows = USES.iter().filter_map(|used| find(used.row)).collect();
+    for name in names {
+        if all.iter().all(|row| row.name != *name) {
+            return Err(unknown("primitive", name, PRIMITIVES, "primitives --list"));
+        }
+    }
+    let wanted = |row: &&'static Row| names.is_empty() || names.iter().any(|name| row.name == name);
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
 /// The rows of `exitpath kick` that this is true of.
 pub fn kicks(wanted: impl Fn(&Row, exitpath_exits::kicks::Kick) -> bool) -> Rows {
     let wanted = |row: &&Row| row.kick.is_some_and(|kick| wanted(row, kick));
@@ -154,6 +170,7 @@ fn unknown_anywhere(name: &str) -> Error {
         (RUNGS, "userspace --list"),
         (KICKS, "kick --list"),
         (SCALING, "kick --list"),
+        (PRIMITIVES, "primitives --list"),
     ];
     // An exit reason is told by the rows of the table of exits, whatever else its word resembles.
     let is_reason = !reasons::named(name).is_empty();

@@ -3,7 +3,7 @@
 use exitpath_exits::find;
 use exitpath_host::Root;
 use exitpath_runner::work::{WorkerJob, WorkerReport};
-use exitpath_runner::{Place, run_row};
+use exitpath_runner::{Place, run_row, run_steps};
 use exitpath_vmm::Kvm;
 
 use crate::error::Error;
@@ -28,7 +28,14 @@ pub(crate) fn run() -> Result<(), Error> {
             seed: None,
             cpus: 0,
         };
-        runs.push(run_row(&kvm, row, &plan.settings, &place)?);
+        match plan.steps {
+            0 => runs.push(run_row(&kvm, row, &plan.settings, &place)?),
+            steps => {
+                let name = name.clone();
+                let begun = move |step| drop(report::begun(&format!("{name} {step}")));
+                runs.extend(run_steps(&kvm, row, &plan.settings, &place, steps, begun)?);
+            }
+        }
     }
     let facts = match plan.facts {
         true => exitpath_host::examine(&Root::default(), None).facts,

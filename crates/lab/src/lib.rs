@@ -16,7 +16,7 @@ pub mod snapshot;
 pub mod stream;
 
 pub use error::{Error, Result};
-pub use image::inside::{inside, inside_file, ready_address};
+pub use image::inside::{inside, inside_file, ready_address, step_address};
 
 // The modules that others use most, by a shorter name.
 pub use image::{initramfs, vmm_files};

@@ -9,6 +9,9 @@
 /// machine can be stopped when everything is loaded. The program inside is linked to its address.
 pub const READY_SYMBOL: &str = "exitpath_arm";
 
+/// Name of the symbol of a function that a run in steps executes before each step and behind it.
+pub const STEP_SYMBOL: &str = "exitpath_step";
+
 pub mod job;
 pub mod wire;
 

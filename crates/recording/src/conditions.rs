@@ -19,6 +19,7 @@ impl Manifest {
         for difference in differs {
             match difference {
                 Difference::Patch { function, .. } => without.push(function.as_str()),
+                Difference::Off { knob, .. } => without.push(knob.as_str()),
                 Difference::Tracer(tracer) => done.push(format!("{tracer} traced")),
                 Difference::Delay { ticks: 1 } => {
                     done.push("a delay of 1 tick after each exit".to_owned());

@@ -136,6 +136,13 @@ pub enum Difference {
         /// What it returns; `None`: whatever the register holds.
         returns: Option<u64>,
     },
+    /// Optional work that is switched off.
+    Off {
+        /// What it is called.
+        knob: String,
+        /// What was changed for it, a phrase each.
+        changes: Vec<String>,
+    },
     /// A tracer that is switched on.
     Tracer(String),
     /// A wait that is added to each exit.

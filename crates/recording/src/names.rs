@@ -9,6 +9,8 @@
 pub mod fact {
     /// The boots that a recording of the lab is made of: an array of objects.
     pub const BOOTS: &str = "lab.boots";
+    /// How often the ways of exits execute each primitive, by its name and the row's.
+    pub const PRIMITIVES_USED: &str = "primitives.used";
     /// How the kernel was entered.
     pub const ENTERED: &str = "lab.entered";
     /// Where the kernel is from.

@@ -129,3 +129,10 @@ pub(crate) fn subject(manifest: &Manifest) -> String {
         .collect();
     format!("Linux {kernel}{done}, command line: {cmdline}")
 }
+
+/// Text as it may stand in XML.
+pub(crate) fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}

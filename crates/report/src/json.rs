@@ -3,10 +3,12 @@
 //! Field names are a promise. Figures are nanoseconds on a host (with the same in TSC ticks
 //! under `cycles`) and instructions in the lab.
 
+mod ablate;
 mod diff;
 mod doctor;
 mod kick;
 mod path;
+mod primitives;
 mod userspace;
 mod vmexit;
 mod without;
@@ -15,10 +17,12 @@ use exitpath_analysis::table::{Figures, RowSummary, Variant};
 use exitpath_recording::{Condition, Environment, Machine, Manifest};
 use serde::Serialize;
 
+pub use ablate::ablations;
 pub use diff::{Diff, diff, incomparable};
 pub use doctor::doctor;
 pub use kick::{Kick, kick};
 pub use path::{Path, path};
+pub use primitives::{Used, primitives, used_as_fact, used_of};
 pub use userspace::{Userspace, userspace};
 pub use vmexit::{Vmexit, vmexit};
 pub use without::{Without, without};

@@ -1,5 +1,6 @@
 //! Words and factors that text and JSON share.
 
+use exitpath_analysis::ablation::summary::Status;
 use exitpath_analysis::table::{HandledBy, Verdict};
 use exitpath_recording::Environment;
 
@@ -20,6 +21,16 @@ pub(crate) fn verdict(verdict: Verdict) -> &'static str {
         Verdict::Usable => "usable",
         Verdict::Void => "void",
         Verdict::Skipped => "skipped",
+    }
+}
+
+/// The word for what came of a knob.
+pub(crate) fn status(status: &Status) -> &'static str {
+    match status {
+        Status::Measured => "measured",
+        Status::Required(_) => "required",
+        Status::Absent => "absent",
+        Status::LeftOut(_) => "left-out",
     }
 }
 

@@ -25,6 +25,6 @@ pub use calibrate::{Calibration, calibrate};
 pub use error::{Error, Result};
 pub use order::random_order;
 pub use row_info::row_info;
-pub use run::run_row;
+pub use run::{run_row, run_steps};
 pub use session::{Steady, take_usual_place};
 pub use settings::{Place, Settings};

@@ -2,6 +2,7 @@
 
 mod counts;
 mod steady;
+pub(crate) mod steps;
 mod usual;
 mod watch;
 

@@ -30,6 +30,9 @@ pub struct WorkerJob {
     pub order: Vec<String>,
     /// How much of each.
     pub settings: Settings,
+    /// As often samples are taken of each row, in one VM, with the kernel's code changed from outside meanwhile; 0: once,
+    /// with all that belongs to a run.
+    pub steps: u32,
     /// Whether the kernel's symbols are wanted.
     pub names: bool,
     /// Whether the machine is examined.
@@ -50,6 +53,7 @@ impl WorkerJob {
                 cpus: Vec::new(),
                 yielding: false,
             },
+            steps: 0,
             names: false,
             facts: true,
         }

@@ -98,6 +98,7 @@ pub(super) fn own_boots(plan: &Plan, two_cpus: bool) -> Vec<OwnBoot> {
 }
 
 /// What a boot brought out.
+#[derive(Clone)]
 pub(super) struct Booted {
     pub(super) hello: Hello,
     pub(super) says: KernelSays,
@@ -132,6 +133,7 @@ pub(super) fn own(
     let job = WorkerJob {
         order: order.iter().map(|row| row.name.to_owned()).collect(),
         settings: boot.settings.clone(),
+        steps: 0,
         names: false,
         facts: false,
     };
@@ -156,7 +158,7 @@ pub(super) fn own(
         bytes: &job.file(),
         asides: &asides,
     });
-    let mut ended = run_command(lab, files, does, expected, control)?;
+    let mut ended = recorded(lab, files, does, expected, control)?;
     let report: WorkerReport = read(&ended.outcome.output)?;
     let aside = |at: usize| {
         ended
@@ -194,7 +196,7 @@ pub(super) fn foreign(
 ) -> Result<Booted> {
     let json = serde_json::to_vec(job).expect("plain data always serialises");
     files.file(PLAN_FILE, 0o644, json)?;
-    let mut ended = run_command(lab, files, Does::StartsVmms, expected, control)?;
+    let mut ended = recorded(lab, files, Does::StartsVmms, expected, control)?;
     let report: VmmReport = read(&ended.outcome.output)?;
     let runs = runs(&report.printed)?;
     let trace = ended.trace(&runs, false)?;
@@ -212,12 +214,77 @@ pub(super) fn foreign(
     })
 }
 
+/// Measures one row in so many steps, in a lab whose patches are changed before each and behind it: what each brought out. The
+/// error comes with the number of the step in which it happened.
+pub(super) fn in_steps(
+    lab: Lab,
+    boot: &OwnBoot,
+    steps: u32,
+    control: &Control,
+) -> std::result::Result<Vec<Booted>, (Error, Option<u32>)> {
+    let job = WorkerJob {
+        order: boot.rows.iter().map(|row| row.name.to_owned()).collect(),
+        settings: boot.settings.clone(),
+        steps,
+        names: false,
+        facts: false,
+    };
+    let examine = WorkerJob::examine().file();
+    let does = Does::Measures(Handed {
+        bytes: &job.file(),
+        asides: &[("facts", &*examine)],
+    });
+    let mut follow = Follow::new(control, None);
+    let ended = run_command(lab, Initramfs::new(), does, &mut follow)
+        .and_then(|outcome| Ok((read::<WorkerReport>(&outcome.output)?, outcome)));
+    let (report, outcome) = match ended {
+        Ok(ended) => ended,
+        Err(error) => {
+            let step = follow.last.rsplit(' ').next();
+            return Err((error, step.and_then(|step| step.parse().ok())));
+        }
+    };
+    let examined = outcome
+        .asides
+        .first()
+        .map(|output| read(output))
+        .transpose();
+    let examined: Option<WorkerReport> = examined.map_err(|error| (error, None))?;
+    let facts = examined.map(|report| report.facts).unwrap_or_default();
+    let of_run = |run| Booted {
+        hello: outcome.hello.clone(),
+        says: outcome.says.clone(),
+        facts: facts.clone(),
+        kallsyms: None,
+        vdso: None,
+        begun_ticks: Some(report.begun_ticks),
+        printed: Vec::new(),
+        runs: vec![run],
+        trace: None,
+        exits_unread: None,
+    };
+    Ok(report.runs.into_iter().map(of_run).collect())
+}
+
 /// Shows how far a boot is, and collects its instructions.
 struct Follow<'a> {
     control: &'a Control,
+    /// What was begun last.
+    last: String,
     collector: Option<Collector>,
     /// What was wrong with the stream first. The boot goes on: its report may say why.
     broken: Option<String>,
+}
+
+impl<'a> Follow<'a> {
+    fn new(control: &'a Control, expected: Option<Vec<Expected>>) -> Follow<'a> {
+        Follow {
+            control,
+            last: String::new(),
+            collector: expected.map(Collector::new),
+            broken: None,
+        }
+    }
 }
 
 impl Sink for Follow<'_> {
@@ -226,6 +293,7 @@ impl Sink for Follow<'_> {
         for name in String::from_utf8_lossy(bytes).lines() {
             self.control.progress.at(name);
             self.control.progress.step();
+            name.clone_into(&mut self.last);
         }
     }
 
@@ -289,19 +357,32 @@ enum Does<'a> {
     StartsVmms,
 }
 
-/// Boots, and runs a command of the program inside.
-fn run_command(
-    mut lab: Lab,
+/// Boots, and runs a command of the program inside, whose instructions may be recorded.
+fn recorded(
+    lab: Lab,
     files: Initramfs,
     does: Does<'_>,
     expected: Option<Vec<Expected>>,
     control: &Control,
 ) -> Result<Ended> {
-    let mut follow = Follow {
-        control,
-        collector: expected.map(Collector::new),
-        broken: None,
-    };
+    let mut follow = Follow::new(control, expected);
+    let outcome = run_command(lab, files, does, &mut follow)?;
+    let exits_unread = follow.collector.as_ref().and_then(Collector::unread);
+    Ok(Ended {
+        outcome,
+        collector: follow.collector,
+        broken: follow.broken,
+        exits_unread,
+    })
+}
+
+/// Boots, and runs a command of the program inside.
+fn run_command(
+    mut lab: Lab,
+    files: Initramfs,
+    does: Does<'_>,
+    follow: &mut Follow<'_>,
+) -> Result<exitpath_lab::boot::Outcome> {
     lab.limit.get_or_insert(BOOT_LIMIT);
     lab.silence.get_or_insert(SILENCE);
     let (command, plan) = match does {
@@ -321,7 +402,7 @@ fn run_command(
         fixed_addresses: !own,
         ..Job::default()
     };
-    let outcome = lab.run(files, job, plan, &mut follow)?;
+    let outcome = lab.run(files, job, plan, follow)?;
     if !outcome.hello.kvm {
         return Err(LabError::NoKvm {
             release: outcome.hello.release,
@@ -334,13 +415,7 @@ fn run_command(
             said: outcome.stderr.trim().to_owned(),
         });
     }
-    let exits_unread = follow.collector.as_ref().and_then(Collector::unread);
-    Ok(Ended {
-        outcome,
-        collector: follow.collector,
-        broken: follow.broken,
-        exits_unread,
-    })
+    Ok(outcome)
 }
 
 /// A report of the program inside.

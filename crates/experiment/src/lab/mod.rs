@@ -7,12 +7,14 @@ pub mod kvm_unit_tests;
 mod names;
 mod prepared;
 mod session;
+mod steps;
 
 pub use command::{InLab, keep, run};
 pub use prepared::{
     Choice, DEFAULT_CPU, Prepared, assign_modules, cache, fetch_debug_files, find_qemu,
 };
 pub use session::{Instructions, Session, Setup};
+pub use steps::check_steps;
 
 /// Whether the lab's CPU is one of AMD: it has SVM.
 pub(crate) const AMD: bool = true;

@@ -49,8 +49,10 @@ pub struct Setup<'a> {
     pub prepared: &'a Prepared,
     /// The VMM that rows run under; `None`: exitpath's own.
     pub vmm: Option<&'a Vmm>,
-    /// What is overwritten in the kernel before anything is measured, and how that is told.
-    pub patches: Vec<(Patch, Difference)>,
+    /// What is overwritten in the kernel before anything is measured.
+    pub patches: Vec<Patch>,
+    /// How that is told.
+    pub differs: Vec<Difference>,
 }
 
 impl<'a> Setup<'a> {
@@ -61,6 +63,7 @@ impl<'a> Setup<'a> {
             prepared,
             vmm: None,
             patches: Vec::new(),
+            differs: Vec::new(),
         }
     }
 
@@ -88,29 +91,31 @@ impl<'a> Setup<'a> {
 }
 
 /// A boot to be made.
-struct Boot {
+pub(super) struct Boot {
     /// Position of its setup.
-    setup: usize,
-    seed: u64,
-    work: Work,
+    pub(super) setup: usize,
+    pub(super) seed: u64,
+    pub(super) work: Work,
 }
 
-enum Work {
+pub(super) enum Work {
     Own(OwnBoot),
+    /// A step of a boot in which others were made, too.
+    Step(OwnBoot),
     Foreign,
 }
 
 impl Boot {
     fn cpus(&self) -> u32 {
         match &self.work {
-            Work::Own(own) => own.cpus,
+            Work::Own(own) | Work::Step(own) => own.cpus,
             Work::Foreign => 1,
         }
     }
 }
 
 /// Another VMM with its files.
-struct Started {
+pub(super) struct Started {
     ready: Ready,
     files: Initramfs,
     job: VmmJob,
@@ -119,15 +124,15 @@ struct Started {
 
 /// What was measured in the lab so far.
 pub struct Session<'a> {
-    plan: &'a Plan,
-    seeds: Vec<u64>,
+    pub(super) plan: &'a Plan,
+    pub(super) seeds: Vec<u64>,
     instructions: Option<Instructions>,
-    control: &'a Control,
+    pub(super) control: &'a Control,
     begun_unix_seconds: u64,
-    setups: Vec<Setup<'a>>,
+    pub(super) setups: Vec<Setup<'a>>,
     /// For each setup.
-    started: Vec<Option<Started>>,
-    done: Vec<(Boot, Booted)>,
+    pub(super) started: Vec<Option<Started>>,
+    pub(super) done: Vec<(Boot, Booted)>,
 }
 
 impl<'a> Session<'a> {
@@ -196,7 +201,7 @@ impl<'a> Session<'a> {
         }
         let steps = boots.iter().map(|boot| match &boot.work {
             Work::Own(own) => own.rows.len() as u64,
-            Work::Foreign => 1,
+            Work::Step(_) | Work::Foreign => 1,
         });
         let under = match boots.iter().any(|boot| matches!(boot.work, Work::Foreign)) {
             true => " under a VMM",
@@ -244,11 +249,7 @@ impl<'a> Session<'a> {
         if !setup.patches.is_empty() {
             lab.patches = Some(Patches {
                 breakpoint: exitpath_lab::ready_address()?,
-                patches: setup
-                    .patches
-                    .iter()
-                    .map(|(patch, _)| patch.clone())
-                    .collect(),
+                steps: vec![setup.patches.clone()],
             });
         }
         match (&boot.work, &self.started[boot.setup]) {
@@ -280,7 +281,7 @@ impl<'a> Session<'a> {
                 let names = self.instructions.is_some();
                 boots::own(lab, own, self.plan.order_seed, config, names, self.control)
             }
-            (Work::Foreign, None) => Err(Error::Interrupted),
+            (Work::Step(_), _) | (Work::Foreign, None) => Err(Error::Interrupted),
         }
     }
 
@@ -430,11 +431,7 @@ impl<'a> Session<'a> {
         let mut kernels = Vec::new();
         for (at, setup) in self.setups.iter().enumerate() {
             let (_, first) = self.first(at)?;
-            let mut differs: Vec<Difference> = setup
-                .patches
-                .iter()
-                .map(|(_, difference)| difference.clone())
-                .collect();
+            let mut differs = setup.differs.clone();
             if let Some(started) = &self.started[at] {
                 differs.extend(started.ready.differs());
             }

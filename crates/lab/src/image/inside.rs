@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use exitpath_protocol::{BUILD, MARK, READY_SYMBOL};
+use exitpath_protocol::{BUILD, MARK, READY_SYMBOL, STEP_SYMBOL};
 use object::{Object, ObjectSymbol};
 
 use crate::error::{Error, Result};
@@ -65,16 +65,28 @@ fn check(bytes: &[u8], path: &Path) -> Result<()> {
 /// # Errors
 /// As [`inside`].
 pub fn ready_address() -> Result<u64> {
+    address(READY_SYMBOL)
+}
+
+/// Address of an instruction in it that is executed before each step of a run in steps, and behind it.
+///
+/// # Errors
+/// As [`inside`].
+pub fn step_address() -> Result<u64> {
+    address(STEP_SYMBOL)
+}
+
+fn address(name: &str) -> Result<u64> {
     let bytes = inside()?;
     let file = object::File::parse(&*bytes);
     let address = file.ok().and_then(|file| {
         let mut symbols = file.symbols();
         symbols
-            .find(|symbol| symbol.name() == Ok(READY_SYMBOL))
+            .find(|symbol| symbol.name() == Ok(name))
             .map(|symbol| symbol.address())
     });
     address.ok_or_else(|| Error::Patch {
-        why: format!("the program inside has no symbol {READY_SYMBOL}: build it with its symbols"),
+        why: format!("the program inside has no symbol {name}: build it with its symbols"),
     })
 }
 

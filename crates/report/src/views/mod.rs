@@ -1,6 +1,7 @@
 //! What each command shows, as documents: the table of exits, the ladder, kicks, the views of a traced path, and
 //! what differs between two.
 
+mod ablate;
 mod annotate;
 mod diff;
 mod doctor;
@@ -9,6 +10,7 @@ mod exits;
 mod kick;
 mod parts;
 mod path;
+mod primitives;
 mod pull_request;
 mod rows;
 mod tree;
@@ -17,6 +19,7 @@ mod vmexit;
 mod without;
 
 pub use crate::changes::{commit, instruction};
+pub use ablate::{ablations, waterfall_svg};
 pub use annotate::annotate;
 pub use diff::diff;
 pub use doctor::doctor;
@@ -25,6 +28,7 @@ pub use exits::table;
 pub use kick::kick;
 pub use parts::{parts_of, under};
 pub use path::{Functions, path, seeds};
+pub use primitives::primitives;
 pub use pull_request::pull_request;
 pub use rows::rows;
 pub use tree::tree;

@@ -7,6 +7,7 @@ pub mod program;
 #[macro_use]
 pub(crate) mod guest;
 pub(crate) mod kick_guest;
+pub(crate) mod primitive_guest;
 
 pub mod bare;
 pub mod image;

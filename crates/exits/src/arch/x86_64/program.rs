@@ -155,6 +155,8 @@ macro_rules! guest_program {
                     "je 50f\n",
                     "cmp eax, {TOUCH}\n",
                     "je 80f\n",
+                    "cmp eax, {ANSWER}\n",
+                    "je 90f\n",
                     "mov al, {BAD_COMMAND}\n",
                     "out {PORT}, al\n",
                     "jmp 20b\n",
@@ -237,6 +239,22 @@ macro_rules! guest_program {
                     "jnz 81b\n",
                     "jmp 29b\n",
 
+                    // One operation, and what it answers.
+                    "90:\n",
+                    $($before, "\n",)?
+                    $($setup, "\n",)?
+                    $op, "\n",
+                    "mov qword ptr [{ANSWERS}], rax\n",
+                    "mov qword ptr [{ANSWERS} + 8], rbx\n",
+                    "mov qword ptr [{ANSWERS} + 16], rcx\n",
+                    "mov qword ptr [{ANSWERS} + 24], rdx\n",
+                    "mov qword ptr [{ANSWERS} + 32], rsi\n",
+                    "mov qword ptr [{ANSWERS} + 40], rdi\n",
+                    "mov qword ptr [{ANSWERS} + 48], rbp\n",
+                    $($after, "\n",)?
+                    "inc qword ptr [{PROGRESS}]\n",
+                    "jmp 29b\n",
+
                     // r11 baselines; ticks in rax.
                     ".balign 64\n",
                     "60:\n",
@@ -306,6 +324,8 @@ macro_rules! guest_program {
                 BATCHES = const command::BATCHES,
                 BASELINE = const command::BASELINE,
                 TOUCH = const command::TOUCH,
+                ANSWER = const command::ANSWER,
+                ANSWERS = const CONTROL + word::ANSWER,
                 SCRATCH = const SCRATCH,
                 RESULTS = const RESULTS,
                 STATE = const CONTROL + word::STATE,

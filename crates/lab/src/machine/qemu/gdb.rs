@@ -22,13 +22,25 @@ pub struct Patch {
     pub new: Vec<u8>,
 }
 
+impl Patch {
+    /// What takes this one back.
+    #[must_use]
+    pub fn undone(&self) -> Patch {
+        Patch {
+            old: self.new.clone(),
+            new: self.old.clone(),
+            ..self.clone()
+        }
+    }
+}
+
 /// Patches, and when to apply them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patches {
-    /// Virtual address of an instruction that is executed once everything is loaded.
+    /// Virtual address of an instruction that the job executes as often as there are steps.
     pub breakpoint: u64,
-    /// What to replace, in order.
-    pub patches: Vec<Patch>,
+    /// What to replace, in order, each time that it is reached.
+    pub steps: Vec<Vec<Patch>>,
 }
 
 /// How long the stub may take to answer while the machine is stopped.
@@ -37,45 +49,29 @@ const ANSWER: Duration = Duration::from_secs(20);
 const LONGEST_ANSWER: usize = 1 << 16;
 
 impl Patches {
-    /// Lets the machine run up to the breakpoint, patches, checks, and lets it go.
+    /// Lets the machine run up to the breakpoint, patches and checks, as often as there are steps, and lets it go.
+    /// To reach the breakpoint it may take `most` each time.
     ///
     /// # Errors
     /// What went wrong, in words. A place that does not hold what it should is left as it is.
-    pub(crate) fn apply(&self, stub: UnixStream, until: Instant) -> Result<(), String> {
+    pub(crate) fn apply(&self, stub: UnixStream, most: Duration) -> Result<(), String> {
         let mut client = Client {
             stub,
-            until,
+            until: Instant::now() + most.min(ANSWER),
             input: Vec::new(),
         };
-        client.ask_ok(&format!("Z0,{:x},1", self.breakpoint))?;
-        client.send("c")?;
-        let stopped = client.receive()?;
-        if !(stopped.starts_with("T05") || stopped.starts_with("S05")) {
-            return Err(format!("the machine stopped for another reason: {stopped}"));
-        }
-        client.until = Instant::now() + ANSWER;
-        for patch in &self.patches {
-            let found = client.read(patch)?;
-            if found != patch.old {
-                return Err(format!(
-                    "{} has {} at {:#x} and not {}: left as it is",
-                    patch.name,
-                    hex(&found),
-                    patch.address,
-                    hex(&patch.old)
-                ));
+        for (at, step) in self.steps.iter().enumerate() {
+            if at > 0 {
+                // Where the machine stands there is no breakpoint, or it would stop there for ever.
+                client.go("s")?;
             }
-            client.ask_ok(&format!(
-                "M{:x},{:x}:{}",
-                patch.address,
-                patch.new.len(),
-                hex(&patch.new)
-            ))?;
-            if client.read(patch)? != patch.new {
-                return Err(format!("{} was not overwritten", patch.name));
-            }
+            client.ask_ok(&format!("Z0,{:x},1", self.breakpoint))?;
+            client.until = Instant::now() + most;
+            client.go("c")?;
+            client.until = Instant::now() + ANSWER;
+            client.patch(step)?;
+            client.ask_ok(&format!("z0,{:x},1", self.breakpoint))?;
         }
-        client.ask_ok(&format!("z0,{:x},1", self.breakpoint))?;
         client.ask_ok("D")
     }
 }
@@ -88,6 +84,42 @@ struct Client {
 }
 
 impl Client {
+    /// Lets the machine run, or go one instruction further, until it stops for that reason.
+    fn go(&mut self, how: &str) -> Result<(), String> {
+        self.send(how)?;
+        let stopped = self.receive()?;
+        match stopped.starts_with("T05") || stopped.starts_with("S05") {
+            true => Ok(()),
+            false => Err(format!("the machine stopped for another reason: {stopped}")),
+        }
+    }
+
+    /// Replaces what these say, each checked before and after.
+    fn patch(&mut self, patches: &[Patch]) -> Result<(), String> {
+        for patch in patches {
+            let found = self.read(patch)?;
+            if found != patch.old {
+                return Err(format!(
+                    "{} has {} at {:#x} and not {}: left as it is",
+                    patch.name,
+                    hex(&found),
+                    patch.address,
+                    hex(&patch.old)
+                ));
+            }
+            self.ask_ok(&format!(
+                "M{:x},{:x}:{}",
+                patch.address,
+                patch.new.len(),
+                hex(&patch.new)
+            ))?;
+            if self.read(patch)? != patch.new {
+                return Err(format!("{} was not overwritten", patch.name));
+            }
+        }
+        Ok(())
+    }
+
     fn read(&mut self, patch: &Patch) -> Result<Vec<u8>, String> {
         self.send(&format!("m{:x},{:x}", patch.address, patch.old.len()))?;
         let answer = self.receive()?;
@@ -230,24 +262,26 @@ mod tests {
     fn patches() -> Patches {
         Patches {
             breakpoint: 0x40_1000,
-            patches: vec![Patch {
-                name: "f".to_owned(),
-                address: 0xffff_ffff_8100_0000,
-                old: vec![0x0f, 0x1f],
-                new: vec![0xc3, 0x90],
-            }],
+            steps: vec![vec![patch()]],
+        }
+    }
+
+    fn patch() -> Patch {
+        Patch {
+            name: "f".to_owned(),
+            address: 0xffff_ffff_8100_0000,
+            old: vec![0x0f, 0x1f],
+            new: vec![0xc3, 0x90],
         }
     }
 
     /// Never waited for, however busy the machine.
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(60)
-    }
+    const LONG: Duration = Duration::from_secs(60);
 
     #[test]
     fn stops_checks_writes_checks_and_lets_go() {
         let (stream, asked) = stub(&["OK", "T05thread:01;", "0f1f", "OK", "c390", "OK", "OK"]);
-        patches().apply(stream, soon()).expect("patched");
+        patches().apply(stream, LONG).expect("patched");
         let asked = asked.join().expect("the stub");
         let packets: Vec<&str> = asked
             .iter()
@@ -268,9 +302,28 @@ mod tests {
     }
 
     #[test]
+    fn each_step_is_at_another_arrival() {
+        let (stream, asked) = stub(&[
+            "OK", "T05", "0f1f", "OK", "c390", "OK", "T05", "OK", "T05", "c390", "OK", "0f1f",
+            "OK", "OK",
+        ]);
+        let both = Patches {
+            steps: vec![vec![patch()], vec![patch().undone()]],
+            ..patches()
+        };
+        both.apply(stream, LONG).expect("patched");
+        let asked = asked.join().expect("the stub");
+        // A breakpoint where the machine stands would stop it there again.
+        let first: Vec<&str> = asked[5..9].iter().map(|packet| &packet[..3]).collect();
+        assert_eq!(first, ["$z0", "$s#", "$Z0", "$c#"]);
+        let undone = "$Mffffffff81000000,2:0f1f";
+        assert!(asked[10].starts_with(undone), "{asked:?}");
+    }
+
+    #[test]
     fn other_bytes_are_left_alone() {
         let (stream, asked) = stub(&["OK", "T05", "e8ff"]);
-        let error = patches().apply(stream, soon()).expect_err("refused");
+        let error = patches().apply(stream, LONG).expect_err("refused");
         assert!(error.contains("has e8ff"), "{error}");
         assert_eq!(asked.join().expect("the stub").len(), 3);
     }
@@ -278,15 +331,15 @@ mod tests {
     #[test]
     fn silence_errors_and_noise_end_in_words() {
         let (stream, _asked) = stub(&["E14"]);
-        assert!(patches().apply(stream, soon()).is_err());
+        assert!(patches().apply(stream, LONG).is_err());
         let (stream, _open) = UnixStream::pair().expect("a pair of sockets");
         let error = patches()
-            .apply(stream, Instant::now())
+            .apply(stream, Duration::ZERO)
             .expect_err("silence");
         assert!(error.contains("does not answer"), "{error}");
         let (stream, mut other) = UnixStream::pair().expect("a pair of sockets");
         other.write_all(b"$OK#00").expect("written");
-        let error = patches().apply(stream, soon()).expect_err("noise");
+        let error = patches().apply(stream, LONG).expect_err("noise");
         assert!(error.contains("checksum"), "{error}");
     }
 }

@@ -25,6 +25,16 @@ pub(crate) extern "C" fn arm() {
     marker!(Marker::Arm);
 }
 
+/// Nothing: where the lab's machine can be stopped for the kernel's code to be changed.
+/// `exitpath_protocol::STEP_SYMBOL` is its name.
+// SAFETY: no other symbol of the program has this name.
+#[unsafe(export_name = "exitpath_step")]
+#[inline(never)]
+pub(crate) extern "C" fn step() {
+    // Not empty, so that it is no other empty function.
+    std::hint::black_box(0);
+}
+
 /// The counted samples begin.
 pub(crate) fn start() {
     marker!(Marker::Start);

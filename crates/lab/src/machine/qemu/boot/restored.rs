@@ -359,10 +359,7 @@ impl Lab {
         let mut resumed = self.resume(Phase::Restored, from, &from.memory, work)?;
         let patcher = match self.patches.clone().zip(resumed.stub.take()) {
             // It lets the machine go.
-            Some((patches, stub)) => {
-                let until = Instant::now() + MOST_WAITED;
-                Some(thread::spawn(move || patches.apply(stub, until)))
-            }
+            Some((patches, stub)) => Some(thread::spawn(move || patches.apply(stub, MOST_WAITED))),
             None => {
                 resumed.go()?;
                 None

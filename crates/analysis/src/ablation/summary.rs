@@ -1,0 +1,481 @@
+//! What a recording says of optional work: the waterfall, each knob's cost, what was predicted, the floor.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use exitpath_recording::{Condition, Difference, Machine, Outcome, Recording, Run, Sample};
+
+use super::code::Code;
+use super::design::{Design, Off, everything};
+use super::effects::{Cost, Effects, Interaction, Values, effects};
+use super::knobs::Knob;
+use super::table::built_in;
+use crate::path::{Node, PathError, PhaseTable, RowPath, trace_rows};
+use crate::stats::{Confidence, mean_interval};
+
+/// What came of a knob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// It was off in all combinations, and its cost is known.
+    Measured,
+    /// Without it the guest's answers were wrong, or the lab or the guest ended: why, in words.
+    Required(String),
+    /// The row does not come by it.
+    Absent,
+    /// It could be measured, and was left out of the combinations: why.
+    LeftOut(String),
+}
+
+/// A knob and what it costs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KnobCost {
+    /// What it is called.
+    pub name: String,
+    /// What it is.
+    pub what: String,
+    /// What was changed for it, a phrase each.
+    pub changes: Vec<String>,
+    /// What came of it.
+    pub status: Status,
+    /// Its cost, where it was measured.
+    pub cost: Option<Cost>,
+    /// The interval of its Shapley share, where blocks differ.
+    pub interval: Option<(f64, f64)>,
+    /// What was predicted for it alone.
+    pub predicted: Option<i64>,
+}
+
+/// A combination and its value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Combination {
+    /// Names of the knobs that were off.
+    pub off: Vec<String>,
+    /// The row's value, the mean over blocks; `None` where there is none.
+    pub value: Option<f64>,
+    /// The value's interval, where blocks differ.
+    pub interval: Option<(f64, f64)>,
+    /// Why there is no value.
+    pub why: Option<String>,
+}
+
+/// What remains where all that is optional is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// What the assembly around the entry takes, from where the guest is left until it is entered again.
+    pub assembly: u64,
+    /// That, all that is done around it per entry, and the handler of this exit: as if KVM entered the guest again at once. `None` where the
+    /// exit goes to user space.
+    pub shortcut: Option<u64>,
+}
+
+/// A row's optional work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ablation {
+    /// The row.
+    pub row: String,
+    /// Where it was measured.
+    pub machine: Machine,
+    /// All combinations, the base first.
+    pub combinations: Vec<Combination>,
+    /// All knobs: those measured by what they cost, most first, then the others.
+    pub knobs: Vec<KnobCost>,
+    /// Groups of knobs that save together something else than each by itself, by their names, largest first.
+    pub interactions: Vec<(Vec<String>, f64)>,
+    /// The largest difference of a value from what effects of one and two knobs make of it.
+    pub unexplained: f64,
+    /// Whether all combinations were measured.
+    pub all_combinations: bool,
+    /// The row's value with all on.
+    pub full: Option<f64>,
+    /// And with all off that were measured.
+    pub all_off: Option<f64>,
+    /// What remains.
+    pub floor: Option<Floor>,
+}
+
+/// Which knobs are off under a condition, and what was changed for each.
+fn off(condition: &Condition) -> BTreeMap<&str, &[String]> {
+    let off = condition
+        .differs
+        .iter()
+        .filter_map(|differs| match differs {
+            Difference::Off { knob, changes } => Some((knob.as_str(), changes.as_slice())),
+            _ => None,
+        });
+    off.collect()
+}
+
+/// What most samples of a run took, less what each took without the operation, and the row's own delay.
+fn value(run: &Run, delay: u64) -> Result<f64, String> {
+    match &run.outcome {
+        Outcome::Done => {}
+        Outcome::Skipped { reason } | Outcome::Fault { reason } | Outcome::Hung { reason } => {
+            return Err(reason.clone());
+        }
+    }
+    let net = |sample: &Sample| sample.op as i64 - sample.empty as i64 - delay as i64;
+    let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
+    for sample in &run.samples {
+        *counts.entry(net(sample)).or_default() += 1;
+    }
+    let most = counts
+        .into_iter()
+        .max_by_key(|&(value, count)| (count, std::cmp::Reverse(value)));
+    most.map(|(value, _)| value as f64)
+        .ok_or_else(|| "no sample was taken".to_owned())
+}
+
+/// Exits of a run, as KVM counts them; `None` where it does not.
+fn exits(run: &Run) -> Option<i64> {
+    run.counters.get("exits").copied()
+}
+
+/// The ablations of a recording's rows.
+///
+/// # Errors
+/// Where its trace, which says what is on the path, cannot be understood.
+pub fn ablations(recording: &Recording, further: &[Knob]) -> Result<Vec<Ablation>, PathError> {
+    let paths = match &recording.trace {
+        Some(_) => {
+            let base = recording.under(Condition::BASE);
+            base.map(|base| trace_rows(&base, &PhaseTable::default()))
+                .transpose()?
+                .unwrap_or_default()
+        }
+        None => Vec::new(),
+    };
+    let code = recording
+        .trace
+        .as_ref()
+        .map(|trace| Code::of(trace, &paths));
+    let rows = recording.manifest.rows.iter();
+    Ok(rows
+        .map(|row| {
+            of_row(
+                recording,
+                &row.name,
+                row.delay_ticks,
+                further,
+                code.as_ref(),
+                &paths,
+            )
+        })
+        .collect())
+}
+
+fn of_row(
+    recording: &Recording,
+    row: &str,
+    delay: u64,
+    further: &[Knob],
+    code: Option<&Code>,
+    paths: &[RowPath],
+) -> Ablation {
+    let path = paths.iter().find(|path| path.row == row);
+    let steps: Vec<(BTreeMap<&str, &[String]>, Vec<&Run>)> = recording
+        .manifest
+        .conditions
+        .iter()
+        .filter(|condition| condition.name != Condition::BASE)
+        .map(|condition| {
+            let runs = recording
+                .runs
+                .iter()
+                .filter(|run| run.condition == condition.name && run.row == row);
+            (off(condition), runs.collect())
+        })
+        .filter(|(_, runs): &(_, Vec<&Run>)| !runs.is_empty())
+        .collect();
+    // What a right step makes of exits.
+    let right: Vec<Option<i64>> = steps
+        .iter()
+        .find(|(off, _)| off.is_empty())
+        .map(|(_, runs)| runs.iter().map(|run| exits(run)).collect())
+        .unwrap_or_default();
+    let valued = |runs: &[&Run]| -> Result<Vec<f64>, String> {
+        let runs = runs.iter().enumerate();
+        runs.map(|(block, run)| {
+            let value = value(run, delay)?;
+            match right.get(block) {
+                Some(expected) if *expected != exits(run) => Err(format!(
+                    "it made {} exits in {} operations, and {} with all on",
+                    exits(run).unwrap_or(0),
+                    run.ops,
+                    expected.unwrap_or(0)
+                )),
+                _ => Ok(value),
+            }
+        })
+        .collect()
+    };
+    let values: Vec<Result<Vec<f64>, String>> =
+        steps.iter().map(|(_, runs)| valued(runs)).collect();
+    // The combinations are of the knobs that are off where most are.
+    let most = steps
+        .iter()
+        .zip(&values)
+        .filter(|(_, values)| values.is_ok())
+        .map(|((off, _), _)| off);
+    let most = most.max_by_key(|off| off.len());
+    let names: Vec<&str> = most
+        .map(|off| off.keys().copied().collect())
+        .unwrap_or_default();
+    let blocks = values.iter().flatten().map(Vec::len).min().unwrap_or(0);
+    let by_block: Vec<Option<Effects>> = (0..blocks)
+        .map(|block| in_block(&steps, &values, &names, block))
+        .collect();
+    let found: Vec<Effects> = by_block.into_iter().flatten().collect();
+    let combinations = steps
+        .iter()
+        .zip(&values)
+        .map(|((off, _), values)| Combination {
+            off: off.keys().map(|&name| name.to_owned()).collect(),
+            value: values.as_ref().ok().and_then(|values| mean(values)),
+            interval: values.as_ref().ok().and_then(|values| interval(values)),
+            why: values.as_ref().err().cloned(),
+        });
+    let combinations: Vec<Combination> = combinations.collect();
+    let known = known(&steps, further);
+    let mut knobs: Vec<KnobCost> = known
+        .iter()
+        .map(|knob| {
+            let changes = steps
+                .iter()
+                .find_map(|(off, _)| off.get(knob.name.as_str()).copied());
+            let resolved = code.and_then(|code| knob.resolve(code)).zip(code);
+            let on_row = resolved
+                .as_ref()
+                .is_some_and(|(resolved, code)| resolved.is_on(code, row));
+            let alone = |off: &BTreeMap<&str, &[String]>| {
+                off.len() == 1 && off.contains_key(knob.name.as_str())
+            };
+            let alone = steps
+                .iter()
+                .zip(&values)
+                .find(|((off, _), _)| alone(off))
+                .map(|(_, values)| values);
+            let at = names.iter().position(|name| *name == knob.name);
+            let costs = at.map(|at| {
+                found
+                    .iter()
+                    .map(|effects| effects.costs[at])
+                    .collect::<Vec<_>>()
+            });
+            let cost = costs.as_deref().and_then(mean_cost);
+            let status = match (alone, at) {
+                (Some(Err(why)), _) => Status::Required(why.clone()),
+                (Some(Ok(_)), Some(_)) => Status::Measured,
+                (Some(Ok(_)), None) => Status::LeftOut(left_out(&combinations, &knob.name)),
+                (None, _) if on_row => Status::LeftOut(
+                    "it was not among those asked for, or there were too many".to_owned(),
+                ),
+                (None, _) => Status::Absent,
+            };
+            KnobCost {
+                name: knob.name.clone(),
+                what: knob.what.clone(),
+                changes: changes.unwrap_or_default().to_vec(),
+                interval: costs.as_deref().and_then(|costs| {
+                    let shares: Vec<f64> = costs.iter().map(|cost| cost.shapley).collect();
+                    interval(&shares)
+                }),
+                cost,
+                predicted: resolved
+                    .zip(path)
+                    .filter(|_| on_row)
+                    .map(|((resolved, code), path)| resolved.predicted(code, path)),
+                status,
+            }
+        })
+        .collect();
+    let share = |knob: &KnobCost| knob.cost.map_or(f64::NEG_INFINITY, |cost| cost.shapley);
+    knobs.sort_by(|a, b| share(b).total_cmp(&share(a)));
+    let of_off = |wanted: &BTreeSet<&str>| {
+        let same = |combination: &&Combination| {
+            combination
+                .off
+                .iter()
+                .map(String::as_str)
+                .collect::<BTreeSet<_>>()
+                == *wanted
+        };
+        combinations
+            .iter()
+            .find(same)
+            .and_then(|combination| combination.value)
+    };
+    let (full, all_off) = (
+        of_off(&BTreeSet::new()),
+        of_off(&names.iter().copied().collect()),
+    );
+    Ablation {
+        row: row.to_owned(),
+        machine: recording.manifest.machine,
+        interactions: interactions(&found, &names),
+        unexplained: found
+            .iter()
+            .map(|effects| effects.unexplained)
+            .fold(0.0, f64::max),
+        all_combinations: Design::of(names.len()).is_some_and(|design| design.is_full()),
+        full,
+        all_off,
+        floor: path.map(floor),
+        combinations,
+        knobs,
+    }
+}
+
+/// The effects in one block, where all combinations of the design have a value there.
+fn in_block(
+    steps: &[(BTreeMap<&str, &[String]>, Vec<&Run>)],
+    values: &[Result<Vec<f64>, String>],
+    names: &[&str],
+    block: usize,
+) -> Option<Effects> {
+    let design = Design::of(names.len())?;
+    let mut of_block = Values::new();
+    for ((off, _), values) in steps.iter().zip(values) {
+        let Some(value) = values.as_ref().ok().and_then(|values| values.get(block)) else {
+            continue;
+        };
+        if off.keys().any(|name| !names.contains(name)) {
+            continue;
+        }
+        let bits = names
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| off.contains_key(**name));
+        let off: Off = bits.fold(0, |off, (at, _)| off | 1 << at);
+        of_block.insert(off, *value);
+    }
+    effects(&design, &of_block)
+}
+
+/// All knobs there is something to be said of, each once: those that were off somewhere, and the built-in ones.
+fn known(steps: &[(BTreeMap<&str, &[String]>, Vec<&Run>)], further: &[Knob]) -> Vec<Knob> {
+    let mut known: Vec<Knob> = further.to_vec();
+    known.extend(built_in());
+    for name in steps.iter().flat_map(|(off, _)| off.keys()) {
+        if known.iter().all(|knob| knob.name != *name) {
+            known.extend(Knob::parse(name));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    known.retain(|knob| seen.insert(knob.name.clone()));
+    known
+}
+
+/// Why a knob that works alone is in no combination.
+fn left_out(combinations: &[Combination], name: &str) -> String {
+    let with = combinations.iter().filter(|combination| {
+        combination.off.len() > 1 && combination.off.iter().any(|off| off == name)
+    });
+    with.filter_map(|combination| {
+        let others: Vec<&str> = combination
+            .off
+            .iter()
+            .map(String::as_str)
+            .filter(|off| *off != name)
+            .collect();
+        Some(format!(
+            "required where {} are off: {}",
+            others.join(", "),
+            combination.why.as_ref()?
+        ))
+    })
+    .next()
+    .unwrap_or_else(|| "there were too many knobs".to_owned())
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    crate::stats::mean(values).ok()
+}
+
+/// The interval of a mean, where the values differ and there are enough of them.
+fn interval(values: &[f64]) -> Option<(f64, f64)> {
+    let differ = values.windows(2).any(|pair| pair[0] != pair[1]);
+    let found = differ
+        .then(|| mean_interval(values, Confidence::P95).ok())
+        .flatten()?;
+    let interval = found.interval();
+    Some((interval.lo, interval.hi))
+}
+
+fn mean_cost(costs: &[Cost]) -> Option<Cost> {
+    let of = |part: &dyn Fn(&Cost) -> f64| mean(&costs.iter().map(part).collect::<Vec<_>>());
+    Some(Cost {
+        first: of(&|cost| cost.first)?,
+        last: of(&|cost| cost.last)?,
+        shapley: of(&|cost| cost.shapley)?,
+    })
+}
+
+/// Groups that save together something else than their parts, in all blocks.
+fn interactions(found: &[Effects], names: &[&str]) -> Vec<(Vec<String>, f64)> {
+    let Some(first) = found.first() else {
+        return Vec::new();
+    };
+    let of_group = |at: usize, group: &Interaction| {
+        let values: Vec<f64> = found
+            .iter()
+            .map(|effects| effects.interactions[at].value)
+            .collect();
+        let named = (0..names.len())
+            .filter(|knob| group.knobs >> knob & 1 == 1)
+            .map(|knob| names[knob].to_owned());
+        let value = mean(&values)?;
+        // Zero is none; where blocks differ, what may be zero is none either.
+        let is_zero = value.abs() < 0.5
+            || interval(&values).is_some_and(|(low, high)| low <= 0.0 && high >= 0.0);
+        (!is_zero).then(|| (named.collect(), value))
+    };
+    let groups = first.interactions.iter().enumerate();
+    let mut groups: Vec<(Vec<String>, f64)> = groups
+        .filter_map(|(at, group)| of_group(at, group))
+        .collect();
+    groups.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    groups
+}
+
+/// The floor of a row, by its path.
+fn floor(path: &RowPath) -> Floor {
+    let total = |names: &[&str]| {
+        let nodes = path
+            .tree
+            .iter()
+            .filter(|node| names.contains(&node.name.as_str()));
+        nodes.map(|node| node.total.all).sum::<u64>()
+    };
+    let is_entry = |node: &&Node| node.own.all > 0 && node.name.starts_with("entry_SYSCALL");
+    let user = path.tree.iter().any(|node| is_entry(&node));
+    let around = total(&["svm_vcpu_run", "vmx_vcpu_run"]);
+    let handler = total(&["svm_invoke_exit_handler", "vmx_handle_exit"]);
+    Floor {
+        assembly: total(&["__svm_vcpu_run", "__vmx_vcpu_run"]),
+        shortcut: (!user).then_some(around + handler),
+    }
+}
+
+/// The waterfall: what is left when the measured knobs are taken off one behind the other, those with the largest share first, each by its share.
+pub fn waterfall(ablation: &Ablation) -> Vec<(&str, f64, f64)> {
+    let mut left = ablation.full.unwrap_or(0.0);
+    let measured = ablation
+        .knobs
+        .iter()
+        .filter_map(|knob| Some((knob, knob.cost?)));
+    measured
+        .map(|(knob, cost)| {
+            left -= cost.shapley;
+            (knob.name.as_str(), cost.shapley, left)
+        })
+        .collect()
+}
+
+/// The combinations that are needed of so many knobs, by number; `None` for too many.
+pub fn needed(knobs: usize) -> Option<Vec<Off>> {
+    Some(Design::of(knobs)?.all)
+}
+
+/// All of so many knobs.
+pub fn all_of(knobs: usize) -> Off {
+    everything(knobs)
+}
