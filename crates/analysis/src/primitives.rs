@@ -4,12 +4,13 @@ use exitpath_recording::Space;
 
 use crate::path::RowPath;
 
-/// How many instructions of the kernel in a round have a form that begins like one of these.
-pub fn uses(path: &RowPath, forms: &[&str]) -> u64 {
+/// How many instructions of the kernel in a round begin, as text, like one of these, and like none of those.
+pub fn uses(path: &RowPath, texts: &[&str], but: &[&str]) -> u64 {
+    let begins = |text: &str, with: &[&str]| with.iter().any(|with| text.starts_with(with));
     let kernel = path
         .instructions
         .iter()
         .filter(|it| it.space == Space::Kernel);
-    let of_form = kernel.filter(|it| forms.iter().any(|form| it.form.starts_with(form)));
-    of_form.map(|it| it.times.all).sum()
+    let counted = kernel.filter(|it| begins(&it.text, texts) && !begins(&it.text, but));
+    counted.map(|it| it.times.all).sum()
 }

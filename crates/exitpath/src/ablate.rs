@@ -43,12 +43,13 @@ pub(crate) fn run(args: &Ablate) -> Result<(), Failure> {
         if rows.len() > 1 {
             return Err(Failure::usage("--svg draws one row"));
         }
-        exitpath_store::check_writable(
-            svg.parent()
-                .filter(|dir| !dir.as_os_str().is_empty())
-                .unwrap_or(Path::new(".")),
-        )
-        .map_err(Failure::usage)?;
+        let folder = svg.parent().filter(|dir| !dir.as_os_str().is_empty());
+        if !folder.unwrap_or(Path::new(".")).is_dir() {
+            return Err(Failure::usage(format!(
+                "{}: there is no such folder",
+                svg.display()
+            )));
+        }
     }
     let knobs = choose(args)?;
     let recording = record(args, rows, &knobs)?;
@@ -106,7 +107,19 @@ impl OnTheWay {
         let resolved = chosen
             .iter()
             .filter_map(|knob| Some((knob.clone(), knob.resolve(&code)?)));
-        let knobs = resolved.collect();
+        let knobs: Vec<(Knob, Resolved)> = resolved.collect();
+        let built_in = built_in();
+        let own = chosen
+            .iter()
+            .filter(|knob| built_in.iter().all(|known| known.name != knob.name));
+        for knob in own {
+            if knobs.iter().all(|(found, _)| found.name != knob.name) {
+                let name = &knob.name;
+                return Err(Failure::usage(format!(
+                    "{name}: nothing like it is on these rows' way (`exitpath trace ROW --tree` shows what is)"
+                )));
+            }
+        }
         Ok(OnTheWay { code, paths, knobs })
     }
 

@@ -6,7 +6,7 @@ use exitpath_analysis::path::{PhaseTable, trace_rows};
 use exitpath_analysis::primitives::uses;
 use exitpath_cli::{Place, Primitives};
 use exitpath_exits::find;
-use exitpath_exits::primitives::{PRIMITIVES, USES};
+use exitpath_exits::primitives::{PRIMITIVES, USES, Use};
 use exitpath_experiment::lab::{Instructions, Prepared, Session, Setup};
 use exitpath_experiment::{Plan, Sampling, rows};
 use exitpath_lab::plugin::Plugin;
@@ -69,14 +69,14 @@ fn used(args: &Primitives) -> Result<Used, Failure> {
     session.run(vec![Setup::base(&prepared)])?;
     let paths =
         trace_rows(&session.recording()?, &PhaseTable::default()).map_err(Failure::cannot)?;
-    let of = |forms| {
-        paths
-            .iter()
-            .map(move |path| (path.row.clone(), uses(path, forms)))
+    let of = |used: &Use| {
+        let ways = paths.iter();
+        ways.map(|path| (path.row.clone(), uses(path, used.texts, used.but)))
+            .collect()
     };
-    let counted = USES.iter().filter(|used| !used.forms.is_empty());
+    let counted = USES.iter().filter(|used| !used.texts.is_empty());
     Ok(counted
-        .map(|used| (used.row.to_owned(), of(used.forms).collect()))
+        .map(|used| (used.row.to_owned(), of(used)))
         .collect())
 }
 

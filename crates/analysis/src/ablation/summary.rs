@@ -25,6 +25,9 @@ pub enum Status {
     LeftOut(String),
 }
 
+/// Why a knob on the way was not measured, where nobody wanted it.
+const NOT_ASKED_FOR: &str = "not asked for";
+
 /// A knob and what it costs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnobCost {
@@ -265,9 +268,7 @@ fn of_row(
                 (Some(Err(why)), _) => Status::Required(why.clone()),
                 (Some(Ok(_)), Some(_)) => Status::Measured,
                 (Some(Ok(_)), None) => Status::LeftOut(left_out(&combinations, &knob.name)),
-                (None, _) if on_row => Status::LeftOut(
-                    "it was not among those asked for, or there were too many".to_owned(),
-                ),
+                (None, _) if on_row => Status::LeftOut(NOT_ASKED_FOR.to_owned()),
                 (None, _) => Status::Absent,
             };
             KnobCost {
@@ -468,6 +469,17 @@ pub fn waterfall(ablation: &Ablation) -> Vec<(&str, f64, f64)> {
             (knob.name.as_str(), cost.shapley, left)
         })
         .collect()
+}
+
+/// What all measured knobs save together beyond the sum of their shares: nothing where all combinations were measured; of a fraction,
+/// what three knobs and more save together.
+pub fn rest(ablation: &Ablation) -> Option<f64> {
+    let shares = ablation
+        .knobs
+        .iter()
+        .filter_map(|knob| Some(knob.cost?.shapley));
+    let rest = ablation.full? - ablation.all_off? - shares.sum::<f64>();
+    Some(if rest.abs() < 1e-6 { 0.0 } else { rest })
 }
 
 /// The combinations that are needed of so many knobs, by number; `None` for too many.

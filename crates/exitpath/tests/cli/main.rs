@@ -1,5 +1,6 @@
 //! The program as its users meet it: real labs, this machine's KVM where there is one, bad input.
 
+mod ablate;
 mod assists;
 mod bad_input;
 mod common;

@@ -12,15 +12,32 @@ pub struct Use {
     pub row: &'static str,
     /// What it is used for.
     pub what: &'static str,
-    /// Forms of instructions (mnemonic, prefixes, kinds of operands) that are one each, by how they begin. None: it cannot be counted so.
-    pub forms: &'static [&'static str],
+    /// Instructions that are one each, by how their text in AT&T syntax begins. None: it cannot be counted so.
+    pub texts: &'static [&'static str],
+    /// Those of them that are none.
+    pub but: &'static [&'static str],
 }
 
-const fn used(row: &'static str, what: &'static str, forms: &'static [&'static str]) -> Use {
-    Use { row, what, forms }
+const fn used(row: &'static str, what: &'static str, texts: &'static [&'static str]) -> Use {
+    Use {
+        row,
+        what,
+        texts,
+        but: &[],
+    }
 }
 
-/// What each is used for, in the rows' order.
+impl Use {
+    const fn but(self, but: &'static [&'static str]) -> Use {
+        Use { but, ..self }
+    }
+}
+
+/// How the kernel's smp_mb begins on x86-64.
+const BARRIER: &[&str] = &["lock addl $0,-4(%rsp)", "lock addl $0,-0x4(%rsp)"];
+
+/// What each is used for, in the rows' order. A kernel that runs on one CPU has taken LOCK prefixes out of itself; where an instruction
+/// would make no sense without one, it counts all the same.
 #[rustfmt::skip]
 pub const USES: &[Use] = &[
     used("irq_disable_enable", "interrupts are kept away from entry and exit: local_irq_disable, local_irq_enable", &[]),
@@ -28,13 +45,13 @@ pub const USES: &[Use] = &[
     used("cli", "local_irq_disable by itself", &["cli"]),
     used("sti", "local_irq_enable by itself", &["sti"]),
     used("pushf_popf", "flags saved and restored", &["popf"]),
-    used("test_and_clear_bit", "a request of this vCPU's own is taken", &["btr ", "btc ", "bts "]),
+    used("test_and_clear_bit", "a request of this vCPU's own is taken", &["btr", "btc", "bts"]),
     used("locked_test_and_clear_bit", "a request is taken that others may make: kvm_check_request", &["lock btr", "lock and", "lock bts"]),
-    used("locked_increment", "a reference or counter that others count too", &["lock inc", "lock dec", "lock add"]),
-    used("locked_exchange_add", "the same where the old value is needed", &["lock xadd"]),
-    used("locked_compare_exchange", "a lock or mutex is taken", &["lock cmpxchg"]),
-    used("exchange", "a value is swapped with a barrier: vcpu->mode", &["xchg m"]),
-    used("full_barrier", "smp_mb: what was written is seen before what is read next", &["lock or", "lock add m, i"]),
+    used("locked_increment", "a reference or counter that others count too", &["lock inc", "lock dec", "lock add", "lock sub"]).but(BARRIER),
+    used("locked_exchange_add", "the same where the old value is needed", &["lock xadd", "xadd"]),
+    used("locked_compare_exchange", "a lock or mutex is taken", &["lock cmpxchg", "cmpxchg"]),
+    used("exchange", "a value is swapped with a barrier: vcpu->mode", &["xchg"]).but(&["xchg %ax,%ax"]),
+    used("full_barrier", "smp_mb: what was written is seen before what is read next", BARRIER),
     used("mfence", "the same by its own instruction", &["mfence"]),
     used("lfence", "no speculation beyond it", &["lfence"]),
     used("sfence", "stores are ordered", &["sfence"]),
@@ -50,8 +67,8 @@ pub const USES: &[Use] = &[
     used("xrstor_x87", "FPU state is loaded: x87", &[]),
     used("xrstor_sse", "FPU state is loaded: SSE", &[]),
     used("xrstor_avx", "FPU state is loaded: AVX", &["xrstor"]),
-    used("call_direct", "a call whose target is known, or a static call", &["call i"]),
-    used("call_indirect", "a call through a pointer", &["call r", "call m"]),
+    used("call_direct", "a call whose target is known, or a static call", &[]),
+    used("call_indirect", "a call through a pointer", &["call *"]),
     used("call_retpoline", "a call through a pointer where the branch predictor is not trusted", &[]),
     used("rdtsc", "a clock is read", &["rdtsc"]),
     used("mov_from_cr8", "the task priority is read", &[]),

@@ -1,6 +1,6 @@
 //! A row's optional work, as one JSON object.
 
-use exitpath_analysis::ablation::summary::{Ablation, Floor, Status};
+use exitpath_analysis::ablation::summary::{Ablation, Floor, Status, rest};
 use exitpath_recording::{Environment, Machine, Manifest};
 use serde::Serialize;
 
@@ -23,6 +23,8 @@ struct Ablate<'a> {
     interactions: Vec<Interaction<'a>>,
     /// The largest difference between a value and what effects of one and two knobs make of it.
     unexplained: f64,
+    /// What all measured knobs save beyond the sum of their shares.
+    rest: Option<f64>,
     /// Whether all combinations were measured, or a fraction of them.
     all_combinations: bool,
     /// What remains.
@@ -137,6 +139,7 @@ fn object<'a>(manifest: &'a Manifest, ablation: &'a Ablation, recording: &'a str
         knobs: knobs.collect(),
         interactions: interactions.collect(),
         unexplained: ablation.unexplained,
+        rest: rest(ablation),
         all_combinations: ablation.all_combinations,
         floor: ablation
             .floor

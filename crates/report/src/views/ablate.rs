@@ -1,6 +1,6 @@
 //! What optional work costs: the waterfall, each knob, what knobs save together, and what remains.
 
-use exitpath_analysis::ablation::summary::{Ablation, KnobCost, Status, waterfall};
+use exitpath_analysis::ablation::summary::{Ablation, KnobCost, Status, rest, waterfall};
 use exitpath_recording::Manifest;
 
 use super::environment::measured_on;
@@ -53,6 +53,14 @@ fn of_row(text: &mut Document, ablation: &Ablation) {
             Cell::Tenths(share),
             Cell::Tenths(left),
             Cell::name(&bar(left)),
+        ]);
+    }
+    let rest = rest(ablation).unwrap_or(0.0);
+    if rest != 0.0 {
+        table.row([
+            Cell::name("− what three and more save together"),
+            Cell::Tenths(rest),
+            Cell::Tenths(all_off),
         ]);
     }
     table.row([
@@ -173,13 +181,22 @@ fn together(text: &mut Document, ablation: &Ablation) {
 /// Knobs without figures, and why.
 fn not_measured(text: &mut Document, ablation: &Ablation) {
     let without = |knob: &&KnobCost| knob.cost.is_none() && knob.status != Status::Absent;
+    // Those for the same reason in one line.
+    let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
     for knob in ablation.knobs.iter().filter(without) {
         let why = match &knob.status {
             Status::Required(why) | Status::LeftOut(why) => why.as_str(),
             Status::Measured | Status::Absent => "combinations with it are missing",
         };
         let line = why.lines().next().unwrap_or_default();
-        text.note(format!("{} ({}): {line}", knob.name, status(&knob.status)));
+        let reason = format!("{}: {line}", status(&knob.status));
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, names)) => names.push(&knob.name),
+            None => reasons.push((reason, vec![&knob.name])),
+        }
+    }
+    for (reason, names) in reasons {
+        text.note(format!("{}: {reason}", names.join(", ")));
     }
     let absent: Vec<&str> = ablation
         .knobs

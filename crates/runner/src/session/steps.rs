@@ -204,6 +204,10 @@ impl Protocol {
 
     /// What the guest has in its registers behind the operation.
     fn answer(&mut self) -> Result<[u64; ANSWERS], Failure> {
+        // A guest that does not run leaves none.
+        for at in 0..ANSWERS as u64 {
+            self.vm.memory().set_word(word::ANSWER + 8 * at, 0);
+        }
         self.go(command::ANSWER, 1, 0)?;
         let memory = self.vm.memory();
         Ok(std::array::from_fn(|at| {

@@ -1,0 +1,167 @@
+//! `exitpath ablate` and `primitives` on the real thing: a kernel in the lab.
+
+use serde_json::Value;
+
+use crate::common::{Said, exitpath, linux_6_1, qemus};
+
+fn ablated(arguments: &[&str]) -> Option<Value> {
+    let (_, qemu) = qemus().pop()?;
+    let said = Said::of(
+        exitpath(&[
+            "ablate", "--json", "--kernel", "6.1", "--seed", "1", "--qemu",
+        ])
+        .arg(qemu)
+        .args(arguments),
+    );
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    Some(said.json())
+}
+
+fn knob<'a>(ablation: &'a Value, name: &str) -> &'a Value {
+    let mut knobs = ablation["knobs"].as_array().into_iter().flatten();
+    let found = knobs.find(|knob| knob["name"] == name);
+    found.unwrap_or_else(|| panic!("{name} in {ablation}"))
+}
+
+fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+/// What a knob is predicted to save it saves, to the instruction; shares add up to what all save together; and each way there is
+/// to take something out works: calls, instructions, a jump, functions without an ftrace NOP.
+#[test]
+fn what_is_predicted_is_saved() {
+    if !linux_6_1() {
+        return;
+    }
+    let names = [
+        "time-accounting",
+        "interrupt-flag",
+        "srcu",
+        "tracing",
+        "pmu-events",
+        "task-register",
+        "return-stack",
+        "return-thunks",
+    ];
+    let chosen = names.join(",");
+    let Some(cpuid) = ablated(&["cpuid", "--knob", &chosen]) else {
+        return;
+    };
+    let mut shares = 0.0;
+    for name in names {
+        let knob = knob(&cpuid, name);
+        assert_eq!(knob["status"], "measured", "{knob}");
+        let first = number(&knob["first"]);
+        assert!(first > 0.0, "{knob}");
+        assert_eq!(first, number(&knob["predicted"]), "{knob}");
+        shares += number(&knob["shapley"]);
+    }
+    let (full, all_off) = (number(&cpuid["full"]), number(&cpuid["all_off"]));
+    // What three knobs and more save together is nobody's, and said.
+    let rest = number(&cpuid["rest"]);
+    assert!(
+        (full - all_off - shares - rest).abs() < 1e-6,
+        "{full} {all_off} {shares} {rest}"
+    );
+    assert!(rest.abs() < 1.0, "{rest}");
+    // Of eight knobs a fraction of 64 is measured, with the ends and each by itself, first and last.
+    assert_eq!(cpuid["all_combinations"], false);
+    let values = cpuid["conditions"].as_array().expect("conditions");
+    assert!(
+        values.len() >= 64 && values.len() <= 64 + 2 + 16,
+        "{}",
+        values.len()
+    );
+    assert!(
+        values
+            .iter()
+            .all(|condition| condition["verdict"] == "clean")
+    );
+    assert!(number(&cpuid["floor"]["assembly"]) < all_off);
+}
+
+/// What cannot be done without is told by name and why, whether the guest's answer is wrong, it makes no exit, or the lab dies; and the
+/// others are measured all the same.
+#[test]
+fn what_is_required_is_not_free() {
+    if !linux_6_1() {
+        return;
+    }
+    let functions = "kvm_cpuid,svm_vcpu_run,__srcu_read_lock";
+    let Some(cpuid) = ablated(&["cpuid", "--knob", "srcu", "--function", functions]) else {
+        return;
+    };
+    for (name, why) in [
+        ("kvm_cpuid", "in RAX"),
+        ("svm_vcpu_run", "in RAX"),
+        ("__srcu_read_lock", "__srcu_read_unlock"),
+    ] {
+        let knob = knob(&cpuid, name);
+        assert_eq!(knob["status"], "required", "{knob}");
+        let notes = knob["notes"].to_string();
+        assert!(notes.contains(why), "no '{why}' in {notes}");
+        assert!(knob["shapley"].is_null(), "{knob}");
+    }
+    // Both together are not.
+    let srcu = knob(&cpuid, "srcu");
+    assert_eq!(srcu["status"], "measured", "{srcu}");
+    assert_eq!(srcu["first"], srcu["last"], "{srcu}");
+}
+
+#[test]
+fn what_is_no_knob_is_refused() {
+    let unknown = Said::of(&mut exitpath(&["ablate", "cpuid", "--knob", "turbo"]));
+    unknown.fails(2, &["'turbo'", "--list-knobs"]);
+    for text in ["f()", "a:b:c", "f=x", "f=-1"] {
+        Said::of(&mut exitpath(&["ablate", "cpuid", "--function", text])).fails(2, &[]);
+    }
+    Said::of(&mut exitpath(&["ablate", "ipi"])).fails(2, &["ipi", "more than one vCPU"]);
+    Said::of(&mut exitpath(&["ablate", "nested_page_fault"])).fails(2, &["page of its own"]);
+    let listed = Said::of(&mut exitpath(&["ablate", "--list-knobs"]));
+    assert!(
+        listed.stdout.contains("time-accounting"),
+        "{}",
+        listed.stdout
+    );
+}
+
+/// A guest's kernel mode executes each primitive without an exit, and a path says how often it uses them.
+#[test]
+fn primitives_are_counted_and_so_is_their_use() {
+    let Some((_, qemu)) = qemus().pop() else {
+        return;
+    };
+    let said = Said::of(
+        exitpath(&[
+            "primitives",
+            "--json",
+            "--on",
+            "lab",
+            "--seed",
+            "1",
+            "--qemu",
+        ])
+        .arg(qemu),
+    );
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    let table = said.json();
+    let rows = table["rows"].as_array().expect("rows");
+    assert!(rows.len() > 30, "{}", rows.len());
+    let row = |name: &str| {
+        let found = rows.iter().find(|row| row["name"] == name);
+        found.unwrap_or_else(|| panic!("{name}"))
+    };
+    for row in rows {
+        assert_eq!(row["verdict"], "clean", "{row}");
+        assert_eq!(row["exits_per_op"], 0.0, "{row}");
+    }
+    assert_eq!(row("irq_save_restore")["median"], 5.0);
+    assert_eq!(row("request_chain")["median"], 51.0);
+    // In on the way out and on the way in again, of a user exit; a CPUID stays in the kernel.
+    assert_eq!(row("swapgs")["used"]["pio_user_write"], 2);
+    assert_eq!(row("swapgs")["used"]["cpuid"], 0);
+    assert!(number(&row("cli")["used"]["cpuid"]) >= 1.0);
+}
