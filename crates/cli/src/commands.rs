@@ -314,6 +314,10 @@ pub struct Ablate {
     /// Further knobs: a function that returns at once, NAME or NAME=VALUE; calls taken out, CALLER:CALLEE, with =VALUE what they return
     #[arg(long, value_name = "FUNCTION", value_delimiter = ',')]
     pub function: Vec<String>,
+    /// Further knobs that take a boot: what is appended to the kernel's command line, `mitigations=off` or `kvm.enable_pmu=0`; of several all
+    /// combinations are booted
+    #[arg(long, value_name = "TEXT")]
+    pub boot: Vec<String>,
     /// List the built-in knobs and exit
     #[arg(long)]
     pub list_knobs: bool,

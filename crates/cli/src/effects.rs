@@ -118,7 +118,7 @@ fn rules(given: &Given<'_>, option: &str) -> Option<Vec<When>> {
         ("kick", "eventfds") => of_table(given, KickTable::Scaling),
         ("kick", "disks") => of_table(given, KickTable::Disks),
 
-        ("ablate", "rows" | "out" | "json" | "svg" | "samples" | "function" | "knob") => {
+        ("ablate", "rows" | "out" | "json" | "svg" | "samples" | "function" | "knob" | "boot") => {
             vec![Without("list_knobs")]
         }
         ("ablate", "list_knobs") => always(),

@@ -1,20 +1,22 @@
 //! `exitpath ablate`: what optional work costs. It is traced, switched off alone and in combinations, and measured again.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use exitpath_analysis::ablation::code::Code;
-use exitpath_analysis::ablation::design::{MOST, Off};
+use exitpath_analysis::ablation::code::{Change, Code};
+use exitpath_analysis::ablation::design::MOST;
 use exitpath_analysis::ablation::knobs::{Knob, Resolved, changes};
-use exitpath_analysis::ablation::summary::{Status, ablations, all_of, needed};
+use exitpath_analysis::ablation::summary::{BOOTED_WITH, Status, ablations, base_name, needed};
 use exitpath_analysis::ablation::table::built_in;
 use exitpath_analysis::path::{PhaseTable, RowPath, trace_rows};
 use exitpath_cli::Ablate;
+use exitpath_exits::Row;
 use exitpath_experiment::lab::{Instructions, Prepared, Session, Setup};
 use exitpath_experiment::{Plan, Sampling, rows};
 use exitpath_lab::gdb::Patch;
 use exitpath_lab::plugin::Plugin;
-use exitpath_recording::{Difference, Outcome, Recording};
+use exitpath_recording::{Difference, Outcome, Recording, Run};
 use exitpath_report::views;
 
 use crate::control::control;
@@ -26,6 +28,8 @@ use crate::{command, output, show};
 const WARM_UP: u32 = 16;
 /// Seconds of the lab's clock that a guest may go without progress: it is counted time, and no operation takes as long.
 const WATCHDOG: Duration = Duration::from_millis(100);
+/// Most knobs that take a boot each: of four there are sixteen kinds.
+const MOST_BOOTS: usize = 4;
 /// The condition in which nothing is off, measured as all others are.
 const ALL_ON: &str = "all on";
 
@@ -51,11 +55,11 @@ pub(crate) fn run(args: &Ablate) -> Result<(), Failure> {
             )));
         }
     }
-    let knobs = choose(args)?;
-    let recording = record(args, rows, &knobs)?;
+    let chosen = choose(args)?;
+    let recording = record(args, rows, &chosen)?;
     output::keep(&dir, &recording)?;
     if let Some(file) = &args.svg {
-        let found = ablations(&recording, &knobs).map_err(Failure::cannot)?;
+        let found = ablations(&recording, &chosen.knobs).map_err(Failure::cannot)?;
         let picture = found.first().map(views::waterfall_svg).unwrap_or_default();
         std::fs::write(file, picture)
             .map_err(|error| Failure::cannot(format!("{}: {error}", file.display())))?;
@@ -63,115 +67,144 @@ pub(crate) fn run(args: &Ablate) -> Result<(), Failure> {
     show::recording(&recording, &dir, args.json)
 }
 
-/// The knobs that are asked for.
-fn choose(args: &Ablate) -> Result<Vec<Knob>, Failure> {
+/// The knobs that are asked for: those in the kernel's code, and those that take a boot.
+struct Chosen {
+    knobs: Vec<Knob>,
+    boots: Vec<Knob>,
+}
+
+fn choose(args: &Ablate) -> Result<Chosen, Failure> {
     let known = built_in();
-    let mut chosen: Vec<Knob> = match args.knob.as_slice() {
-        [] if !args.function.is_empty() => Vec::new(),
-        [] => known,
-        names => names
-            .iter()
-            .map(|name| {
-                let knob = known.iter().find(|knob| knob.name == *name);
-                knob.cloned().ok_or_else(|| {
-                    Failure::usage(format!(
-                        "there is no knob '{name}': `exitpath ablate --list-knobs` names them"
-                    ))
-                })
-            })
-            .collect::<Result<_, _>>()?,
+    let named = |name: &String| {
+        let knob = known.iter().find(|knob| knob.name == *name);
+        knob.cloned().ok_or_else(|| {
+            Failure::usage(format!(
+                "there is no knob '{name}': `exitpath ablate --list-knobs` names them"
+            ))
+        })
+    };
+    let mut knobs: Vec<Knob> = match args.knob.as_slice() {
+        [] if !args.function.is_empty() || !args.boot.is_empty() => Vec::new(),
+        [] => known.clone(),
+        names => names.iter().map(named).collect::<Result<_, _>>()?,
     };
     for text in &args.function {
-        chosen.push(Knob::parse(text).map_err(Failure::usage)?);
+        knobs.push(Knob::parse(text).map_err(Failure::usage)?);
     }
-    let mut seen = std::collections::BTreeSet::new();
-    chosen.retain(|knob| seen.insert(knob.name.clone()));
-    Ok(chosen)
+    let mut seen = BTreeSet::new();
+    knobs.retain(|knob| seen.insert(knob.name.clone()));
+    let mut boots: Vec<Knob> = args.boot.iter().map(|text| Knob::boot(text)).collect();
+    boots.retain(|knob| seen.insert(knob.name.clone()));
+    if boots.len() > MOST_BOOTS {
+        return Err(Failure::usage(format!(
+            "--boot: {} of them are {} kinds of boots; {MOST_BOOTS} at most",
+            boots.len(),
+            1 << boots.len()
+        )));
+    }
+    Ok(Chosen { knobs, boots })
 }
 
-/// What is on the way, and what each knob changes of it.
-struct OnTheWay {
+/// A lab with some of the boot knobs off, and what is on the rows' way there.
+struct Booted<'a> {
+    prepared: &'a Prepared,
+    /// Names of the boot knobs that are off.
+    off: Vec<&'a str>,
     code: Code,
     paths: Vec<RowPath>,
-    knobs: Vec<(Knob, Resolved)>,
+    knobs: Vec<(&'a Knob, Resolved)>,
 }
 
-impl OnTheWay {
-    fn new(base: &Recording, chosen: &[Knob]) -> Result<OnTheWay, Failure> {
+impl<'a> Booted<'a> {
+    fn new(
+        base: &Recording,
+        prepared: &'a Prepared,
+        off: Vec<&'a str>,
+        chosen: &'a Chosen,
+    ) -> Result<Booted<'a>, Failure> {
         let paths = trace_rows(base, &PhaseTable::default()).map_err(Failure::cannot)?;
-        let trace = base
-            .trace
-            .as_ref()
-            .ok_or_else(|| Failure::cannot("nothing was traced"))?;
+        let trace = base.trace.as_ref();
+        let trace = trace.ok_or_else(|| Failure::cannot("nothing was traced"))?;
         let code = Code::of(trace, &paths);
-        let resolved = chosen
-            .iter()
-            .filter_map(|knob| Some((knob.clone(), knob.resolve(&code)?)));
-        let knobs: Vec<(Knob, Resolved)> = resolved.collect();
-        let built_in = built_in();
-        let own = chosen
-            .iter()
-            .filter(|knob| built_in.iter().all(|known| known.name != knob.name));
-        for knob in own {
-            if knobs.iter().all(|(found, _)| found.name != knob.name) {
-                let name = &knob.name;
-                return Err(Failure::usage(format!(
-                    "{name}: nothing like it is on these rows' way (`exitpath trace ROW --tree` shows what is)"
-                )));
-            }
-        }
-        Ok(OnTheWay { code, paths, knobs })
+        let resolved = chosen.knobs.iter();
+        let resolved = resolved.filter_map(|knob| Some((knob, knob.resolve(&code)?)));
+        let knobs = resolved.collect();
+        Ok(Booted {
+            prepared,
+            off,
+            code,
+            paths,
+            knobs,
+        })
     }
 
     /// What a knob should save of the row of which it saves most.
     fn most_predicted(&self, resolved: &Resolved) -> i64 {
-        let predicted = self
-            .paths
-            .iter()
-            .map(|path| resolved.predicted(&self.code, path).abs());
+        let predicted = self.paths.iter();
+        let predicted = predicted.map(|path| resolved.predicted(&self.code, path).abs());
         predicted.max().unwrap_or(0)
     }
 
-    /// The condition in which these knobs are off.
-    fn setup<'a>(&self, prepared: &'a Prepared, off: &[usize]) -> Setup<'a> {
-        let off: Vec<&(Knob, Resolved)> = off.iter().map(|&at| &self.knobs[at]).collect();
-        let resolved: Vec<&Resolved> = off.iter().map(|(_, resolved)| resolved).collect();
-        let patches = changes(&self.code, &resolved)
-            .into_iter()
-            .map(|change| Patch {
-                name: change.function,
-                address: change.address,
-                old: change.old,
-                new: change.new,
-            });
-        let names: Vec<&str> = off.iter().map(|(knob, _)| knob.name.as_str()).collect();
+    /// The condition in which these knobs are off, too. Those that are not on the way here change nothing.
+    fn setup(&self, off: &[&str]) -> Setup<'a> {
+        let is_off = |(knob, _): &&(&Knob, Resolved)| off.contains(&knob.name.as_str());
+        let resolved: Vec<&(&Knob, Resolved)> = self.knobs.iter().filter(is_off).collect();
+        let all: Vec<&Resolved> = resolved.iter().map(|(_, resolved)| resolved).collect();
+        let patch = |change: Change| Patch {
+            name: change.function,
+            address: change.address,
+            old: change.old,
+            new: change.new,
+        };
+        let said = |name: &str| {
+            let found = resolved.iter().find(|(knob, _)| knob.name == name);
+            found
+                .map(|(_, resolved)| resolved.said())
+                .unwrap_or_default()
+        };
+        let of_code = off.iter().map(|name| Difference::Off {
+            knob: (*name).to_owned(),
+            changes: said(name),
+        });
+        let of_boot = self.off.iter().map(|name| Difference::Off {
+            knob: (*name).to_owned(),
+            changes: vec![format!("{BOOTED_WITH}{name}")],
+        });
+        let names: Vec<&str> = self.off.iter().chain(off).copied().collect();
         Setup {
             name: match names.as_slice() {
                 [] => ALL_ON.to_owned(),
                 names => format!("without {}", names.join(", ")),
             },
-            patches: patches.collect(),
-            differs: off
-                .iter()
-                .map(|(knob, resolved)| Difference::Off {
-                    knob: knob.name.clone(),
-                    changes: resolved.said(),
-                })
-                .collect(),
-            ..Setup::base(prepared)
+            patches: changes(&self.code, &all).into_iter().map(patch).collect(),
+            differs: of_boot.chain(of_code).collect(),
+            ..Setup::base(self.prepared)
         }
     }
 }
 
-fn record(
-    args: &Ablate,
-    rows: Vec<&'static exitpath_exits::Row>,
-    chosen: &[Knob],
-) -> Result<Recording, Failure> {
+fn record(args: &Ablate, rows: Vec<&'static Row>, chosen: &Chosen) -> Result<Recording, Failure> {
     let control = control();
     rows::traceable(&rows)?;
     exitpath_experiment::lab::check_steps(&rows)?;
-    let prepared = Prepared::new(&choice(&args.lab), &control)?;
+    // A lab for each combination of boot knobs, the first with all of them on.
+    let names: Vec<&str> = chosen.boots.iter().map(|knob| knob.name.as_str()).collect();
+    let of_boots = (0..1u32 << names.len()).map(|off| {
+        let is_off = |at: &usize| off >> at & 1 == 1;
+        (0..names.len())
+            .filter(is_off)
+            .map(|at| names[at])
+            .collect::<Vec<_>>()
+    });
+    let of_boots: Vec<Vec<&str>> = of_boots.collect();
+    let prepare = |off: &Vec<&str>| {
+        let mut choice = choice(&args.lab);
+        for text in off {
+            choice.cmdline = format!("{} {text}", choice.cmdline).trim().to_owned();
+        }
+        Prepared::new(&choice, &control)
+    };
+    let prepared: Vec<Prepared> = of_boots.iter().map(prepare).collect::<Result<_, _>>()?;
     let plan = Plan {
         command: command::ABLATE,
         rows,
@@ -188,118 +221,176 @@ fn record(
     };
     let seeds = args.lab.emulator.seeds(&[1]);
     let mut session = Session::new(&plan, &seeds, Some(instructions), &control);
-    session.run(vec![Setup::base(&prepared)])?;
-    let way = OnTheWay::new(&session.recording()?, chosen)?;
-    if way.knobs.is_empty() {
+    let traced: Vec<String> = of_boots.iter().map(|off| base_name(off)).collect();
+    let bases = std::iter::zip(&prepared, &traced).map(|(prepared, name)| Setup {
+        name: name.clone(),
+        ..Setup::base(prepared)
+    });
+    session.run(bases.collect())?;
+    let recording = session.recording()?;
+    let mut booted = Vec::new();
+    for (at, off) in of_boots.iter().enumerate() {
+        let base = recording.under(&traced[at]);
+        let base = base.ok_or_else(|| Failure::cannot("nothing was traced"))?;
+        booted.push(Booted::new(&base, &prepared[at], off.clone(), chosen)?);
+    }
+    refuse_strangers(chosen, &booted)?;
+    let mut ablating = Ablating {
+        session,
+        chosen,
+        booted: &booted,
+        measured: BTreeSet::new(),
+    };
+    ablating.alone()?;
+    let kept = ablating.kept()?;
+    ablating.combinations(kept)?;
+    Ok(ablating.session.recording()?)
+}
+
+/// What the user names has to be there.
+fn refuse_strangers(chosen: &Chosen, booted: &[Booted<'_>]) -> Result<(), Failure> {
+    let known = built_in();
+    let own = |knob: &&Knob| known.iter().all(|known| known.name != knob.name);
+    let is_there = |knob: &Knob| {
+        let mut found = booted.iter().flat_map(|booted| &booted.knobs);
+        found.any(|(found, _)| found.name == knob.name)
+    };
+    if let Some(knob) = chosen.knobs.iter().filter(own).find(|knob| !is_there(knob)) {
+        return Err(Failure::usage(format!(
+            "{}: nothing like it is on these rows' way (`exitpath trace ROW --tree` shows what is)",
+            knob.name
+        )));
+    }
+    if chosen.boots.is_empty() && booted.iter().all(|booted| booted.knobs.is_empty()) {
         return Err(Failure::cannot("none of the knobs is on these rows' way"));
     }
-    // Each by itself: what cannot be done without is in no combination.
-    let mut alone = vec![way.setup(&prepared, &[])];
-    alone.extend((0..way.knobs.len()).map(|knob| way.setup(&prepared, &[knob])));
-    session.run_in_steps(alone)?;
-    let recording = session.recording()?;
-    let mut candidates: Vec<usize> = Vec::new();
-    let found = ablations(&recording, chosen).map_err(Failure::cannot)?;
-    for (at, (knob, _)) in way.knobs.iter().enumerate() {
-        let of_rows = found
-            .iter()
-            .flat_map(|ablation| ablation.knobs.iter().filter(|cost| cost.name == knob.name));
-        if of_rows
-            .into_iter()
-            .all(|cost| !matches!(cost.status, Status::Required(_)))
-        {
-            candidates.push(at);
-        }
-    }
-    // The most expensive ones, where there are too many.
-    candidates.sort_by_key(|&at| std::cmp::Reverse(way.most_predicted(&way.knobs[at].1)));
-    if candidates.len() > MOST {
-        let left: Vec<&str> = candidates[MOST..]
-            .iter()
-            .map(|&at| way.knobs[at].0.name.as_str())
-            .collect();
-        output::remark(&format!(
-            "{MOST} knobs are combined at most; left out, as they should save least: {}",
-            left.join(", ")
-        ));
-        candidates.truncate(MOST);
-    }
-    let mut kept = agreeing(&mut session, &way, &prepared, candidates)?;
-    // In the order in which the analysis numbers them.
-    kept.sort_by(|&a, &b| way.knobs[a].0.name.cmp(&way.knobs[b].0.name));
-    let done = |off: &Off| off.count_ones() <= 1 || *off == all_of(kept.len());
-    let combinations = needed(kept.len()).unwrap_or_default();
-    let setups = combinations.iter().filter(|off| !done(off)).map(|off| {
-        let off: Vec<usize> = (0..kept.len())
-            .filter(|at| off >> at & 1 == 1)
-            .map(|at| kept[at])
-            .collect();
-        way.setup(&prepared, &off)
-    });
-    let setups: Vec<Setup<'_>> = setups.collect();
-    if !setups.is_empty() {
-        session.run_in_steps(setups)?;
-    }
-    Ok(session.recording()?)
+    Ok(())
 }
 
-/// As many of the candidates as can be off together, the first ones first; they have been measured so in the end.
-fn agreeing<'a>(
-    session: &mut Session<'a>,
-    way: &OnTheWay,
-    prepared: &'a Prepared,
-    mut candidates: Vec<usize>,
-) -> Result<Vec<usize>, Failure> {
-    while candidates.len() > 1 {
-        if works(session, way, prepared, &candidates)? {
-            return Ok(candidates);
+/// The plan as it goes on.
+struct Ablating<'p, 'a> {
+    session: Session<'a>,
+    chosen: &'p Chosen,
+    booted: &'p [Booted<'a>],
+    /// Conditions that have been measured, by name.
+    measured: BTreeSet<String>,
+}
+
+impl<'a> Ablating<'_, 'a> {
+    /// Measures conditions of one kind of boot, each once.
+    fn measure(&mut self, setups: Vec<Setup<'a>>) -> Result<(), Failure> {
+        let new = |setup: &Setup<'_>| !self.measured.contains(&setup.name);
+        let setups: Vec<Setup<'a>> = setups.into_iter().filter(new).collect();
+        self.measured
+            .extend(setups.iter().map(|setup| setup.name.clone()));
+        if !setups.is_empty() {
+            self.session.run_in_steps(setups)?;
         }
-        // The shortest beginning that does not work ends with what does not go with the others.
-        let (mut works_with, mut fails_with) = (1, candidates.len());
-        while fails_with - works_with > 1 {
-            let middle = works_with.midpoint(fails_with);
-            match works(session, way, prepared, &candidates[..middle])? {
-                true => works_with = middle,
-                false => fails_with = middle,
+        Ok(())
+    }
+
+    /// Each knob by itself: what cannot be done without is in no combination.
+    fn alone(&mut self) -> Result<(), Failure> {
+        for booted in self.booted.iter().filter(|booted| booted.off.len() <= 1) {
+            let mut setups = vec![booted.setup(&[])];
+            if booted.off.is_empty() {
+                let knobs = booted.knobs.iter();
+                setups.extend(knobs.map(|(knob, _)| booted.setup(&[&knob.name])));
             }
+            self.measure(setups)?;
         }
-        let out = candidates.remove(fails_with - 1);
-        let others: Vec<&str> = candidates[..fails_with - 1]
-            .iter()
-            .map(|&at| way.knobs[at].0.name.as_str())
-            .collect();
-        output::remark(&format!(
-            "{} is required where {} are off",
-            way.knobs[out].0.name,
-            others.join(", ")
-        ));
+        Ok(())
     }
-    Ok(candidates)
-}
 
-/// Whether the guest's answers are right with these off.
-fn works<'a>(
-    session: &mut Session<'a>,
-    way: &OnTheWay,
-    prepared: &'a Prepared,
-    off: &[usize],
-) -> Result<bool, Failure> {
-    let setup = way.setup(prepared, off);
-    let name = setup.name.clone();
-    session.run_in_steps(vec![setup])?;
-    let recording = session.recording()?;
-    let runs = recording.runs.iter().filter(|run| run.condition == name);
-    let right =
-        |run: &exitpath_recording::Run| run.outcome == Outcome::Done && same_exits(&recording, run);
-    Ok(runs.into_iter().all(right))
+    /// Names of the knobs to combine: what is not required, the most expensive ones where there are too many, as far as they can be
+    /// off together.
+    fn kept(&mut self) -> Result<Vec<&'a str>, Failure> {
+        let base = &self.booted[0];
+        let recording = self.session.recording()?;
+        let found = ablations(&recording, &self.chosen.knobs).map_err(Failure::cannot)?;
+        let required = |name: &str| {
+            let mut of_rows = found.iter().flat_map(|ablation| &ablation.knobs);
+            of_rows.any(|cost| cost.name == name && matches!(cost.status, Status::Required(_)))
+        };
+        let mut candidates: Vec<&(&'a Knob, Resolved)> = base
+            .knobs
+            .iter()
+            .filter(|(knob, _)| !required(&knob.name))
+            .collect();
+        candidates.sort_by_key(|(_, resolved)| std::cmp::Reverse(base.most_predicted(resolved)));
+        let room = MOST - self.chosen.boots.len();
+        if candidates.len() > room {
+            let left: Vec<&str> = candidates[room..]
+                .iter()
+                .map(|(knob, _)| knob.name.as_str())
+                .collect();
+            output::remark(&format!(
+                "{MOST} knobs are combined at most; left out, as they should save least: {}",
+                left.join(", ")
+            ));
+            candidates.truncate(room);
+        }
+        let mut kept: Vec<&'a str> = candidates
+            .iter()
+            .map(|(knob, _)| knob.name.as_str())
+            .collect();
+        while kept.len() > 1 && !self.works(&kept)? {
+            // The shortest beginning that does not work ends with what does not go with the others.
+            let (mut works_with, mut fails_with) = (1, kept.len());
+            while fails_with - works_with > 1 {
+                let middle = works_with.midpoint(fails_with);
+                match self.works(&kept[..middle])? {
+                    true => works_with = middle,
+                    false => fails_with = middle,
+                }
+            }
+            let out = kept.remove(fails_with - 1);
+            output::remark(&format!(
+                "{out} is required where {} are off",
+                kept[..fails_with - 1].join(", ")
+            ));
+        }
+        Ok(kept)
+    }
+
+    /// Whether the guest's answers are right with these off.
+    fn works(&mut self, off: &[&str]) -> Result<bool, Failure> {
+        let setup = self.booted[0].setup(off);
+        let name = setup.name.clone();
+        self.measure(vec![setup])?;
+        let recording = self.session.recording()?;
+        let mut runs = recording.runs.iter().filter(|run| run.condition == name);
+        Ok(runs.all(|run| run.outcome == Outcome::Done && same_exits(&recording, run)))
+    }
+
+    /// All combinations of these and the boot knobs that the design has.
+    fn combinations(&mut self, kept: Vec<&str>) -> Result<(), Failure> {
+        let boots = self.chosen.boots.iter().map(|knob| knob.name.as_str());
+        let mut names: Vec<&str> = kept.into_iter().chain(boots).collect();
+        // In the order in which the analysis numbers them.
+        names.sort_unstable();
+        let combinations = needed(names.len()).unwrap_or_default();
+        for booted in self.booted {
+            let of_boot = |name: &&str| self.chosen.boots.iter().any(|knob| knob.name == *name);
+            let setups = combinations.iter().filter_map(|off| {
+                let is_off = |at: &usize| off >> at & 1 == 1;
+                let off = (0..names.len()).filter(is_off).map(|at| names[at]);
+                let (boots, code): (Vec<&str>, Vec<&str>) = off.partition(of_boot);
+                let same = boots.len() == booted.off.len()
+                    && boots.iter().all(|name| booted.off.contains(name));
+                same.then(|| booted.setup(&code))
+            });
+            let setups = setups.collect();
+            self.measure(setups)?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether a run made as many exits as with all on.
-fn same_exits(recording: &Recording, run: &exitpath_recording::Run) -> bool {
-    let mut with_all = recording.runs.iter().filter(|other| {
-        other.condition == ALL_ON && other.row == run.row && other.seed == run.seed
-    });
-    with_all
-        .next()
-        .is_none_or(|other| other.counters.get("exits") == run.counters.get("exits"))
+fn same_exits(recording: &Recording, run: &Run) -> bool {
+    let mut others = recording.runs.iter();
+    let with_all = others
+        .find(|other| other.condition == ALL_ON && other.row == run.row && other.seed == run.seed);
+    with_all.is_none_or(|other| other.counters.get("exits") == run.counters.get("exits"))
 }

@@ -135,6 +135,23 @@ impl Knob {
         })
     }
 
+    /// One that takes a boot: what is appended to the kernel's command line.
+    pub fn boot(text: &str) -> Knob {
+        let what = match text
+            .split_once('=')
+            .map_or(text, |(name, _)| name)
+            .contains('.')
+        {
+            true => "a parameter of a module",
+            false => "the kernel's command line",
+        };
+        Knob {
+            name: text.to_owned(),
+            what: what.to_owned(),
+            places: Vec::new(),
+        }
+    }
+
     /// Where it is in this code; `None` where it is nowhere.
     pub fn resolve(&self, code: &Code) -> Option<Resolved> {
         let mut resolved = Resolved::default();

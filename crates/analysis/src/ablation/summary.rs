@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use exitpath_recording::{Condition, Difference, Machine, Outcome, Recording, Run, Sample};
 
 use super::code::Code;
-use super::design::{Design, Off, everything};
+use super::design::{Design, Off};
 use super::effects::{Cost, Effects, Interaction, Values, effects};
 use super::knobs::Knob;
 use super::table::built_in;
@@ -24,6 +24,20 @@ pub enum Status {
     /// It could be measured, and was left out of the combinations: why.
     LeftOut(String),
 }
+
+/// What a change of a knob that takes a boot begins with; the rest is what is appended to the kernel's command line.
+pub const BOOTED_WITH: &str = "booted with ";
+
+/// The condition that is traced where these boot knobs are off.
+pub fn base_name(off: &[&str]) -> String {
+    match off {
+        [] => Condition::BASE.to_owned(),
+        off => format!("{TRACED_WITH}{}", off.join(" ")),
+    }
+}
+
+/// What the names of such conditions begin with, but for the base.
+const TRACED_WITH: &str = "base with ";
 
 /// Why a knob on the way was not measured, where nobody wanted it.
 const NOT_ASKED_FOR: &str = "not asked for";
@@ -178,7 +192,9 @@ fn of_row(
         .manifest
         .conditions
         .iter()
-        .filter(|condition| condition.name != Condition::BASE)
+        .filter(|condition| {
+            condition.name != Condition::BASE && !condition.name.starts_with(TRACED_WITH)
+        })
         .map(|condition| {
             let runs = recording
                 .runs
@@ -357,12 +373,25 @@ fn known(steps: &[(BTreeMap<&str, &[String]>, Vec<&Run>)], further: &[Knob]) -> 
     known.extend(built_in());
     for name in steps.iter().flat_map(|(off, _)| off.keys()) {
         if known.iter().all(|knob| knob.name != *name) {
-            known.extend(Knob::parse(name));
+            known.push(of_recording(steps, name));
         }
     }
     let mut seen = BTreeSet::new();
     known.retain(|knob| seen.insert(knob.name.clone()));
     known
+}
+
+/// A knob of the user's, as a recording knows it.
+fn of_recording(steps: &[(BTreeMap<&str, &[String]>, Vec<&Run>)], name: &str) -> Knob {
+    let changes = steps.iter().find_map(|(off, _)| off.get(name).copied());
+    let booted = changes
+        .into_iter()
+        .flatten()
+        .any(|change| change.starts_with(BOOTED_WITH));
+    match Knob::parse(name) {
+        Ok(knob) if !booted => knob,
+        _ => Knob::boot(name),
+    }
 }
 
 /// Why a knob that works alone is in no combination.
@@ -384,7 +413,7 @@ fn left_out(combinations: &[Combination], name: &str) -> String {
         ))
     })
     .next()
-    .unwrap_or_else(|| "there were too many knobs".to_owned())
+    .unwrap_or_else(|| "there were too many knobs, or another row requires it".to_owned())
 }
 
 fn mean(values: &[f64]) -> Option<f64> {
@@ -485,9 +514,4 @@ pub fn rest(ablation: &Ablation) -> Option<f64> {
 /// The combinations that are needed of so many knobs, by number; `None` for too many.
 pub fn needed(knobs: usize) -> Option<Vec<Off>> {
     Some(Design::of(knobs)?.all)
-}
-
-/// All of so many knobs.
-pub fn all_of(knobs: usize) -> Off {
-    everything(knobs)
 }

@@ -1,6 +1,6 @@
 //! A row's optional work, as one JSON object.
 
-use exitpath_analysis::ablation::summary::{Ablation, Floor, Status, rest};
+use exitpath_analysis::ablation::summary::{Ablation, BOOTED_WITH, Floor, Status, rest};
 use exitpath_recording::{Environment, Machine, Manifest};
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ struct Combination<'a> {
 #[derive(Debug, Serialize)]
 struct Knob<'a> {
     name: &'a str,
-    /// `code`: the kernel's code is changed.
+    /// `code`: the kernel's code is changed; `cmdline`, `parameter`: it is booted with that.
     kind: &'static str,
     first: Option<f64>,
     last: Option<f64>,
@@ -90,6 +90,18 @@ pub fn ablations(manifest: &Manifest, ablations: &[Ablation], recording: &str) -
     }
 }
 
+/// What a knob's changes are.
+fn kind(changes: &[String]) -> &'static str {
+    let booted = changes
+        .iter()
+        .find_map(|change| change.strip_prefix(BOOTED_WITH));
+    match booted.map(|text| text.split('=').next().unwrap_or(text)) {
+        None => "code",
+        Some(name) if name.contains('.') => "parameter",
+        Some(_) => "cmdline",
+    }
+}
+
 fn object<'a>(manifest: &'a Manifest, ablation: &'a Ablation, recording: &'a str) -> Ablate<'a> {
     let pair = |interval: Option<(f64, f64)>| interval.map(|(low, high)| [low, high]);
     let conditions = ablation.combinations.iter().map(|combination| Combination {
@@ -110,7 +122,7 @@ fn object<'a>(manifest: &'a Manifest, ablation: &'a Ablation, recording: &'a str
         let notes = std::iter::once(&knob.what).chain(&knob.changes).chain(why);
         Knob {
             name: &knob.name,
-            kind: "code",
+            kind: kind(&knob.changes),
             first: knob.cost.map(|cost| cost.first),
             last: knob.cost.map(|cost| cost.last),
             shapley: knob.cost.map(|cost| cost.shapley),
