@@ -321,15 +321,24 @@ pub struct Ablate {
     /// List the built-in knobs and exit
     #[arg(long)]
     pub list_knobs: bool,
-    /// Bracketed samples of each combination
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub samples: u32,
+    /// Where to measure: a host's knobs are others, which can be switched while it runs [default: lab]
+    #[arg(long, value_enum)]
+    pub on: Option<On>,
+    /// Blocks of all combinations, on a host
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub runs: u32,
+    /// Bracketed samples of each combination [default: 200 on a host, 20 in the lab]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub samples: Option<u32>,
     /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print JSON: an object for a row, an array of them for several
     #[arg(long)]
     pub json: bool,
+    /// Print Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
     /// Write the waterfall as a picture; of one row
     #[arg(long, value_name = "FILE.svg")]
     pub svg: Option<PathBuf>,

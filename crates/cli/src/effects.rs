@@ -118,11 +118,13 @@ fn rules(given: &Given<'_>, option: &str) -> Option<Vec<When>> {
         ("kick", "eventfds") => of_table(given, KickTable::Scaling),
         ("kick", "disks") => of_table(given, KickTable::Disks),
 
-        ("ablate", "rows" | "out" | "json" | "svg" | "samples" | "function" | "knob" | "boot") => {
+        ("ablate", "on" | "list_knobs") => always(),
+        ("ablate", "runs") => vec![In(On::Host), Without("list_knobs")],
+        ("ablate", "function" | "boot") => vec![In(On::Lab), Without("list_knobs")],
+        ("ablate", "rows" | "out" | "json" | "svg" | "samples" | "knob" | "markdown") => {
             vec![Without("list_knobs")]
         }
-        ("ablate", "list_knobs") => always(),
-        ("ablate", lab) if is_of_lab(lab) => vec![Without("list_knobs")],
+        ("ablate", lab) if is_of_lab(lab) => vec![In(On::Lab), Without("list_knobs")],
         ("trace", "recording" | "list_phases" | "json" | "tree" | "annotate" | "folded") => {
             always()
         }

@@ -1,5 +1,7 @@
 //! `exitpath ablate`: what optional work costs. It is traced, switched off alone and in combinations, and measured again.
 
+mod host;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -10,13 +12,13 @@ use exitpath_analysis::ablation::knobs::{Knob, Resolved, changes};
 use exitpath_analysis::ablation::summary::{BOOTED_WITH, Status, ablations, base_name, needed};
 use exitpath_analysis::ablation::table::built_in;
 use exitpath_analysis::path::{PhaseTable, RowPath, trace_rows};
-use exitpath_cli::Ablate;
+use exitpath_cli::{Ablate, Place};
 use exitpath_exits::Row;
 use exitpath_experiment::lab::{Instructions, Prepared, Session, Setup};
 use exitpath_experiment::{Plan, Sampling, rows};
 use exitpath_lab::gdb::Patch;
 use exitpath_lab::plugin::Plugin;
-use exitpath_recording::{Difference, Outcome, Recording, Run};
+use exitpath_recording::{Difference, Machine, Outcome, Recording, Run};
 use exitpath_report::views;
 
 use crate::control::control;
@@ -24,6 +26,8 @@ use crate::failure::Failure;
 use crate::measuring::choice;
 use crate::{command, output, show};
 
+/// Bracketed samples of each combination unless the user says otherwise.
+const SAMPLES: u32 = 20;
 /// Iterations before the first sample.
 const WARM_UP: u32 = 16;
 /// Seconds of the lab's clock that a guest may go without progress: it is counted time, and no operation takes as long.
@@ -33,9 +37,11 @@ const MOST_BOOTS: usize = 4;
 /// The condition in which nothing is off, measured as all others are.
 const ALL_ON: &str = "all on";
 
-pub(crate) fn run(args: &Ablate) -> Result<(), Failure> {
+pub(crate) fn run(args: &Ablate, place: &Place) -> Result<(), Failure> {
+    let on_host = place.on == Some(Machine::Host);
     if args.list_knobs {
-        let lines: Vec<String> = built_in()
+        let knobs = if on_host { host::knobs() } else { built_in() };
+        let lines: Vec<String> = knobs
             .iter()
             .map(|knob| format!("{:18} {}", knob.name, knob.what))
             .collect();
@@ -55,16 +61,32 @@ pub(crate) fn run(args: &Ablate) -> Result<(), Failure> {
             )));
         }
     }
-    let chosen = choose(args)?;
-    let recording = record(args, rows, &chosen)?;
+    let (recording, knobs) = match on_host {
+        true => (host::record(args, rows)?, host::knobs()),
+        false => {
+            let chosen = choose(args)?;
+            (record(args, rows, &chosen)?, chosen.knobs)
+        }
+    };
     output::keep(&dir, &recording)?;
+    let found = ablations(&recording, &knobs).map_err(Failure::cannot)?;
     if let Some(file) = &args.svg {
-        let found = ablations(&recording, &chosen.knobs).map_err(Failure::cannot)?;
         let picture = found.first().map(views::waterfall_svg).unwrap_or_default();
         std::fs::write(file, picture)
             .map_err(|error| Failure::cannot(format!("{}: {error}", file.display())))?;
     }
+    if args.markdown {
+        return output::print(&views::ablations(&recording.manifest, &found).markdown());
+    }
     show::recording(&recording, &dir, args.json)
+}
+
+/// Knobs that a recording of this machine may have beside the built-in ones.
+pub(crate) fn further(machine: Machine) -> Vec<Knob> {
+    match machine {
+        Machine::Host => host::knobs(),
+        Machine::Lab => Vec::new(),
+    }
 }
 
 /// The knobs that are asked for: those in the kernel's code, and those that take a boot.
@@ -210,7 +232,7 @@ fn record(args: &Ablate, rows: Vec<&'static Row>, chosen: &Chosen) -> Result<Rec
         rows,
         sampling: Sampling {
             warm_up: WARM_UP,
-            ..Sampling::traced(args.samples, WATCHDOG)
+            ..Sampling::traced(args.samples.unwrap_or(SAMPLES), WATCHDOG)
         },
         order_seed: 1,
         by_layers: false,
@@ -387,10 +409,16 @@ impl<'a> Ablating<'_, 'a> {
     }
 }
 
-/// Whether a run made as many exits as with all on.
+/// Whether a run's operations made as many exits as with all on, to the nearest: an interrupt of the lab's machine makes one, too.
 fn same_exits(recording: &Recording, run: &Run) -> bool {
-    let mut others = recording.runs.iter();
-    let with_all = others
+    let exits = |run: &Run| {
+        let exits = run.counters.get("exits").copied().unwrap_or(0);
+        let ops = run.ops.max(1) as i64;
+        (exits + ops / 2) / ops
+    };
+    let with_all = recording
+        .runs
+        .iter()
         .find(|other| other.condition == ALL_ON && other.row == run.row && other.seed == run.seed);
-    with_all.is_none_or(|other| other.counters.get("exits") == run.counters.get("exits"))
+    with_all.is_none_or(|other| exits(other) == exits(run))
 }

@@ -27,9 +27,16 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use exitpath_cli::{Cli, Command, Place};
+use exitpath_experiment::host::journal;
 use failure::Failure;
 
 fn main() -> ExitCode {
+    if let Ok(folder) = journal::folder() {
+        // What an exitpath that was killed has left changed.
+        journal::replay(&folder)
+            .iter()
+            .for_each(|said| output::remark(said));
+    }
     let first = std::env::args_os().nth(1);
     let result = match first.as_deref().and_then(OsStr::to_str) {
         Some(generate::NAME) => generate::run(&std::env::args_os().skip(2).collect::<Vec<_>>()),
@@ -50,7 +57,7 @@ fn run(command: Command, place: &Place) -> Result<(), Failure> {
         Command::Userspace(args) => userspace::run(&args, place),
         Command::Image(args) => image::run(&args),
         Command::Trace(args) => trace::run(&args),
-        Command::Ablate(args) => ablate::run(&args),
+        Command::Ablate(args) => ablate::run(&args, place),
         Command::Primitives(args) => primitives::run(&args, place),
         Command::Diff(args) => diff::run(&args),
         Command::Gate(args) => gate::run(&args),

@@ -12,7 +12,7 @@ use exitpath_recording::Recording;
 use exitpath_report::{json, views};
 
 use crate::failure::Failure;
-use crate::{command, output, primitives, recorded};
+use crate::{ablate, command, output, primitives, recorded};
 use exitpath_cli::Show;
 
 pub(crate) fn run(args: &Show) -> Result<(), Failure> {
@@ -40,11 +40,16 @@ pub(crate) fn recording(recording: &Recording, dir: &Path, as_json: bool) -> Res
         print(views::kick(manifest, &kicks), json)?;
         kicks.nothing()
     } else if manifest.command == command::ABLATE {
-        let ablations = exitpath_analysis::ablation::summary::ablations(recording, &[])
-            .map_err(Failure::cannot)?;
+        let ablations = exitpath_analysis::ablation::summary::ablations(
+            recording,
+            &ablate::further(manifest.machine),
+        )
+        .map_err(Failure::cannot)?;
         let json = json::ablations(manifest, &ablations, &place);
         print(views::ablations(manifest, &ablations), json)?;
-        None
+        let measured = ablations.iter().any(|ablation| ablation.full.is_some());
+        (!measured)
+            .then(|| Nothing::Measured("no row could be measured with all knobs on".to_owned()))
     } else if manifest.command == command::PRIMITIVES {
         let (rows, used) = (table::summarise(recording), json::used_of(manifest));
         let json = json::primitives(manifest, &rows, primitives::what, &used, &place);

@@ -61,6 +61,7 @@ impl Sampling {
             batch_length: self.batch_length,
             watchdog: self.watchdog,
             cpus,
+            machine: Default::default(),
             yielding,
         }
     }

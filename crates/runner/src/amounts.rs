@@ -76,6 +76,7 @@ mod tests {
             batch_length: 64,
             watchdog: Duration::from_secs(2),
             cpus: Vec::new(),
+            machine: Default::default(),
             yielding: false,
         }
     }

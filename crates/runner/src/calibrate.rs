@@ -48,6 +48,7 @@ pub fn calibrate(kvm: &Kvm) -> Result<Calibration> {
         batch_length: 0,
         watchdog: Duration::from_secs(2),
         cpus: Vec::new(),
+        machine: Default::default(),
         yielding: false,
     };
     let place = Place {

@@ -524,6 +524,7 @@ mod tests {
             batch_length: 0,
             watchdog: Duration::from_secs(2),
             cpus: Vec::new(),
+            machine: Default::default(),
             yielding: false,
         };
         let has_disks = |row: &&Row| row.kick.is_some_and(|kick| kick.disks.is_some());

@@ -27,4 +27,4 @@ pub use order::random_order;
 pub use row_info::row_info;
 pub use run::{run_row, run_steps};
 pub use session::{Steady, take_usual_place};
-pub use settings::{Place, Settings};
+pub use settings::{Machine, Place, Settings};

@@ -87,7 +87,12 @@ pub(crate) fn run(
         irqfd: row.irqfd,
         scratch: row.scratch != Scratch::Unused,
         log_scratch: row.scratch == Scratch::Clean,
+        without_pmu: settings.machine.without_pmu,
         ..kicked::config(row)
+    };
+    let config = Config {
+        without_irqchip: config.without_irqchip || settings.machine.without_irqchip,
+        ..config
     };
     let (vm, vcpus) = match Vm::new(kvm, &Image::new(&program), config, &stop) {
         Ok(made) => made,

@@ -20,9 +20,21 @@ pub struct Settings {
     /// CPUs that vCPU threads are bound to, in the order of the vCPUs. Fewer than vCPUs: some
     /// share one, and the run says so. Empty: threads are not bound.
     pub cpus: Vec<usize>,
+    /// What a VM is made without.
+    #[serde(default)]
+    pub machine: Machine,
     /// Whether a vCPU that waits for another must pause to let it run: true where an emulator
     /// runs one CPU at a time.
     pub yielding: bool,
+}
+
+/// What a VM is made without, of all that it usually has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Interrupt controllers in the kernel.
+    pub without_irqchip: bool,
+    /// A PMU for the guest.
+    pub without_pmu: bool,
 }
 
 /// Where a run stands in its recording.

@@ -51,6 +51,8 @@ pub struct Config<'a> {
     pub disks: Option<Disks>,
     /// Whether a pin of the I/O APIC is set up to interrupt the first vCPU.
     pub line: bool,
+    /// Whether the guest has no PMU, where KVM can leave it out.
+    pub without_pmu: bool,
     /// Whether interrupt controllers are left to the VMM.
     pub without_irqchip: bool,
 }
@@ -89,6 +91,9 @@ impl Vm {
                 .map_err(Error::kvm("KVM_CREATE_IRQCHIP"))?;
         }
 
+        if config.without_pmu {
+            leave_pmu_out(&fd)?;
+        }
         let memory = Memory::new(image, config.scratch || config.disks.is_some())?;
         for (slot, &(start, size, host)) in (0..).zip(&memory.slots()?) {
             let log = slot == SCRATCH_SLOT && config.log_scratch;
@@ -265,6 +270,17 @@ fn table(routes: &[kvm_irq_routing_entry]) -> Result<KvmIrqRouting, Error> {
         routes: routes.len(),
         why: format!("{error:?}"),
     })
+}
+
+/// Leaves the guest's PMU out (`KVM_CAP_PMU_CAPABILITY`, from Linux 5.18 on). Before any vCPU is made.
+fn leave_pmu_out(fd: &VmFd) -> Result<(), Error> {
+    let mut cap = kvm_bindings::kvm_enable_cap {
+        cap: kvm_bindings::KVM_CAP_PMU_CAPABILITY,
+        ..Default::default()
+    };
+    cap.args[0] = u64::from(kvm_bindings::KVM_PMU_CAP_DISABLE);
+    fd.enable_cap(&cap)
+        .map_err(Error::kvm("KVM_ENABLE_CAP of KVM_CAP_PMU_CAPABILITY"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::effects::{Cost, Effects, Interaction, Values, effects};
 use super::knobs::Knob;
 use super::table::built_in;
 use crate::path::{Node, PathError, PhaseTable, RowPath, trace_rows};
-use crate::stats::{Confidence, mean_interval};
+use crate::stats::{Confidence, Sorted, mean_interval};
 
 /// What came of a knob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,8 +121,9 @@ fn off(condition: &Condition) -> BTreeMap<&str, &[String]> {
     off.collect()
 }
 
-/// What most samples of a run took, less what each took without the operation, and the row's own delay.
-fn value(run: &Run, delay: u64) -> Result<f64, String> {
+/// A run's value: in the lab what most samples took, less what each took without the operation and the row's own delay; on a host the median of
+/// that, in nanoseconds.
+fn value(run: &Run, delay: u64, ns_per_tick: Option<f64>) -> Result<f64, String> {
     match &run.outcome {
         Outcome::Done => {}
         Outcome::Skipped { reason } | Outcome::Fault { reason } | Outcome::Hung { reason } => {
@@ -130,6 +131,11 @@ fn value(run: &Run, delay: u64) -> Result<f64, String> {
         }
     }
     let net = |sample: &Sample| sample.op as i64 - sample.empty as i64 - delay as i64;
+    if let Some(factor) = ns_per_tick {
+        let net = run.samples.iter().map(|sample| net(sample) as f64);
+        let sorted = Sorted::new(net.collect()).map_err(|error| error.to_string())?;
+        return Ok(sorted.median() * factor);
+    }
     let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
     for sample in &run.samples {
         *counts.entry(net(sample)).or_default() += 1;
@@ -141,9 +147,22 @@ fn value(run: &Run, delay: u64) -> Result<f64, String> {
         .ok_or_else(|| "no sample was taken".to_owned())
 }
 
-/// Exits of a run, as KVM counts them; `None` where it does not.
+/// Exits of an operation, as KVM counts them, to the nearest: an interrupt of the machine makes one, too. `None` where it does not count.
 fn exits(run: &Run) -> Option<i64> {
-    run.counters.get("exits").copied()
+    let exits = *run.counters.get("exits")?;
+    let ops = i64::try_from(run.ops).ok().filter(|&ops| ops > 0)?;
+    Some((exits + ops / 2) / ops)
+}
+
+/// What a tick is on a host; `None` in the lab, where it is an instruction.
+fn ns_per_tick(recording: &Recording) -> Option<f64> {
+    let host = recording.manifest.machine == Machine::Host;
+    let khz = recording
+        .manifest
+        .environment
+        .tsc_khz
+        .filter(|&khz| khz > 0);
+    host.then(|| khz.map_or(1.0, |khz| 1e6 / khz as f64))
 }
 
 /// The ablations of a recording's rows.
@@ -210,15 +229,15 @@ fn of_row(
         .find(|(off, _)| off.is_empty())
         .map(|(_, runs)| runs.iter().map(|run| exits(run)).collect())
         .unwrap_or_default();
+    let ns_per_tick = ns_per_tick(recording);
     let valued = |runs: &[&Run]| -> Result<Vec<f64>, String> {
         let runs = runs.iter().enumerate();
         runs.map(|(block, run)| {
-            let value = value(run, delay)?;
+            let value = value(run, delay, ns_per_tick)?;
             match right.get(block) {
                 Some(expected) if *expected != exits(run) => Err(format!(
-                    "it made {} exits in {} operations, and {} with all on",
+                    "an operation made {} exits, and {} with all on",
                     exits(run).unwrap_or(0),
-                    run.ops,
                     expected.unwrap_or(0)
                 )),
                 _ => Ok(value),
@@ -253,7 +272,7 @@ fn of_row(
             why: values.as_ref().err().cloned(),
         });
     let combinations: Vec<Combination> = combinations.collect();
-    let known = known(&steps, further);
+    let known = known(&steps, further, recording.manifest.machine);
     let mut knobs: Vec<KnobCost> = known
         .iter()
         .map(|knob| {
@@ -368,9 +387,15 @@ fn in_block(
 }
 
 /// All knobs there is something to be said of, each once: those that were off somewhere, and the built-in ones.
-fn known(steps: &[(BTreeMap<&str, &[String]>, Vec<&Run>)], further: &[Knob]) -> Vec<Knob> {
+fn known(
+    steps: &[(BTreeMap<&str, &[String]>, Vec<&Run>)],
+    further: &[Knob],
+    machine: Machine,
+) -> Vec<Knob> {
     let mut known: Vec<Knob> = further.to_vec();
-    known.extend(built_in());
+    if machine == Machine::Lab {
+        known.extend(built_in());
+    }
     for name in steps.iter().flat_map(|(off, _)| off.keys()) {
         if known.iter().all(|knob| knob.name != *name) {
             known.push(of_recording(steps, name));

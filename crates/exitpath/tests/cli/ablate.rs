@@ -165,3 +165,57 @@ fn primitives_are_counted_and_so_is_their_use() {
     assert_eq!(row("swapgs")["used"]["cpuid"], 0);
     assert!(number(&row("cli")["used"]["cpuid"]) >= 1.0);
 }
+
+/// What is read of the machine before and after: all files that `ablate --on host` may change.
+const SETTINGS: &str = "cat /sys/module/kvm/parameters/halt_poll_ns /proc/sys/kernel/ftrace_enabled \
+     /proc/sys/kernel/numa_balancing /proc/sys/kernel/sched_schedstats /sys/kernel/mm/ksm/run \
+     /sys/kernel/mm/transparent_hugepage/enabled 2>&1";
+
+/// A host's settings are as they were, whether it ends by itself, is interrupted, or is killed at any moment: then from the next start of
+/// any exitpath on. The host is a lab.
+#[test]
+fn a_hosts_settings_are_put_back_whatever_ends_it() {
+    let Some((_, qemu)) = qemus().pop() else {
+        return;
+    };
+    let exitpath_inside_lab = crate::common::program();
+    let ablate = format!(
+        "'{}' ablate cpuid --on host --json --samples 20 --out",
+        exitpath_inside_lab.display()
+    );
+    let script = format!(
+        "settings() {{ {SETTINGS}; }}; before=$(settings); \
+         {ablate} /run/whole --runs 2 > /run/whole.json; echo status $?; \
+         [ \"$before\" = \"$(settings)\" ] && echo whole: as before; \
+         for after in 0.31 0.43 0.59 0.72 0.97; do \
+           {ablate} /run/killed --runs 500 > /dev/null 2>&1 & pid=$!; sleep $after; \
+           [ \"$before\" = \"$(settings)\" ] || echo changed; \
+           kill -9 $pid; wait $pid; '{program}' --version 2>&1 | grep again; \
+           [ \"$before\" = \"$(settings)\" ] && echo killed: as before; \
+         done; \
+         {ablate} /run/interrupted --runs 500 > /dev/null 2>&1 & pid=$!; sleep 0.6; kill -INT $pid; wait $pid; echo status $?; \
+         [ \"$before\" = \"$(settings)\" ] && echo interrupted: as before; cat /run/whole.json",
+        program = exitpath_inside_lab.display()
+    );
+    let said = Said::of(
+        exitpath(&["lab", "run", "--seed", "1", "--qemu"])
+            .arg(qemu)
+            .args(["--", "bash", "-c", &script]),
+    );
+    let all = format!("{}{}", said.stdout, said.stderr);
+    assert_eq!(said.status, Some(0), "{all}");
+    let count = |what: &str| said.stdout.matches(what).count();
+    assert_eq!(count("whole: as before"), 1, "{all}");
+    assert_eq!(count("killed: as before"), 5, "{all}");
+    assert_eq!(count("interrupted: as before"), 1, "{all}");
+    // Some were killed while something was off, and it was put back.
+    assert!(count("changed") >= 1 && count(" again") >= 1, "{all}");
+    assert!(count("status 0") >= 1 && count("status 130") == 1, "{all}");
+    // And it measured: a VM without interrupt controllers in the kernel has less to do.
+    let json = said.stdout.find("{\n").map(|at| &said.stdout[at..]);
+    let json: Value = serde_json::from_str(json.expect("JSON")).expect("JSON");
+    let irqchip = knob(&json, "irqchip");
+    assert_eq!(irqchip["kind"], "vm");
+    assert!(number(&irqchip["shapley"]) > 20.0, "{irqchip}");
+    assert_eq!(knob(&json, "halt-polling")["kind"], "setting");
+}

@@ -1,7 +1,10 @@
 //! This machine's KVM: each run is a fresh VM of exitpath's own, or a fresh process of another VMM.
 
+pub mod ablate;
 mod environment;
 mod foreign;
+pub mod journal;
+pub mod knobs;
 mod own;
 mod place;
 

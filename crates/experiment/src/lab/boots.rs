@@ -87,6 +87,7 @@ pub(super) fn own_boots(plan: &Plan, two_cpus: bool) -> Vec<OwnBoot> {
             samples: one.samples.min(SHARED_CPU_SAMPLES),
             warm_up: 1,
             batches: 0,
+            machine: Default::default(),
             yielding: false,
             ..one.clone()
         };

@@ -53,7 +53,8 @@ struct Combination<'a> {
 #[derive(Debug, Serialize)]
 struct Knob<'a> {
     name: &'a str,
-    /// `code`: the kernel's code is changed; `cmdline`, `parameter`: it is booted with that.
+    /// `code`: the kernel's code is changed; `cmdline`, `parameter`: it is booted with that; `setting`: a
+    /// file of the host's; `vm`: what a VM is made without.
     kind: &'static str,
     first: Option<f64>,
     last: Option<f64>,
@@ -95,6 +96,12 @@ fn kind(changes: &[String]) -> &'static str {
     let booted = changes
         .iter()
         .find_map(|change| change.strip_prefix(BOOTED_WITH));
+    if changes.iter().any(|change| change.starts_with('/')) {
+        return "setting";
+    }
+    if changes.iter().any(|change| change.starts_with("the VM ")) {
+        return "vm";
+    }
     match booted.map(|text| text.split('=').next().unwrap_or(text)) {
         None => "code",
         Some(name) if name.contains('.') => "parameter",

@@ -1,7 +1,7 @@
 //! What optional work costs: the waterfall, each knob, what knobs save together, and what remains.
 
 use exitpath_analysis::ablation::summary::{Ablation, KnobCost, Status, rest, waterfall};
-use exitpath_recording::Manifest;
+use exitpath_recording::{Machine, Manifest};
 
 use super::environment::measured_on;
 use crate::document::{Cell, Column, Document, Table, Tone, Unit};
@@ -27,18 +27,29 @@ pub fn ablations(manifest: &Manifest, ablations: &[Ablation]) -> Document {
     text
 }
 
+/// What an ablation's figures are.
+fn unit(ablation: &Ablation) -> Unit {
+    match ablation.machine {
+        Machine::Lab => Unit::Instructions,
+        Machine::Host => Unit::Nanoseconds,
+    }
+}
+
 fn of_row(text: &mut Document, ablation: &Ablation) {
     let (Some(full), Some(all_off)) = (ablation.full, ablation.all_off) else {
         text.note("nothing could be measured with all on and with all off");
         return;
     };
-    text.fact("figures: instructions of one operation, the value of most samples; taken off in the order of their share");
+    text.fact(match ablation.machine {
+        Machine::Lab => "figures: instructions of one operation, the value of most samples; taken off in the order of their share",
+        Machine::Host => "figures: nanoseconds of one operation, the mean of the runs' medians; taken off in the order of their share",
+    });
     text.space();
     let bar = |value: f64| "█".repeat((BAR * value.max(0.0) / full.max(1.0)).round() as usize);
     let mut table = Table::new([
         Column::words("off so far"),
-        Column::figures("saves", Unit::Instructions),
-        Column::figures("left", Unit::Instructions),
+        Column::figures("saves", unit(ablation)),
+        Column::figures("left", unit(ablation)),
         Column::words(""),
     ]);
     table.row([
@@ -102,10 +113,10 @@ fn of_row(text: &mut Document, ablation: &Ablation) {
 fn costs(text: &mut Document, ablation: &Ablation) {
     let mut table = Table::new([
         Column::words("knob"),
-        Column::figures("first", Unit::Instructions),
-        Column::figures("last", Unit::Instructions),
-        Column::figures("share", Unit::Instructions),
-        Column::figures("predicted", Unit::Instructions),
+        Column::figures("first", unit(ablation)),
+        Column::figures("last", unit(ablation)),
+        Column::figures("share", unit(ablation)),
+        Column::figures("predicted", unit(ablation)),
         Column::words("what it is"),
     ])
     .leaving(&["what it is"]);
@@ -165,7 +176,7 @@ fn together(text: &mut Document, ablation: &Ablation) {
     }
     let mut table = Table::new([
         Column::words("together"),
-        Column::figures("save more", Unit::Instructions),
+        Column::figures("save more", unit(ablation)),
     ]);
     for (knobs, value) in ablation.interactions.iter().take(SHOWN) {
         table.row([Cell::name(&knobs.join(" + ")), Cell::Tenths(*value)]);
@@ -205,7 +216,11 @@ fn not_measured(text: &mut Document, ablation: &Ablation) {
         .map(|knob| knob.name.as_str())
         .collect();
     if !absent.is_empty() {
-        text.fact(format!("not on this row's way: {}", absent.join(", ")));
+        let why = match ablation.machine {
+            Machine::Lab => "not on this row's way",
+            Machine::Host => "off, or not there",
+        };
+        text.fact(format!("{why}: {}", absent.join(", ")));
     }
 }
 

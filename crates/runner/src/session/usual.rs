@@ -72,6 +72,7 @@ fn timed(kvm: &Kvm, row: &'static Row) -> Result<Option<(u64, Protocol)>, Error>
         batch_length: 0,
         watchdog: PATIENCE,
         cpus: Vec::new(),
+        machine: Default::default(),
         yielding: false,
     };
     let mut protocol = Protocol {
