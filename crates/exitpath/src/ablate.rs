@@ -23,6 +23,7 @@ use exitpath_report::views;
 
 use crate::control::control;
 use crate::failure::Failure;
+use crate::knobs::{ALL_ON, further};
 use crate::measuring::choice;
 use crate::{command, output, show};
 
@@ -34,13 +35,15 @@ const WARM_UP: u32 = 16;
 const WATCHDOG: Duration = Duration::from_millis(100);
 /// Most knobs that take a boot each: of four there are sixteen kinds.
 const MOST_BOOTS: usize = 4;
-/// The condition in which nothing is off, measured as all others are.
-const ALL_ON: &str = "all on";
 
 pub(crate) fn run(args: &Ablate, place: &Place) -> Result<(), Failure> {
     let on_host = place.on == Some(Machine::Host);
     if args.list_knobs {
-        let knobs = if on_host { host::knobs() } else { built_in() };
+        let knobs = if on_host {
+            further(Machine::Host)
+        } else {
+            built_in()
+        };
         let lines: Vec<String> = knobs
             .iter()
             .map(|knob| format!("{:18} {}", knob.name, knob.what))
@@ -62,7 +65,7 @@ pub(crate) fn run(args: &Ablate, place: &Place) -> Result<(), Failure> {
         }
     }
     let (recording, knobs) = match on_host {
-        true => (host::record(args, rows)?, host::knobs()),
+        true => (host::record(args, rows)?, further(Machine::Host)),
         false => {
             let chosen = choose(args)?;
             (record(args, rows, &chosen)?, chosen.knobs)
@@ -79,14 +82,6 @@ pub(crate) fn run(args: &Ablate, place: &Place) -> Result<(), Failure> {
         return output::print(&views::ablations(&recording.manifest, &found).markdown());
     }
     show::recording(&recording, &dir, args.json)
-}
-
-/// Knobs that a recording of this machine may have beside the built-in ones.
-pub(crate) fn further(machine: Machine) -> Vec<Knob> {
-    match machine {
-        Machine::Host => host::knobs(),
-        Machine::Lab => Vec::new(),
-    }
 }
 
 /// The knobs that are asked for: those in the kernel's code, and those that take a boot.

@@ -13,6 +13,7 @@ mod gate;
 mod generate;
 mod image;
 mod kick;
+mod knobs;
 mod lab;
 mod measure;
 mod measuring;

@@ -79,10 +79,3 @@ fn used(args: &Primitives) -> Result<Used, Failure> {
         .map(|used| (used.row.to_owned(), of(used)))
         .collect())
 }
-
-/// What a primitive is used for.
-pub(crate) fn what(row: &str) -> &'static str {
-    USES.iter()
-        .find(|used| used.row == row)
-        .map_or("", |used| used.what)
-}

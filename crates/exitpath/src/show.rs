@@ -8,11 +8,13 @@ use exitpath_analysis::nothing::Nothing;
 use exitpath_analysis::path::PhaseTable;
 use exitpath_analysis::userspace::ladder;
 use exitpath_analysis::{table, vmexit};
+use exitpath_exits::primitives::what;
 use exitpath_recording::Recording;
 use exitpath_report::{json, views};
 
 use crate::failure::Failure;
-use crate::{ablate, command, output, primitives, recorded};
+use crate::knobs::further;
+use crate::{command, output, recorded};
 use exitpath_cli::Show;
 
 pub(crate) fn run(args: &Show) -> Result<(), Failure> {
@@ -40,11 +42,9 @@ pub(crate) fn recording(recording: &Recording, dir: &Path, as_json: bool) -> Res
         print(views::kick(manifest, &kicks), json)?;
         kicks.nothing()
     } else if manifest.command == command::ABLATE {
-        let ablations = exitpath_analysis::ablation::summary::ablations(
-            recording,
-            &ablate::further(manifest.machine),
-        )
-        .map_err(Failure::cannot)?;
+        let ablations =
+            exitpath_analysis::ablation::summary::ablations(recording, &further(manifest.machine))
+                .map_err(Failure::cannot)?;
         let json = json::ablations(manifest, &ablations, &place);
         print(views::ablations(manifest, &ablations), json)?;
         let measured = ablations.iter().any(|ablation| ablation.full.is_some());
@@ -52,11 +52,8 @@ pub(crate) fn recording(recording: &Recording, dir: &Path, as_json: bool) -> Res
             .then(|| Nothing::Measured("no row could be measured with all knobs on".to_owned()))
     } else if manifest.command == command::PRIMITIVES {
         let (rows, used) = (table::summarise(recording), json::used_of(manifest));
-        let json = json::primitives(manifest, &rows, primitives::what, &used, &place);
-        print(
-            views::primitives(manifest, &rows, primitives::what, &used),
-            json,
-        )?;
+        let json = json::primitives(manifest, &rows, what, &used, &place);
+        print(views::primitives(manifest, &rows, what, &used), json)?;
         table::nothing(&rows)
     } else if let compared @ [_, ..] = vmexit::compared(recording).as_slice() {
         let json = json::vmexit(manifest, compared, &place).render();

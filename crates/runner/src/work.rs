@@ -172,6 +172,7 @@ mod tests {
                 machine: Default::default(),
                 yielding: true,
             },
+            steps: 0,
             names: false,
             facts: false,
         }

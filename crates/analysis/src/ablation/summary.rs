@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use exitpath_recording::{Condition, Difference, Machine, Outcome, Recording, Run, Sample};
 
 use super::code::Code;
-use super::design::{Design, Off};
+use super::design::{self, Design};
 use super::effects::{Cost, Effects, Interaction, Values, effects};
 use super::knobs::Knob;
 use super::table::built_in;
@@ -110,7 +110,7 @@ pub struct Ablation {
 }
 
 /// Which knobs are off under a condition, and what was changed for each.
-fn off(condition: &Condition) -> BTreeMap<&str, &[String]> {
+fn off(condition: &Condition) -> Off<'_> {
     let off = condition
         .differs
         .iter()
@@ -198,6 +198,55 @@ pub fn ablations(recording: &Recording, further: &[Knob]) -> Result<Vec<Ablation
         .collect())
 }
 
+/// What is off, by name, and what was changed for each.
+type Off<'a> = BTreeMap<&'a str, &'a [String]>;
+
+/// A combination as it was measured of a row.
+struct Step<'a> {
+    off: Off<'a>,
+    /// Its value in each block; or why it has none.
+    values: Result<Vec<f64>, String>,
+}
+
+/// All combinations of a row, in the order in which they were measured.
+fn steps<'a>(recording: &'a Recording, row: &str, delay: u64) -> Vec<Step<'a>> {
+    let is_step = |condition: &&Condition| {
+        condition.name != Condition::BASE && !condition.name.starts_with(TRACED_WITH)
+    };
+    let runs = |condition: &Condition| -> Vec<&'a Run> {
+        let runs = recording.runs.iter();
+        runs.filter(|run| run.condition == condition.name && run.row == row)
+            .collect()
+    };
+    let measured = recording.manifest.conditions.iter().filter(is_step);
+    let measured: Vec<(Off<'a>, Vec<&'a Run>)> = measured
+        .map(|condition| (off(condition), runs(condition)))
+        .filter(|(_, runs)| !runs.is_empty())
+        .collect();
+    // What a right step makes of exits.
+    let all_on = measured.iter().find(|(off, _)| off.is_empty());
+    let right = all_on.map(|(_, runs)| runs.iter().map(|run| exits(run)).collect());
+    let right: Vec<Option<i64>> = right.unwrap_or_default();
+    let ns_per_tick = ns_per_tick(recording);
+    let valued = |block: usize, run: &Run| {
+        let value = value(run, delay, ns_per_tick)?;
+        match right.get(block) {
+            Some(expected) if *expected != exits(run) => Err(format!(
+                "an operation made {} exits, and {} with all on",
+                exits(run).unwrap_or(0),
+                expected.unwrap_or(0)
+            )),
+            _ => Ok(value),
+        }
+    };
+    let step = |(off, runs): (Off<'a>, Vec<&'a Run>)| {
+        let blocks = runs.iter().enumerate();
+        let values = blocks.map(|(block, run)| valued(block, run)).collect();
+        Step { off, values }
+    };
+    measured.into_iter().map(step).collect()
+}
+
 fn of_row(
     recording: &Recording,
     row: &str,
@@ -207,198 +256,136 @@ fn of_row(
     paths: &[RowPath],
 ) -> Ablation {
     let path = paths.iter().find(|path| path.row == row);
-    let steps: Vec<(BTreeMap<&str, &[String]>, Vec<&Run>)> = recording
-        .manifest
-        .conditions
-        .iter()
-        .filter(|condition| {
-            condition.name != Condition::BASE && !condition.name.starts_with(TRACED_WITH)
-        })
-        .map(|condition| {
-            let runs = recording
-                .runs
-                .iter()
-                .filter(|run| run.condition == condition.name && run.row == row);
-            (off(condition), runs.collect())
-        })
-        .filter(|(_, runs): &(_, Vec<&Run>)| !runs.is_empty())
-        .collect();
-    // What a right step makes of exits.
-    let right: Vec<Option<i64>> = steps
-        .iter()
-        .find(|(off, _)| off.is_empty())
-        .map(|(_, runs)| runs.iter().map(|run| exits(run)).collect())
-        .unwrap_or_default();
-    let ns_per_tick = ns_per_tick(recording);
-    let valued = |runs: &[&Run]| -> Result<Vec<f64>, String> {
-        let runs = runs.iter().enumerate();
-        runs.map(|(block, run)| {
-            let value = value(run, delay, ns_per_tick)?;
-            match right.get(block) {
-                Some(expected) if *expected != exits(run) => Err(format!(
-                    "an operation made {} exits, and {} with all on",
-                    exits(run).unwrap_or(0),
-                    expected.unwrap_or(0)
-                )),
-                _ => Ok(value),
-            }
-        })
-        .collect()
-    };
-    let values: Vec<Result<Vec<f64>, String>> =
-        steps.iter().map(|(_, runs)| valued(runs)).collect();
+    let steps = steps(recording, row, delay);
     // The combinations are of the knobs that are off where most are.
-    let most = steps
-        .iter()
-        .zip(&values)
-        .filter(|(_, values)| values.is_ok())
-        .map(|((off, _), _)| off);
-    let most = most.max_by_key(|off| off.len());
-    let names: Vec<&str> = most
-        .map(|off| off.keys().copied().collect())
-        .unwrap_or_default();
-    let blocks = values.iter().flatten().map(Vec::len).min().unwrap_or(0);
-    let by_block: Vec<Option<Effects>> = (0..blocks)
-        .map(|block| in_block(&steps, &values, &names, block))
-        .collect();
-    let found: Vec<Effects> = by_block.into_iter().flatten().collect();
-    let combinations = steps
-        .iter()
-        .zip(&values)
-        .map(|((off, _), values)| Combination {
-            off: off.keys().map(|&name| name.to_owned()).collect(),
-            value: values.as_ref().ok().and_then(|values| mean(values)),
-            interval: values.as_ref().ok().and_then(|values| interval(values)),
-            why: values.as_ref().err().cloned(),
-        });
+    let most = steps.iter().filter(|step| step.values.is_ok());
+    let most = most.max_by_key(|step| step.off.len());
+    let names: Vec<&str> = most.map_or_else(Vec::new, |step| step.off.keys().copied().collect());
+    let blocks = steps.iter().flat_map(|step| &step.values).map(Vec::len);
+    let blocks = blocks.min().unwrap_or(0);
+    let found = (0..blocks).filter_map(|block| in_block(&steps, &names, block));
+    let found: Vec<Effects> = found.collect();
+    let combinations = steps.iter().map(|step| Combination {
+        off: step.off.keys().map(|&name| name.to_owned()).collect(),
+        value: step.values.as_ref().ok().and_then(|values| mean(values)),
+        interval: step
+            .values
+            .as_ref()
+            .ok()
+            .and_then(|values| interval(values)),
+        why: step.values.as_ref().err().cloned(),
+    });
     let combinations: Vec<Combination> = combinations.collect();
+    let of_row = OfRow {
+        row,
+        steps: &steps,
+        combinations: &combinations,
+        names: &names,
+        found: &found,
+        code,
+        path,
+    };
     let known = known(&steps, further, recording.manifest.machine);
-    let mut knobs: Vec<KnobCost> = known
-        .iter()
-        .map(|knob| {
-            let changes = steps
-                .iter()
-                .find_map(|(off, _)| off.get(knob.name.as_str()).copied());
-            let resolved = code.and_then(|code| knob.resolve(code)).zip(code);
-            let on_row = resolved
-                .as_ref()
-                .is_some_and(|(resolved, code)| resolved.is_on(code, row));
-            let alone = |off: &BTreeMap<&str, &[String]>| {
-                off.len() == 1 && off.contains_key(knob.name.as_str())
-            };
-            let alone = steps
-                .iter()
-                .zip(&values)
-                .find(|((off, _), _)| alone(off))
-                .map(|(_, values)| values);
-            let at = names.iter().position(|name| *name == knob.name);
-            let costs = at.map(|at| {
-                found
-                    .iter()
-                    .map(|effects| effects.costs[at])
-                    .collect::<Vec<_>>()
-            });
-            let cost = costs.as_deref().and_then(mean_cost);
-            let status = match (alone, at) {
-                (Some(Err(why)), _) => Status::Required(why.clone()),
-                (Some(Ok(_)), Some(_)) => Status::Measured,
-                (Some(Ok(_)), None) => Status::LeftOut(left_out(&combinations, &knob.name)),
-                (None, _) if on_row => Status::LeftOut(NOT_ASKED_FOR.to_owned()),
-                (None, _) => Status::Absent,
-            };
-            KnobCost {
-                name: knob.name.clone(),
-                what: knob.what.clone(),
-                changes: changes.unwrap_or_default().to_vec(),
-                interval: costs.as_deref().and_then(|costs| {
-                    let shares: Vec<f64> = costs.iter().map(|cost| cost.shapley).collect();
-                    interval(&shares)
-                }),
-                cost,
-                predicted: resolved
-                    .zip(path)
-                    .filter(|_| on_row)
-                    .map(|((resolved, code), path)| resolved.predicted(code, path)),
-                status,
-            }
-        })
-        .collect();
+    let mut knobs: Vec<KnobCost> = known.iter().map(|knob| of_row.cost(knob)).collect();
     let share = |knob: &KnobCost| knob.cost.map_or(f64::NEG_INFINITY, |cost| cost.shapley);
     knobs.sort_by(|a, b| share(b).total_cmp(&share(a)));
-    let of_off = |wanted: &BTreeSet<&str>| {
-        let same = |combination: &&Combination| {
-            combination
-                .off
-                .iter()
-                .map(String::as_str)
-                .collect::<BTreeSet<_>>()
-                == *wanted
-        };
-        combinations
-            .iter()
-            .find(same)
-            .and_then(|combination| combination.value)
+    let of_off = |wanted: &[&str]| {
+        // Both are in the order of names.
+        let same = |combination: &&Combination| combination.off.iter().eq(wanted.iter());
+        let found = combinations.iter().find(same);
+        found.and_then(|combination| combination.value)
     };
-    let (full, all_off) = (
-        of_off(&BTreeSet::new()),
-        of_off(&names.iter().copied().collect()),
-    );
+    let unexplained = found.iter().map(|effects| effects.unexplained);
     Ablation {
         row: row.to_owned(),
         machine: recording.manifest.machine,
         interactions: interactions(&found, &names),
-        unexplained: found
-            .iter()
-            .map(|effects| effects.unexplained)
-            .fold(0.0, f64::max),
+        unexplained: unexplained.fold(0.0, f64::max),
         all_combinations: Design::of(names.len()).is_some_and(|design| design.is_full()),
-        full,
-        all_off,
+        full: of_off(&[]),
+        all_off: of_off(&names),
         floor: path.map(floor),
         combinations,
         knobs,
     }
 }
 
+/// What a row's knobs are to be told from.
+struct OfRow<'a> {
+    row: &'a str,
+    steps: &'a [Step<'a>],
+    combinations: &'a [Combination],
+    /// The knobs of the combinations.
+    names: &'a [&'a str],
+    /// The effects in each block.
+    found: &'a [Effects],
+    code: Option<&'a Code>,
+    path: Option<&'a RowPath>,
+}
+
+impl OfRow<'_> {
+    fn cost(&self, knob: &Knob) -> KnobCost {
+        let name = knob.name.as_str();
+        let changes = self.steps.iter().find_map(|step| step.off.get(name));
+        let alone = self.steps.iter();
+        let mut alone = alone.filter(|step| step.off.len() == 1 && step.off.contains_key(name));
+        let alone = alone.next().map(|step| &step.values);
+        let resolved = self.code.and_then(|code| Some((knob.resolve(code)?, code)));
+        let resolved = resolved.filter(|(resolved, code)| resolved.is_on(code, self.row));
+        let predicted = resolved.as_ref().zip(self.path);
+        let predicted = predicted.map(|((resolved, code), path)| resolved.predicted(code, path));
+        let at = self.names.iter().position(|known| *known == name);
+        let costs = at.map(|at| self.found.iter().map(move |effects| effects.costs[at]));
+        let costs: Vec<Cost> = costs.into_iter().flatten().collect();
+        let shares: Vec<f64> = costs.iter().map(|cost| cost.shapley).collect();
+        let status = match (alone, at) {
+            (Some(Err(why)), _) => Status::Required(why.clone()),
+            (Some(Ok(_)), Some(_)) => Status::Measured,
+            (Some(Ok(_)), None) => Status::LeftOut(left_out(self.combinations, name)),
+            (None, _) if resolved.is_some() => Status::LeftOut(NOT_ASKED_FOR.to_owned()),
+            (None, _) => Status::Absent,
+        };
+        KnobCost {
+            name: knob.name.clone(),
+            what: knob.what.clone(),
+            changes: changes.map_or_else(Vec::new, |changes| changes.to_vec()),
+            status,
+            cost: mean_cost(&costs),
+            interval: interval(&shares),
+            predicted,
+        }
+    }
+}
+
 /// The effects in one block, where all combinations of the design have a value there.
-fn in_block(
-    steps: &[(BTreeMap<&str, &[String]>, Vec<&Run>)],
-    values: &[Result<Vec<f64>, String>],
-    names: &[&str],
-    block: usize,
-) -> Option<Effects> {
+fn in_block(steps: &[Step<'_>], names: &[&str], block: usize) -> Option<Effects> {
     let design = Design::of(names.len())?;
     let mut of_block = Values::new();
-    for ((off, _), values) in steps.iter().zip(values) {
-        let Some(value) = values.as_ref().ok().and_then(|values| values.get(block)) else {
+    for step in steps {
+        let value = step
+            .values
+            .as_ref()
+            .ok()
+            .and_then(|values| values.get(block));
+        let Some(value) = value.filter(|_| step.off.keys().all(|name| names.contains(name))) else {
             continue;
         };
-        if off.keys().any(|name| !names.contains(name)) {
-            continue;
-        }
-        let bits = names
-            .iter()
-            .enumerate()
-            .filter(|(_, name)| off.contains_key(**name));
-        let off: Off = bits.fold(0, |off, (at, _)| off | 1 << at);
-        of_block.insert(off, *value);
+        let is_off = |at: &usize| step.off.contains_key(names[*at]);
+        let bits = (0..names.len()).filter(is_off);
+        of_block.insert(bits.fold(0, |off, at| off | 1 << at), *value);
     }
     effects(&design, &of_block)
 }
 
 /// All knobs there is something to be said of, each once: those that were off somewhere, and the built-in ones.
-fn known(
-    steps: &[(BTreeMap<&str, &[String]>, Vec<&Run>)],
-    further: &[Knob],
-    machine: Machine,
-) -> Vec<Knob> {
+fn known(steps: &[Step<'_>], further: &[Knob], machine: Machine) -> Vec<Knob> {
     let mut known: Vec<Knob> = further.to_vec();
     if machine == Machine::Lab {
         known.extend(built_in());
     }
-    for name in steps.iter().flat_map(|(off, _)| off.keys()) {
+    for (name, changes) in steps.iter().flat_map(|step| &step.off) {
         if known.iter().all(|knob| knob.name != *name) {
-            known.push(of_recording(steps, name));
+            known.push(of_recording(name, changes));
         }
     }
     let mut seen = BTreeSet::new();
@@ -407,12 +394,8 @@ fn known(
 }
 
 /// A knob of the user's, as a recording knows it.
-fn of_recording(steps: &[(BTreeMap<&str, &[String]>, Vec<&Run>)], name: &str) -> Knob {
-    let changes = steps.iter().find_map(|(off, _)| off.get(name).copied());
-    let booted = changes
-        .into_iter()
-        .flatten()
-        .any(|change| change.starts_with(BOOTED_WITH));
+fn of_recording(name: &str, changes: &[String]) -> Knob {
+    let booted = changes.iter().any(|change| change.starts_with(BOOTED_WITH));
     match Knob::parse(name) {
         Ok(knob) if !booted => knob,
         _ => Knob::boot(name),
@@ -537,6 +520,6 @@ pub fn rest(ablation: &Ablation) -> Option<f64> {
 }
 
 /// The combinations that are needed of so many knobs, by number; `None` for too many.
-pub fn needed(knobs: usize) -> Option<Vec<Off>> {
+pub fn needed(knobs: usize) -> Option<Vec<design::Off>> {
     Some(Design::of(knobs)?.all)
 }

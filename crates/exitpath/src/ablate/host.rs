@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use exitpath_analysis::ablation::design::MOST;
-use exitpath_analysis::ablation::knobs::Knob;
 use exitpath_analysis::ablation::summary::needed;
 use exitpath_cli::Ablate;
 use exitpath_exits::Row;
@@ -14,26 +13,16 @@ use exitpath_experiment::host::knobs::{HOST_KNOBS, HostKnob, State, Switch};
 use exitpath_experiment::{Plan, Sampling, guest};
 use exitpath_recording::{Difference, Recording};
 
-use super::ALL_ON;
 use crate::command;
 use crate::control::control;
 use crate::failure::Failure;
+use crate::knobs::ALL_ON;
 use crate::output;
 
 /// Bracketed samples of each run unless the user says otherwise.
 const SAMPLES: u32 = 200;
 /// Seconds a guest may go without progress.
 const WATCHDOG: Duration = Duration::from_secs(2);
-
-/// The knobs as the analysis wants them.
-pub(super) fn knobs() -> Vec<Knob> {
-    let knob = |knob: &HostKnob| Knob {
-        name: knob.name.to_owned(),
-        what: knob.what.to_owned(),
-        places: Vec::new(),
-    };
-    HOST_KNOBS.iter().map(knob).collect()
-}
 
 pub(super) fn record(args: &Ablate, rows: Vec<&'static Row>) -> Result<Recording, Failure> {
     let mut locked = Vec::new();

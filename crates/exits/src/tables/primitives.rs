@@ -75,6 +75,12 @@ pub const USES: &[Use] = &[
     used("mov_to_cr8", "the task priority is written", &[]),
 ];
 
+/// What a primitive is used for.
+pub fn what(row: &str) -> &'static str {
+    let used = USES.iter().find(|used| used.row == row);
+    used.map_or("", |used| used.what)
+}
+
 /// A primitive that no CPU exits for.
 const fn primitive(
     name: &'static str,
@@ -105,8 +111,8 @@ pub const PRIMITIVES: &[Row] = &[
     primitive("no_request", guest::no_request::program, "a word compared with 0, and a jump not taken"),
     primitive("request_chain", guest::request_chain::program, "25 bits tested, and no jump taken"),
     primitive("srcu_lock_unlock", guest::srcu_lock_unlock::program, "two counters, two full barriers"),
-    primitive("rdmsr", guest::rdmsr::program, "RDMSR of KERNEL_GS_BASE").exits(0.0, 1.0),
-    primitive("wrmsr", guest::wrmsr::program, "WRMSR of KERNEL_GS_BASE").exits(0.0, 1.0),
+    primitive("rdmsr", guest::rdmsr::program, "RDMSR of KERNEL_GS_BASE"),
+    primitive("wrmsr", guest::wrmsr::program, "WRMSR of KERNEL_GS_BASE"),
     primitive("swapgs", guest::swapgs::program, "SWAPGS"),
     primitive("xsave_x87", guest::xsave_x87::program, "XSAVE64 of x87").needs(&[Need::Xsave]),
     primitive("xsave_sse", guest::xsave_sse::program, "XSAVE64 of SSE").needs(&[Need::Xsave]),
