@@ -43,7 +43,7 @@
 //! | key | value |
 //! |---|---|
 //! | `name` | the condition's name, which the runs refer to; `base` where nothing is compared |
-//! | `differs` | what distinguishes it, an array, left out if empty: `{"kernel": RELEASE}`, `{"cmdline": TEXT}`, `{"parameter": {"module", "name", "value"}}`, `{"patch": {"function", "returns"}}` (a function of the kernel that returns at once, with this value or null), `{"tracer": NAME}`, `{"delay": {"ticks"}}`, `{"vmm": {"command", "version"}}`, `{"layers": [WORD, …]}` (what exitpath's own VMM does on each exit), `{"guest": {"name", "sha256"}}` (another program in the guest) |
+//! | `differs` | what distinguishes it, an array, left out if empty: `{"kernel": RELEASE}`, `{"cmdline": TEXT}`, `{"parameter": {"module", "name", "value"}}`, `{"patch": {"function", "returns"}}` (a function of the kernel that returns at once, with this value or null), `{"off": {"knob", "changes"}}` (optional work that is switched off, and how: phrases), `{"tracer": NAME}`, `{"delay": {"ticks"}}`, `{"vmm": {"command", "version"}}`, `{"layers": [WORD, …]}` (what exitpath's own VMM does on each exit), `{"guest": {"name", "sha256"}}` (another program in the guest) |
 //! | `facts` | facts of the environment that are others under it, an object, left out if empty; null for one that there is not |
 //! | `warnings` | those of the recording's `warnings` that concern it and not every other condition, an array, left out if empty |
 //!

@@ -91,6 +91,7 @@ fn difference() -> impl Strategy<Value = Difference> {
         }),
         (text(), option::of(extreme()))
             .prop_map(|(function, returns)| Difference::Patch { function, returns }),
+        (text(), vec(text(), 0..3)).prop_map(|(knob, changes)| Difference::Off { knob, changes }),
         text().prop_map(Difference::Tracer),
         extreme().prop_map(|ticks| Difference::Delay { ticks }),
         (text(), option::of(text()))
