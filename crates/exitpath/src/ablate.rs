@@ -164,6 +164,9 @@ impl<'a> Booted<'a> {
 
     /// The condition in which these knobs are off, too. Those that are not on the way here change nothing.
     fn setup(&self, off: &[&str]) -> Setup<'a> {
+        // By name, so that a combination has one name whoever asks for it.
+        let mut off = off.to_vec();
+        off.sort_unstable();
         let is_off = |(knob, _): &&(&Knob, Resolved)| off.contains(&knob.name.as_str());
         let resolved: Vec<&(&Knob, Resolved)> = self.knobs.iter().filter(is_off).collect();
         let all: Vec<&Resolved> = resolved.iter().map(|(_, resolved)| resolved).collect();
@@ -187,7 +190,7 @@ impl<'a> Booted<'a> {
             knob: (*name).to_owned(),
             changes: vec![format!("{BOOTED_WITH}{name}")],
         });
-        let names: Vec<&str> = self.off.iter().chain(off).copied().collect();
+        let names: Vec<&str> = self.off.iter().chain(&off).copied().collect();
         Setup {
             name: match names.as_slice() {
                 [] => ALL_ON.to_owned(),

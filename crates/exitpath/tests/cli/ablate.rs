@@ -105,6 +105,9 @@ fn what_is_required_is_not_free() {
         assert!(notes.contains(why), "no '{why}' in {notes}");
         assert!(knob["shapley"].is_null(), "{knob}");
     }
+    // One knob is left: it is on or off. And each that is required was off once.
+    let conditions = cpuid["conditions"].as_array().expect("conditions");
+    assert_eq!(conditions.len(), 2 + 3, "{conditions:?}");
     // Both together are not.
     let srcu = knob(&cpuid, "srcu");
     assert_eq!(srcu["status"], "measured", "{srcu}");

@@ -53,52 +53,52 @@ fn of_row(text: &mut Document, ablation: &Ablation) {
         Column::words(""),
     ]);
     table.row([
-        Cell::name("all on"),
+        "all on".into(),
         Cell::Empty,
         Cell::Rounded(full),
-        Cell::name(&bar(full)),
+        bar(full).into(),
     ]);
     for (name, share, left) in waterfall(ablation) {
         table.row([
-            Cell::name(&format!("− {name}")),
+            format!("− {name}").into(),
             Cell::Tenths(share),
             Cell::Tenths(left),
-            Cell::name(&bar(left)),
+            bar(left).into(),
         ]);
     }
     let rest = rest(ablation).unwrap_or(0.0);
     if rest != 0.0 {
         table.row([
-            Cell::name("− what three and more save together"),
+            "− what three and more save together".into(),
             Cell::Tenths(rest),
             Cell::Tenths(all_off),
         ]);
     }
     table.row([
-        Cell::name("all off, as measured"),
+        "all off, as measured".into(),
         Cell::Rounded(full - all_off),
         Cell::Rounded(all_off),
-        Cell::name(&bar(all_off)),
+        bar(all_off).into(),
     ]);
     if let Some(floor) = ablation.floor {
         if let Some(shortcut) = floor.shortcut {
             table.toned(
                 Tone::Faint,
                 [
-                    Cell::name("floor: entered again at once behind its handler"),
+                    "floor: entered again at once behind its handler".into(),
                     Cell::Empty,
                     Cell::Whole(shortcut),
-                    Cell::name(&bar(shortcut as f64)),
+                    bar(shortcut as f64).into(),
                 ],
             );
         }
         table.toned(
             Tone::Faint,
             [
-                Cell::name("floor: the assembly of entry and exit"),
+                "floor: the assembly of entry and exit".into(),
                 Cell::Empty,
                 Cell::Whole(floor.assembly),
-                Cell::name(&bar(floor.assembly as f64)),
+                bar(floor.assembly as f64).into(),
             ],
         );
     }
@@ -136,7 +136,7 @@ fn costs(text: &mut Document, ablation: &Ablation) {
             Cell::Rounded(cost.last),
             share,
             knob.predicted.map_or(Cell::Unknown, Cell::Signed),
-            Cell::name(&knob.what),
+            knob.what.as_str().into(),
         ]);
     }
     text.table(table);
@@ -179,7 +179,7 @@ fn together(text: &mut Document, ablation: &Ablation) {
         Column::figures("save more", unit(ablation)),
     ]);
     for (knobs, value) in ablation.interactions.iter().take(SHOWN) {
-        table.row([Cell::name(&knobs.join(" + ")), Cell::Tenths(*value)]);
+        table.row([knobs.join(" + ").into(), Cell::Tenths(*value)]);
     }
     text.space();
     text.table(table);

@@ -67,7 +67,7 @@ pub fn primitives(
             cells.push(made.map_or(Cell::Empty, figure));
         }
         cells.push(words::verdict(row.verdict).into());
-        cells.push(Cell::name(what(&row.row.name)));
+        cells.push(what(&row.row.name).into());
         table.toned(tone(row.verdict), cells);
     }
     let mut text = Document::new();
