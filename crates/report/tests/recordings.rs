@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use exitpath_analysis::ablation::summary::ablations;
 use exitpath_analysis::kick::kicks;
 use exitpath_analysis::path::diff::diff_paths;
 use exitpath_analysis::path::gate::{Wanted, base};
@@ -17,6 +18,7 @@ const HOST: &str = "host-in-lab-6.1-qemu7.2";
 
 const USERSPACE: &str = "userspace-6.1-qemu7.2";
 const KICK: &str = "kick-6.1-qemu7.2";
+const ABLATE: &str = "ablate-6.1-qemu10";
 const WITHOUT: &str = "without-6.1-qemu7.2";
 
 fn read(name: &str) -> Recording {
@@ -44,6 +46,27 @@ fn a_host() {
     let rows = summarise(&recording);
     insta::assert_snapshot!("host_text", views::table(&recording.manifest, &rows));
     insta::assert_snapshot!("host_json", as_json(recording, &rows));
+}
+
+#[test]
+fn optional_work() {
+    let mut recording = read(ABLATE);
+    let ablations = ablations(&recording, &[]).expect("a whole trace");
+    recording.manifest.environment.facts.clear();
+    let manifest = &recording.manifest;
+    insta::assert_snapshot!("ablate_text", views::ablations(manifest, &ablations));
+    let json = json::ablations(manifest, &ablations, "DIR");
+    insta::assert_snapshot!("ablate_json", json);
+    insta::assert_snapshot!("ablate_svg", views::waterfall_svg(&ablations[0]));
+    // What the trace predicted was saved, to the instruction.
+    let measured = ablations[0].knobs.iter();
+    let measured: Vec<(f64, i64)> = measured
+        .filter_map(|knob| Some((knob.cost?.first, knob.predicted?)))
+        .collect();
+    assert_eq!(measured.len(), 2);
+    for (first, predicted) in measured {
+        assert_eq!(first, predicted as f64);
+    }
 }
 
 #[test]
