@@ -182,21 +182,24 @@ fn a_hosts_settings_are_put_back_whatever_ends_it() {
         return;
     };
     let exitpath_inside_lab = crate::common::program();
+    // What is recorded there comes out, into a folder of this test's.
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().display();
     let ablate = format!(
         "'{}' ablate cpuid --on host --json --samples 20 --out",
         exitpath_inside_lab.display()
     );
     let script = format!(
         "settings() {{ {SETTINGS}; }}; before=$(settings); \
-         {ablate} /run/whole --runs 2 > /run/whole.json; echo status $?; \
+         {ablate} '{out}/whole' --runs 2 > /run/whole.json; echo status $?; \
          [ \"$before\" = \"$(settings)\" ] && echo whole: as before; \
          for after in 0.31 0.43 0.59 0.72 0.97; do \
-           {ablate} /run/killed --runs 500 > /dev/null 2>&1 & pid=$!; sleep $after; \
+           {ablate} '{out}/killed' --runs 500 > /dev/null 2>&1 & pid=$!; sleep $after; \
            [ \"$before\" = \"$(settings)\" ] || echo changed; \
            kill -9 $pid; wait $pid; '{program}' --version 2>&1 | grep again; \
            [ \"$before\" = \"$(settings)\" ] && echo killed: as before; \
          done; \
-         {ablate} /run/interrupted --runs 500 > /dev/null 2>&1 & pid=$!; sleep 0.6; kill -INT $pid; wait $pid; echo status $?; \
+         {ablate} '{out}/interrupted' --runs 500 > /dev/null 2>&1 & pid=$!; sleep 0.6; kill -INT $pid; wait $pid; echo status $?; \
          [ \"$before\" = \"$(settings)\" ] && echo interrupted: as before; cat /run/whole.json",
         program = exitpath_inside_lab.display()
     );
@@ -221,4 +224,5 @@ fn a_hosts_settings_are_put_back_whatever_ends_it() {
     assert_eq!(irqchip["kind"], "vm");
     assert!(number(&irqchip["shapley"]) > 20.0, "{irqchip}");
     assert_eq!(knob(&json, "halt-polling")["kind"], "setting");
+    assert!(dir.path().join("whole/manifest.json").is_file());
 }
