@@ -280,11 +280,31 @@ fn a_qemu_that_is_killed_leaves_no_result() {
     let said = Said::of(
         exitpath(&["measure", "--on", "lab", "cpuid", "--seed", "1", "--qemu"])
             .arg(&wrapper)
+            .env("EXITPATH_TEST_MARK", dir.path())
             .arg("--out")
             .arg(&out),
     );
     said.fails(3, &["the lab ended"]);
     assert!(!out.exists());
+    // The script is all that exitpath could end; each QEMU behind it was told to.
+    let mark = format!("EXITPATH_TEST_MARK={}", dir.path().display());
+    let began = Instant::now();
+    while of_environment(&mark) {
+        let waited = began.elapsed();
+        assert!(waited < Duration::from_secs(60), "a QEMU is left behind");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Whether a process has this in its environment.
+fn of_environment(mark: &str) -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut environments =
+        processes.filter_map(|process| fs::read(process.path().join("environ")).ok());
+    environments.any(|environment| {
+        let mut entries = environment.split(|byte| *byte == 0);
+        entries.any(|entry| entry == mark.as_bytes())
+    })
 }
 
 /// Begins to measure in the lab and waits until a QEMU runs; the process and its labs.

@@ -248,12 +248,22 @@ fn ask(monitor: UnixStream) -> Result<Told, String> {
         true => Ok(()),
         false => Err("it does not answer".to_owned()),
     };
-    monitor.execute("qmp_capabilities", json!({}), &mut patience)?;
-    let cpus = monitor.execute("query-cpus-fast", json!({}), &mut patience)?;
+    let told = told(&mut monitor, &mut patience);
+    // A script that stands for QEMU is all that can be killed, and QEMU would go on behind it.
+    let _ = monitor.execute("quit", json!({}), &mut patience);
+    told
+}
+
+fn told(
+    monitor: &mut Monitor,
+    patience: &mut impl FnMut() -> Result<(), String>,
+) -> Result<Told, String> {
+    monitor.execute("qmp_capabilities", json!({}), patience)?;
+    let cpus = monitor.execute("query-cpus-fast", json!({}), patience)?;
     let path = cpus[0]["qom-path"].clone();
     let mut property = |name: &str| {
         let arguments = json!({ "path": path, "property": name });
-        monitor.execute("qom-get", arguments, &mut patience)
+        monitor.execute("qom-get", arguments, patience)
     };
     let masked = property("unavailable-features")?;
     let names = masked.as_array().map_or(&[][..], Vec::as_slice);
