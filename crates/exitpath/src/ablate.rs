@@ -9,7 +9,9 @@ use std::time::Duration;
 use exitpath_analysis::ablation::code::{Change, Code};
 use exitpath_analysis::ablation::design::MOST;
 use exitpath_analysis::ablation::knobs::{Knob, Resolved, changes};
-use exitpath_analysis::ablation::summary::{BOOTED_WITH, Status, ablations, base_name, needed};
+use exitpath_analysis::ablation::summary::{
+    Ablation, BOOTED_WITH, ablations, base_name, is_right, needed,
+};
 use exitpath_analysis::ablation::table::built_in;
 use exitpath_analysis::path::{PhaseTable, RowPath, trace_rows};
 use exitpath_cli::{Ablate, Place};
@@ -18,7 +20,7 @@ use exitpath_experiment::lab::{Instructions, Prepared, Session, Setup};
 use exitpath_experiment::{Plan, Sampling, rows};
 use exitpath_lab::gdb::Patch;
 use exitpath_lab::plugin::Plugin;
-use exitpath_recording::{Difference, Machine, Outcome, Recording, Run};
+use exitpath_recording::{Difference, Machine, Recording};
 use exitpath_report::views;
 
 use crate::control::control;
@@ -72,14 +74,16 @@ pub(crate) fn run(args: &Ablate, place: &Place) -> Result<(), Failure> {
         }
     };
     output::keep(&dir, &recording)?;
-    let found = ablations(&recording, &knobs).map_err(Failure::cannot)?;
+    let found = || -> Result<Vec<Ablation>, Failure> {
+        ablations(&recording, &knobs).map_err(Failure::cannot)
+    };
     if let Some(file) = &args.svg {
-        let picture = found.first().map(views::waterfall_svg).unwrap_or_default();
-        std::fs::write(file, picture)
+        let picture = found()?.first().map(views::waterfall_svg);
+        std::fs::write(file, picture.unwrap_or_default())
             .map_err(|error| Failure::cannot(format!("{}: {error}", file.display())))?;
     }
     if args.markdown {
-        return output::print(&views::ablations(&recording.manifest, &found).markdown());
+        return output::print(&views::ablations(&recording.manifest, &found()?).markdown());
     }
     show::recording(&recording, &dir, args.json)
 }
@@ -327,15 +331,10 @@ impl<'a> Ablating<'_, 'a> {
     fn kept(&mut self) -> Result<Vec<&'a str>, Failure> {
         let base = &self.booted[0];
         let recording = self.session.recording()?;
-        let found = ablations(&recording, &self.chosen.knobs).map_err(Failure::cannot)?;
-        let required = |name: &str| {
-            let mut of_rows = found.iter().flat_map(|ablation| &ablation.knobs);
-            of_rows.any(|cost| cost.name == name && matches!(cost.status, Status::Required(_)))
-        };
         let mut candidates: Vec<&(&'a Knob, Resolved)> = base
             .knobs
             .iter()
-            .filter(|(knob, _)| !required(&knob.name))
+            .filter(|(knob, _)| is_right(&recording, &[&knob.name]))
             .collect();
         candidates.sort_by_key(|(_, resolved)| std::cmp::Reverse(base.most_predicted(resolved)));
         let room = MOST - self.chosen.boots.len();
@@ -375,12 +374,8 @@ impl<'a> Ablating<'_, 'a> {
 
     /// Whether the guest's answers are right with these off.
     fn works(&mut self, off: &[&str]) -> Result<bool, Failure> {
-        let setup = self.booted[0].setup(off);
-        let name = setup.name.clone();
-        self.measure(vec![setup])?;
-        let recording = self.session.recording()?;
-        let mut runs = recording.runs.iter().filter(|run| run.condition == name);
-        Ok(runs.all(|run| run.outcome == Outcome::Done && same_exits(&recording, run)))
+        self.measure(vec![self.booted[0].setup(off)])?;
+        Ok(is_right(&self.session.recording()?, off))
     }
 
     /// All combinations of these and the boot knobs that the design has.
@@ -405,18 +400,4 @@ impl<'a> Ablating<'_, 'a> {
         }
         Ok(())
     }
-}
-
-/// Whether a run's operations made as many exits as with all on, to the nearest: an interrupt of the lab's machine makes one, too.
-fn same_exits(recording: &Recording, run: &Run) -> bool {
-    let exits = |run: &Run| {
-        let exits = run.counters.get("exits").copied().unwrap_or(0);
-        let ops = run.ops.max(1) as i64;
-        (exits + ops / 2) / ops
-    };
-    let with_all = recording
-        .runs
-        .iter()
-        .find(|other| other.condition == ALL_ON && other.row == run.row && other.seed == run.seed);
-    with_all.is_none_or(|other| exits(other) == exits(run))
 }

@@ -198,6 +198,19 @@ pub fn ablations(recording: &Recording, further: &[Knob]) -> Result<Vec<Ablation
         .collect())
 }
 
+/// Whether the guests of all rows did with these off what they do with all on.
+pub fn is_right(recording: &Recording, off: &[&str]) -> bool {
+    let wanted: BTreeSet<&str> = off.iter().copied().collect();
+    let mut rows = recording.manifest.rows.iter();
+    rows.all(|row| {
+        let steps = steps(recording, &row.name, row.delay_ticks);
+        let mut same = steps
+            .iter()
+            .filter(|step| step.off.keys().copied().eq(wanted.iter().copied()));
+        same.all(|step| step.values.is_ok())
+    })
+}
+
 /// What is off, by name, and what was changed for each.
 type Off<'a> = BTreeMap<&'a str, &'a [String]>;
 

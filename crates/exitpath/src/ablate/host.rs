@@ -8,8 +8,8 @@ use exitpath_analysis::ablation::design::MOST;
 use exitpath_analysis::ablation::summary::needed;
 use exitpath_cli::Ablate;
 use exitpath_exits::Row;
-use exitpath_experiment::host::ablate::{self, Switched};
 use exitpath_experiment::host::knobs::{HOST_KNOBS, HostKnob, State, Switch};
+use exitpath_experiment::host::own::{self, Switched};
 use exitpath_experiment::{Plan, Sampling, guest};
 use exitpath_recording::{Difference, Recording};
 
@@ -71,7 +71,7 @@ pub(super) fn record(args: &Ablate, rows: Vec<&'static Row>) -> Result<Recording
         by_layers: false,
     };
     let guest = guest::check();
-    let mut recording = ablate::record(&plan, &guest, args.runs, &conditions, &control())?;
+    let mut recording = own::record(&plan, &guest, args.runs, &conditions, &control())?;
     recording.manifest.warnings.extend(locked);
     Ok(recording)
 }
@@ -98,7 +98,7 @@ fn asked_for(args: &Ablate) -> Result<Vec<&'static HostKnob>, Failure> {
 fn switched(off: &[&HostKnob]) -> Switched {
     let mut made = Switched {
         name: ALL_ON.to_owned(),
-        ..Switched::default()
+        ..Switched::base()
     };
     if !off.is_empty() {
         let names: Vec<&str> = off.iter().map(|knob| knob.name).collect();

@@ -118,6 +118,9 @@ impl Journal {
     /// # Errors
     /// Where one cannot be written. The others are put back all the same, and that one stays in the journal.
     pub fn restore(&mut self) -> Result<()> {
+        if self.changed.is_empty() {
+            return Ok(());
+        }
         let mut failed = Ok(());
         let mut left = Vec::new();
         for before in std::mem::take(&mut self.changed).into_iter().rev() {

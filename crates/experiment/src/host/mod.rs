@@ -1,11 +1,10 @@
 //! This machine's KVM: each run is a fresh VM of exitpath's own, or a fresh process of another VMM.
 
-pub mod ablate;
 mod environment;
 mod foreign;
 pub mod journal;
 pub mod knobs;
-mod own;
+pub mod own;
 mod place;
 
 pub(crate) use foreign::add_vmm;
@@ -36,6 +35,9 @@ pub struct Host<'a> {
 pub fn record(plan: &Plan, host: &Host<'_>, control: &Control) -> Result<Recording> {
     match host.vmm {
         Some(vmm) => foreign::record(plan, &host.guest, host.runs, vmm, control),
-        None => own::record(plan, &host.guest, host.runs, control),
+        None => {
+            let base = [own::Switched::base()];
+            own::record(plan, &host.guest, host.runs, &base, control)
+        }
     }
 }

@@ -1,22 +1,64 @@
-//! Rows in fresh VMs of exitpath's own on this machine, in random order.
+//! Rows in fresh VMs of exitpath's own on this machine, in random order: under one condition, or under several that are switched while it
+//! runs, all of them in each block.
+
+use std::path::PathBuf;
 
 use exitpath_host::{GuestOutcome, Root};
-use exitpath_recording::{Condition, Machine, Outcome, Recording};
-use exitpath_runner::{Place, random_order, run_row};
+use exitpath_recording::{Condition, Difference, Machine, Outcome, Recording};
+use exitpath_runner::{Machine as VmWithout, Place, random_order, run_row};
 use exitpath_vmm::{Kvm, files, kick};
 
 use super::environment::{environment, warnings};
+use super::journal::{Journal, folder};
 use crate::control::{Control, number};
 use crate::error::Result;
 use crate::guest;
 use crate::plan::Plan;
 use crate::record::{About, Batch, recording, unix_seconds};
 
-/// Runs the rows, so many times each.
-pub(super) fn record(
+/// A condition of this machine.
+#[derive(Debug, Clone)]
+pub struct Switched {
+    /// Its name.
+    pub name: String,
+    /// How that is told.
+    pub differs: Vec<Difference>,
+    /// Settings and their values.
+    pub settings: Vec<(PathBuf, String)>,
+    /// What VMs are made without.
+    pub machine: VmWithout,
+}
+
+impl Switched {
+    /// The machine as it is.
+    pub fn base() -> Switched {
+        Switched {
+            name: Condition::BASE.to_owned(),
+            differs: Vec::new(),
+            settings: Vec::new(),
+            machine: VmWithout::default(),
+        }
+    }
+
+    /// As a recording has it.
+    fn condition(&self) -> Condition {
+        Condition {
+            name: self.name.clone(),
+            differs: self.differs.clone(),
+            ..Condition::base()
+        }
+    }
+}
+
+/// Runs the rows under each condition, so many times each. Whatever ends it, settings are put back.
+///
+/// # Errors
+/// Where a setting cannot be changed or put back, KVM refuses what every row needs, or the user interrupts.
+pub fn record(
     plan: &Plan,
     guest: &GuestOutcome,
     replication: u32,
+    conditions: &[Switched],
     control: &Control,
 ) -> Result<Recording> {
     let rows = &plan.rows;
@@ -29,32 +71,51 @@ pub(super) fn record(
     let examination = guest::examine(guest.clone());
     let allowed = kick::allowed_cpus()?;
     let (cpus, shared_core) = exitpath_host::choose_cpus(&Root::default(), &allowed);
-    let settings = plan.sampling.settings(cpus.clone(), false);
     let begun_unix_seconds = unix_seconds();
 
-    let order = random_order(rows, replication, plan.order_seed);
+    let of_condition = |condition| rows.iter().map(move |&row| (condition, row));
+    let all: Vec<(usize, _)> = (0..conditions.len()).flat_map(of_condition).collect();
+    let order = random_order(&all, replication, plan.order_seed);
+    let under = match conditions {
+        [_] => String::new(),
+        several => format!(" under {}", number(several.len(), "condition")),
+    };
     let what = format!(
-        "{}, {} of each",
+        "{}{under}, {} of each",
         number(rows.len(), "row"),
         number(replication as usize, "fresh VM")
     );
+    let changes_settings = |condition: &Switched| !condition.settings.is_empty();
+    let journal = conditions.iter().any(changes_settings);
+    let mut journal = journal.then(|| Journal::new(&folder()?)).transpose()?;
     let runs = control.during(order.len() as u64, &what, || {
         let mut runs = Vec::new();
-        let mut given_up: Vec<&str> = Vec::new();
-        for (block, row) in order {
+        let mut given_up: Vec<(usize, &str)> = Vec::new();
+        for (block, (at, row)) in order {
             control.check()?;
             control.progress.at(row.name);
             // A row that hung or cannot be done would do so again, each time for a whole watchdog.
-            if !given_up.contains(&row.name) {
+            if !given_up.contains(&(at, row.name)) {
+                let condition = &conditions[at];
+                let mut settings = plan.sampling.settings(cpus.clone(), false);
+                settings.machine = condition.machine;
                 let place = Place {
                     id: 0,
                     block,
                     seed: None,
                     cpus: cpus.len() as u32,
                 };
-                let run = run_row(&kvm, row, &settings, &place)?;
+                if let Some(journal) = &mut journal {
+                    for (setting, value) in &condition.settings {
+                        journal.set(setting, value)?;
+                    }
+                }
+                let run = run_row(&kvm, row, &settings, &place);
+                journal.as_mut().map_or(Ok(()), Journal::restore)?;
+                let mut run = run?;
+                run.condition.clone_from(&condition.name);
                 if run.outcome != Outcome::Done {
-                    given_up.push(row.name);
+                    given_up.push((at, row.name));
                 }
                 runs.push(run);
             }
@@ -70,7 +131,7 @@ pub(super) fn record(
         begun_unix_seconds,
         machine: Machine::Host,
         environment: environment(&examination, guest, &allowed, &cpus),
-        conditions: vec![Condition::base()],
+        conditions: conditions.iter().map(Switched::condition).collect(),
         replication,
         amd: kvm.is_amd(),
         warnings: warnings(
