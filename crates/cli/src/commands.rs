@@ -308,7 +308,7 @@ pub struct Ablate {
     /// Rows; `exitpath measure --list` names them
     #[arg(required_unless_present = "list_knobs")]
     pub rows: Vec<String>,
-    /// Only these of the built-in knobs [default: all that are on the row's way, the 16 that cost most]
+    /// Only these knobs [default: all in code that are on the row's way, the 16 that cost most; on a host all there are]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub knob: Vec<String>,
     /// Further knobs: a function that returns at once, NAME or NAME=VALUE; calls taken out, CALLER:CALLEE, with =VALUE what they return

@@ -1,12 +1,13 @@
 //! `exitpath primitives`: the unit costs of what an exit's way is made of, and how often it is used.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use exitpath_analysis::path::{PhaseTable, trace_rows};
-use exitpath_analysis::primitives::uses;
+use exitpath_analysis::path::{PhaseTable, RowPath, trace_rows};
+use exitpath_analysis::primitives::{self, calls, direct_calls_but};
 use exitpath_cli::{Place, Primitives};
 use exitpath_exits::find;
-use exitpath_exits::primitives::{PRIMITIVES, USES, Use};
+use exitpath_exits::primitives::{Counted, PRIMITIVES, USES};
 use exitpath_experiment::lab::{Instructions, Prepared, Session, Setup};
 use exitpath_experiment::{Plan, Sampling, rows};
 use exitpath_lab::plugin::Plugin;
@@ -69,13 +70,21 @@ fn used(args: &Primitives) -> Result<Used, Failure> {
     session.run(vec![Setup::base(&prepared)])?;
     let paths =
         trace_rows(&session.recording()?, &PhaseTable::default()).map_err(Failure::cannot)?;
-    let of = |used: &Use| {
+    let mut used = Used::new();
+    for of in USES {
+        let count = |path: &RowPath| match of.counted {
+            Counted::Nothing => None,
+            Counted::Texts(texts, but) => Some(primitives::instructions(path, texts, but)),
+            Counted::Calls(begins) => Some(calls(path, begins)),
+            Counted::CallsBut(begins) => Some(direct_calls_but(path, begins)),
+        };
         let ways = paths.iter();
-        ways.map(|path| (path.row.clone(), uses(path, used.texts, used.but)))
-            .collect()
-    };
-    let counted = USES.iter().filter(|used| !used.texts.is_empty());
-    Ok(counted
-        .map(|used| (used.row.to_owned(), of(used)))
-        .collect())
+        let counts: BTreeMap<String, u64> = ways
+            .filter_map(|path| Some((path.row.clone(), count(path)?)))
+            .collect();
+        if !counts.is_empty() {
+            used.insert(of.row.to_owned(), counts);
+        }
+    }
+    Ok(used)
 }

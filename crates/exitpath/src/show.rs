@@ -42,9 +42,8 @@ pub(crate) fn recording(recording: &Recording, dir: &Path, as_json: bool) -> Res
         print(views::kick(manifest, &kicks), json)?;
         kicks.nothing()
     } else if manifest.command == command::ABLATE {
-        let ablations =
-            exitpath_analysis::ablation::summary::ablations(recording, &further(manifest.machine))
-                .map_err(Failure::cannot)?;
+        let ablations = exitpath_analysis::ablation::summary::ablations(recording, &further())
+            .map_err(Failure::cannot)?;
         let json = json::ablations(manifest, &ablations, &place);
         print(views::ablations(manifest, &ablations), json)?;
         let measured = ablations.iter().any(|ablation| ablation.full.is_some());

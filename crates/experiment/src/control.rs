@@ -35,7 +35,7 @@ impl Progress for Silent {
 #[derive(Clone)]
 pub struct Control {
     /// Set where the experiment is not wanted any more. The engine sets it, too, where one of several boots
-    /// has failed, so that the others end at once.
+    /// has failed, until the others have ended.
     pub interrupted: Arc<AtomicBool>,
     /// Who is told how far it is.
     pub progress: Arc<dyn Progress>,

@@ -21,6 +21,7 @@ pub mod error;
 pub mod guest;
 pub mod host;
 mod image;
+pub mod knobs;
 pub mod lab;
 mod machine;
 mod plan;

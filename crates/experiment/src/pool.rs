@@ -51,6 +51,10 @@ pub(crate) fn run_all<T: Sync, R: Send>(
         }
     });
     if let Some(error) = failed.into_inner().expect(LOCK) {
+        // Who asked may go on without what failed. A user who interrupted just now has the failure's word in place of the interruption's.
+        if !error.is_interruption() {
+            control.interrupted.store(false, Ordering::Relaxed);
+        }
         return Err(error);
     }
     let mut done = done.into_inner().expect(LOCK);
@@ -92,6 +96,9 @@ mod tests {
             },
         });
         assert!(matches!(stopped, Err(Error::NoHome)), "{stopped:?}");
-        assert!(control.interrupted.load(Ordering::Relaxed));
+        assert!(
+            !control.interrupted.load(Ordering::Relaxed),
+            "more can be done"
+        );
     }
 }

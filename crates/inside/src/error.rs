@@ -17,6 +17,16 @@ pub(crate) enum Error {
     /// A run, or another VMM.
     #[error(transparent)]
     Run(#[from] exitpath_runner::Error),
+    /// A setting of the machine cannot be made.
+    #[error("this lab's kernel does not take {value} in {}: {error}", file.display())]
+    Set {
+        /// Its file.
+        file: std::path::PathBuf,
+        /// What was to be written.
+        value: String,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// A file cannot be read or written.
     #[error("cannot {action} {path}: {cause}")]
     File {

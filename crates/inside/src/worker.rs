@@ -17,6 +17,13 @@ pub(crate) fn run() -> Result<(), Error> {
     let begun_ticks = exitpath_vmm::clock();
     // So far nothing depends on what is planned: here the machine stops, and goes on as often as there are plans.
     let plan: WorkerJob = report::wait_for_plan()?;
+    for (file, value) in &plan.set {
+        std::fs::write(file, value).map_err(|error| Error::Set {
+            file: file.clone(),
+            value: value.clone(),
+            error,
+        })?;
+    }
     let mut runs = Vec::new();
     for name in &plan.order {
         report::begun(name)?;

@@ -20,6 +20,7 @@ impl Manifest {
             match difference {
                 Difference::Patch { function, .. } => without.push(function.as_str()),
                 Difference::Off { knob, .. } => without.push(knob.as_str()),
+                Difference::On { knob, .. } => done.push(format!("{knob} on")),
                 Difference::Tracer(tracer) => done.push(format!("{tracer} traced")),
                 Difference::Delay { ticks: 1 } => {
                     done.push("a delay of 1 tick after each exit".to_owned());

@@ -51,6 +51,14 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// Nanoseconds of a tick of the TSC on a host; `None` where its frequency is not known, as in the lab.
+    pub fn nanoseconds_per_tick(&self) -> Option<f64> {
+        let khz = self.tsc_khz.filter(|&khz| khz > 0);
+        khz.map(|khz| 1e6 / khz as f64)
+    }
+}
+
+impl Environment {
     /// Features of the lab's CPU that exitpath supplied from outside, by QEMU's names.
     pub fn cpu_supplied(&self) -> Vec<&str> {
         let named = self.facts.get(crate::fact::CPU_SUPPLIED);
@@ -140,6 +148,16 @@ pub enum Difference {
     Off {
         /// What it is called.
         knob: String,
+        /// How it is switched.
+        #[serde(default)]
+        kind: KnobKind,
+        /// What was changed for it, a phrase each.
+        changes: Vec<String>,
+    },
+    /// Optional work that is switched on, which the machine does not do by itself.
+    On {
+        /// What it is called.
+        knob: String,
         /// What was changed for it, a phrase each.
         changes: Vec<String>,
     },
@@ -166,6 +184,23 @@ pub enum Difference {
         /// SHA-256 of its file.
         sha256: Option<String>,
     },
+}
+
+/// How optional work is switched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KnobKind {
+    /// The kernel's code is changed.
+    #[default]
+    Code,
+    /// The kernel is booted with another command line.
+    Cmdline,
+    /// A kernel module is given another parameter.
+    Parameter,
+    /// A file of the kernel's is written while it runs.
+    Setting,
+    /// The VM is made otherwise.
+    Vm,
 }
 
 /// Inclusive bounds on a number of exits per operation.
@@ -299,6 +334,18 @@ pub enum Outcome {
         /// Where it was, for a reader.
         reason: String,
     },
+}
+
+impl Outcome {
+    /// Why not all samples were taken; `None` where they were.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Outcome::Done => None,
+            Outcome::Skipped { reason } | Outcome::Fault { reason } | Outcome::Hung { reason } => {
+                Some(reason)
+            }
+        }
+    }
 }
 
 /// One timed operation and the empty bracket (or baseline) measured right beside it, both raw.

@@ -27,7 +27,7 @@ pub use userspace::{Userspace, userspace};
 pub use vmexit::{Vmexit, vmexit};
 pub use without::{Without, without};
 
-use crate::words::{handled_by, nanoseconds_per_tick, verdict};
+use crate::words::{handled_by, verdict};
 
 /// The whole object.
 #[derive(Debug, Serialize)]
@@ -138,7 +138,7 @@ pub fn table<'a>(
 ) -> Table<'a> {
     let host = manifest.machine == Machine::Host;
     let factor = if host {
-        nanoseconds_per_tick(&manifest.environment)
+        manifest.environment.nanoseconds_per_tick()
     } else {
         Some(1.0)
     };

@@ -2,7 +2,6 @@
 
 use exitpath_analysis::ablation::summary::Status;
 use exitpath_analysis::table::{HandledBy, Verdict};
-use exitpath_recording::Environment;
 
 /// The word for who handled an exit.
 pub(crate) fn handled_by(by: HandledBy) -> &'static str {
@@ -32,12 +31,4 @@ pub(crate) fn status(status: &Status) -> &'static str {
         Status::Absent => "absent",
         Status::LeftOut(_) => "left-out",
     }
-}
-
-/// Nanoseconds per TSC tick, `None` where the frequency is unknown.
-pub(crate) fn nanoseconds_per_tick(environment: &Environment) -> Option<f64> {
-    environment
-        .tsc_khz
-        .filter(|&khz| khz > 0)
-        .map(|khz| 1e6 / khz as f64)
 }

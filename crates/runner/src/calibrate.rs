@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use exitpath_exits::find;
-use exitpath_recording::{Outcome, Sample, counter};
+use exitpath_recording::{Sample, counter};
 use exitpath_vmm::{Error, Kvm};
 
 use crate::arch::{NOPS, native_ticks_per_nop};
@@ -60,9 +60,9 @@ pub fn calibrate(kvm: &Kvm) -> Result<Calibration> {
     let measure = |name: &str| {
         let row = find(name).expect("the catalogue has the rows calibration needs");
         let run = run_row(kvm, row, &settings, &place)?;
-        match run.outcome {
-            Outcome::Done => Ok(run),
-            Outcome::Skipped { reason } | Outcome::Fault { reason } | Outcome::Hung { reason } => {
+        match run.outcome.reason() {
+            None => Ok(run),
+            Some(reason) => {
                 let reason = format!("calibration guest: {reason}");
                 Err(crate::error::Error::from(Error::Unexpected { reason }))
             }

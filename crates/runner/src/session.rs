@@ -81,20 +81,7 @@ pub(crate) fn run(
     }
     let program = row.program(kvm.is_amd());
     let stop = Arc::new(AtomicBool::new(false));
-    let config = Config {
-        vcpus: row.vcpus,
-        ioeventfds: row.ioeventfds,
-        irqfd: row.irqfd,
-        scratch: row.scratch != Scratch::Unused,
-        log_scratch: row.scratch == Scratch::Clean,
-        without_pmu: settings.machine.without_pmu,
-        ..kicked::config(row)
-    };
-    let config = Config {
-        without_irqchip: config.without_irqchip || settings.machine.without_irqchip,
-        ..config
-    };
-    let (vm, vcpus) = match Vm::new(kvm, &Image::new(&program), config, &stop) {
+    let (vm, vcpus) = match Vm::new(kvm, &Image::new(&program), config(row, settings), &stop) {
         Ok(made) => made,
         // What such a row asks of KVM may be more than it gives, and others ask less.
         Err(error @ (Error::Kvm { .. } | Error::NoFilesLeft)) if row.kick.is_some() => {
@@ -145,14 +132,10 @@ pub(crate) fn run(
 
     let cpu = cpu_of(settings, 0);
     let protocol = Protocol {
-        row,
-        settings: settings.clone(),
-        vm,
-        vcpu: first,
-        devices: Devices::default(),
         model,
         counters: Counters { others },
         secondary_exits,
+        ..Protocol::new(row, settings.clone(), vm, first)
     };
     let worker = Worker::spawn(move || {
         let unbound = bind(cpu, 0);
@@ -179,6 +162,25 @@ pub(crate) fn run(
     }
     finish(ended, &memory, &program, settings.watchdog, run)?;
     services.end(&memory, settings.watchdog, run)
+}
+
+/// The VM that a row needs, as it is asked for.
+fn config(row: &Row, settings: &Settings) -> Config<'static> {
+    let of_row = kicked::config(row);
+    let machine = settings.machine;
+    Config {
+        vcpus: row.vcpus,
+        ioeventfds: row.ioeventfds,
+        irqfd: row.irqfd,
+        scratch: row.scratch != Scratch::Unused,
+        log_scratch: row.scratch == Scratch::Clean,
+        without_pmu: machine.without_pmu,
+        without_irqchip: of_row.without_irqchip || machine.without_irqchip,
+        trimmed_cpuid: machine.trimmed_cpuid,
+        without_idle_exits: machine.without_idle_exits,
+        msr_filter: machine.msr_filter,
+        ..of_row
+    }
 }
 
 /// What changes as long as the guest makes progress.
@@ -282,6 +284,20 @@ struct Protocol {
 }
 
 impl Protocol {
+    /// With a VM of one vCPU.
+    fn new(row: &'static Row, settings: Settings, vm: Vm, vcpu: Vcpu) -> Protocol {
+        Protocol {
+            row,
+            settings,
+            vm,
+            vcpu,
+            devices: Devices::default(),
+            model: Arc::default(),
+            counters: Counters { others: Vec::new() },
+            secondary_exits: Arc::default(),
+        }
+    }
+
     fn follow(mut self) -> Result<Harvest, Failure> {
         let samples = samples_of(self.row, &self.settings);
         let (batches, batch_length) = batches_of(self.row, &self.settings);
@@ -306,17 +322,7 @@ impl Protocol {
         if warm_up > 0 {
             self.go(command::PAIRS, warm_up, 0)?;
         }
-        self.go(command::BASELINE, BASELINES_COUNTED as u32, 0)?;
-
-        let start = self.read()?;
-        self.go(command::BASELINE, BASELINES_COUNTED as u32, 0)?;
-        let (baseline, baseline_userspace) = self.read()?.since(&start);
-        let own = counts::Own {
-            baseline,
-            baseline_userspace,
-            samples,
-            vcpus: self.row.vcpus,
-        };
+        let own = self.own(samples)?;
 
         self.prepare_scratch(result_pages)?;
         let cpu = cpu_of(&self.settings, 0).and_then(|cpu| u32::try_from(cpu).ok());
@@ -339,12 +345,10 @@ impl Protocol {
         let (mut counters, userspace_exits) = self.read()?.since(&start);
         counters.extend(noise_difference(&machine_before, &machine()));
         harvest.ops = u64::from(samples);
-        own.take_off(&mut counters);
-        match own.userspace_exits_beyond(userspace_exits) {
+        match own.take_off(&mut counters, userspace_exits) {
             Ok(exits) => harvest.userspace_exits = exits,
             Err(reason) => harvest.miscounted = Some(reason),
         }
-        counters.retain(|name, value| *value != 0 || counts::KEPT_AT_ZERO.contains(&name.as_str()));
         if let Some(khz) = self.vcpu.tsc_khz() {
             counters.insert(TSC_KHZ.to_owned(), khz as i64);
         }
@@ -381,6 +385,20 @@ impl Protocol {
                 .extend(counts::batches(&times, batch_length));
         }
         Ok(harvest)
+    }
+
+    /// What the protocol itself makes KVM count while so many samples are taken.
+    fn own(&mut self, samples: u32) -> Result<counts::Own, Failure> {
+        self.go(command::BASELINE, BASELINES_COUNTED as u32, 0)?;
+        let start = self.read()?;
+        self.go(command::BASELINE, BASELINES_COUNTED as u32, 0)?;
+        let (baseline, baseline_userspace) = self.read()?.since(&start);
+        Ok(counts::Own {
+            baseline,
+            baseline_userspace,
+            samples,
+            vcpus: self.row.vcpus,
+        })
     }
 
     fn read(&self) -> Result<crate::counters::Reading, Failure> {

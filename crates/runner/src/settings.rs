@@ -20,7 +20,7 @@ pub struct Settings {
     /// CPUs that vCPU threads are bound to, in the order of the vCPUs. Fewer than vCPUs: some
     /// share one, and the run says so. Empty: threads are not bound.
     pub cpus: Vec<usize>,
-    /// What a VM is made without.
+    /// How a VM differs from the usual one.
     #[serde(default)]
     pub machine: Machine,
     /// Whether a vCPU that waits for another must pause to let it run: true where an emulator
@@ -28,13 +28,20 @@ pub struct Settings {
     pub yielding: bool,
 }
 
-/// What a VM is made without, of all that it usually has.
+/// How a VM differs from the usual one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Machine {
-    /// Interrupt controllers in the kernel.
+    /// It has no interrupt controllers in the kernel.
     pub without_irqchip: bool,
-    /// A PMU for the guest.
+    /// It has no PMU for the guest.
     pub without_pmu: bool,
+    /// Its CPUID has only those leaves that a 64-bit guest cannot do without.
+    pub trimmed_cpuid: bool,
+    /// HLT, PAUSE and MWAIT do not exit.
+    pub without_idle_exits: bool,
+    /// Accesses to MSRs go by a filter, which lets all through.
+    pub msr_filter: bool,
 }
 
 /// Where a run stands in its recording.

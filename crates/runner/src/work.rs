@@ -1,6 +1,7 @@
 //! What a worker inside a lab is asked to measure, and what it brings out: files there, as JSON.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use exitpath_recording::Run;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct WorkerJob {
     pub order: Vec<String>,
     /// How much of each.
     pub settings: Settings,
+    /// What is written to files of the kernel's before anything is measured: settings of the machine.
+    #[serde(default)]
+    pub set: Vec<(PathBuf, String)>,
     /// As often samples are taken of each row, in one VM, with the kernel's code changed from outside meanwhile; 0: once,
     /// with all that belongs to a run.
     pub steps: u32,
@@ -54,6 +58,7 @@ impl WorkerJob {
                 machine: Default::default(),
                 yielding: false,
             },
+            set: Vec::new(),
             steps: 0,
             names: false,
             facts: true,
@@ -172,6 +177,7 @@ mod tests {
                 machine: Default::default(),
                 yielding: true,
             },
+            set: Vec::new(),
             steps: 0,
             names: false,
             facts: false,

@@ -75,6 +75,12 @@ pub enum Error {
         /// The errno.
         source: io::Error,
     },
+    /// This KVM does not have what a VM was to be made with or without.
+    #[error("this KVM cannot {what}")]
+    Cannot {
+        /// What was asked of it.
+        what: &'static str,
+    },
     /// `KVM_RUN` returned something no row expects.
     #[error("the guest stopped unexpectedly: {reason}")]
     Unexpected {

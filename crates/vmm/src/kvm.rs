@@ -16,12 +16,6 @@ pub struct Kvm {
 }
 
 impl Kvm {
-    /// Whether guests can be made without a PMU: where they would have one.
-    pub fn can_leave_pmu_out(&self) -> bool {
-        let cap = u64::from(kvm_bindings::KVM_CAP_PMU_CAPABILITY);
-        self.device().check_extension_raw(cap) > 0
-    }
-
     /// Opens `/dev/kvm`.
     ///
     /// # Errors

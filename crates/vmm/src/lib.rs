@@ -8,6 +8,7 @@
 
 mod arch;
 mod call;
+mod configuration;
 mod consumer;
 mod devices;
 pub mod disk;

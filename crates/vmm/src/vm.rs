@@ -15,7 +15,7 @@ use kvm_bindings::{
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::{Error, Kvm, Memory, Vcpu, ioeventfds};
+use crate::{Error, Kvm, Memory, Vcpu, arch, configuration, ioeventfds};
 
 /// Slot number of the scratch memory.
 const SCRATCH_SLOT: u32 = 1;
@@ -55,6 +55,12 @@ pub struct Config<'a> {
     pub without_pmu: bool,
     /// Whether interrupt controllers are left to the VMM.
     pub without_irqchip: bool,
+    /// Whether the guest's CPUID has only those leaves that a 64-bit guest cannot do without.
+    pub trimmed_cpuid: bool,
+    /// Whether HLT, PAUSE and MWAIT do not exit, as far as KVM can leave these exits out.
+    pub without_idle_exits: bool,
+    /// Whether accesses to MSRs go by a filter, which lets all through.
+    pub msr_filter: bool,
 }
 
 /// A virtual machine whose vCPUs have been handed out.
@@ -92,7 +98,13 @@ impl Vm {
         }
 
         if config.without_pmu {
-            leave_pmu_out(&fd)?;
+            configuration::leave_pmu_out(kvm, &fd)?;
+        }
+        if config.without_idle_exits {
+            configuration::leave_idle_exits_out(kvm, &fd)?;
+        }
+        if config.msr_filter {
+            configuration::filter_msrs(kvm, &fd)?;
         }
         let memory = Memory::new(image, config.scratch || config.disks.is_some())?;
         for (slot, &(start, size, host)) in (0..).zip(&memory.slots()?) {
@@ -124,6 +136,10 @@ impl Vm {
             interrupt_by(&fd, eventfd)?;
         }
 
+        let cpuid = match config.trimmed_cpuid {
+            true => arch::trimmed_cpuid(kvm.cpuid()),
+            false => kvm.cpuid().clone(),
+        };
         let vcpus = (0..config.vcpus)
             .map(|index| {
                 let entry = if index == 0 {
@@ -131,7 +147,7 @@ impl Vm {
                 } else {
                     image.secondary_entry
                 };
-                Vcpu::new(&fd, index, entry, kvm.cpuid(), memory.clone(), stop.clone())
+                Vcpu::new(&fd, index, entry, &cpuid, memory.clone(), stop.clone())
             })
             .collect::<Result<_, _>>()?;
         let vm = Vm {
@@ -270,17 +286,6 @@ fn table(routes: &[kvm_irq_routing_entry]) -> Result<KvmIrqRouting, Error> {
         routes: routes.len(),
         why: format!("{error:?}"),
     })
-}
-
-/// Leaves the guest's PMU out (`KVM_CAP_PMU_CAPABILITY`, from Linux 5.18 on). Before any vCPU is made.
-fn leave_pmu_out(fd: &VmFd) -> Result<(), Error> {
-    let mut cap = kvm_bindings::kvm_enable_cap {
-        cap: kvm_bindings::KVM_CAP_PMU_CAPABILITY,
-        ..Default::default()
-    };
-    cap.args[0] = u64::from(kvm_bindings::KVM_PMU_CAP_DISABLE);
-    fd.enable_cap(&cap)
-        .map_err(Error::kvm("KVM_ENABLE_CAP of KVM_CAP_PMU_CAPABILITY"))
 }
 
 #[cfg(test)]

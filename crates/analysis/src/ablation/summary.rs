@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exitpath_recording::{Condition, Difference, Machine, Outcome, Recording, Run, Sample};
+use exitpath_recording::{
+    Condition, Difference, KnobKind, Machine, Outcome, Recording, Run, Sample,
+};
 
 use super::code::Code;
 use super::design::{self, Design};
@@ -25,10 +27,7 @@ pub enum Status {
     LeftOut(String),
 }
 
-/// What a change of a knob that takes a boot begins with; the rest is what is appended to the kernel's command line.
-pub const BOOTED_WITH: &str = "booted with ";
-
-/// The condition that is traced where these boot knobs are off.
+/// The condition that is traced where these knobs are off for which a lab of its own is needed.
 pub fn base_name(off: &[&str]) -> String {
     match off {
         [] => Condition::BASE.to_owned(),
@@ -49,6 +48,8 @@ pub struct KnobCost {
     pub name: String,
     /// What it is.
     pub what: String,
+    /// How it is switched.
+    pub kind: KnobKind,
     /// What was changed for it, a phrase each.
     pub changes: Vec<String>,
     /// What came of it.
@@ -109,29 +110,51 @@ pub struct Ablation {
     pub floor: Option<Floor>,
 }
 
-/// Which knobs are off under a condition, and what was changed for each.
+/// Which knobs are off under a condition, how each is switched, and what was changed for it.
 fn off(condition: &Condition) -> Off<'_> {
     let off = condition
         .differs
         .iter()
         .filter_map(|differs| match differs {
-            Difference::Off { knob, changes } => Some((knob.as_str(), changes.as_slice())),
+            Difference::Off {
+                knob,
+                kind,
+                changes,
+            } => Some((knob.as_str(), (*kind, changes.as_slice()))),
             _ => None,
         });
     off.collect()
 }
 
-/// A run's value: in the lab what most samples took, less what each took without the operation and the row's own delay; on a host the median of
-/// that, in nanoseconds.
-fn value(run: &Run, delay: u64, ns_per_tick: Option<f64>) -> Result<f64, String> {
-    match &run.outcome {
-        Outcome::Done => {}
-        Outcome::Skipped { reason } | Outcome::Fault { reason } | Outcome::Hung { reason } => {
-            return Err(reason.clone());
+/// What a tick is.
+#[derive(Debug, Clone, Copy)]
+enum Tick {
+    /// An instruction: in the lab.
+    Instruction,
+    /// So many nanoseconds; `None` where the TSC's frequency is not known.
+    Nanoseconds(Option<f64>),
+}
+
+impl Tick {
+    fn of(recording: &Recording) -> Tick {
+        match recording.manifest.machine {
+            Machine::Lab => Tick::Instruction,
+            Machine::Host => {
+                Tick::Nanoseconds(recording.manifest.environment.nanoseconds_per_tick())
+            }
         }
     }
+}
+
+/// A run's value: in the lab what most samples took, less what each took without the operation and the row's own delay; on a host the median of
+/// that, in nanoseconds.
+fn value(run: &Run, delay: u64, tick: Tick) -> Result<f64, String> {
+    if let Some(reason) = run.outcome.reason() {
+        return Err(reason.to_owned());
+    }
     let net = |sample: &Sample| sample.op as i64 - sample.empty as i64 - delay as i64;
-    if let Some(factor) = ns_per_tick {
+    if let Tick::Nanoseconds(factor) = tick {
+        let factor = factor.ok_or("the frequency of this machine's TSC is not known")?;
         let net = run.samples.iter().map(|sample| net(sample) as f64);
         let sorted = Sorted::new(net.collect()).map_err(|error| error.to_string())?;
         return Ok(sorted.median() * factor);
@@ -154,30 +177,24 @@ fn exits(run: &Run) -> Option<i64> {
     Some((exits + ops / 2) / ops)
 }
 
-/// What a tick is on a host; `None` in the lab, where it is an instruction.
-fn ns_per_tick(recording: &Recording) -> Option<f64> {
-    let host = recording.manifest.machine == Machine::Host;
-    let khz = recording
-        .manifest
-        .environment
-        .tsc_khz
-        .filter(|&khz| khz > 0);
-    host.then(|| khz.map_or(1.0, |khz| 1e6 / khz as f64))
-}
-
 /// The ablations of a recording's rows.
 ///
 /// # Errors
 /// Where its trace, which says what is on the path, cannot be understood.
 pub fn ablations(recording: &Recording, further: &[Knob]) -> Result<Vec<Ablation>, PathError> {
-    let paths = match &recording.trace {
-        Some(_) => {
-            let base = recording.under(Condition::BASE);
-            base.map(|base| trace_rows(&base, &PhaseTable::default()))
-                .transpose()?
-                .unwrap_or_default()
-        }
-        None => Vec::new(),
+    let traced = |name: &str| -> Result<Vec<RowPath>, PathError> {
+        let base = recording.under(name).filter(|base| base.trace.is_some());
+        let paths = base.map(|base| trace_rows(&base, &PhaseTable::default()));
+        Ok(paths.transpose()?.unwrap_or_default())
+    };
+    let paths = traced(Condition::BASE)?;
+    // What remains is told where most is off for which a lab of its own is needed.
+    let conditions = recording.manifest.conditions.iter();
+    let least = conditions.filter(|condition| !is_step(condition));
+    let least = least.max_by_key(|condition| off(condition).len());
+    let floors = match least {
+        Some(least) if least.name != Condition::BASE => traced(&least.name)?,
+        _ => paths.clone(),
     };
     let code = recording
         .trace
@@ -193,6 +210,7 @@ pub fn ablations(recording: &Recording, further: &[Knob]) -> Result<Vec<Ablation
                 further,
                 code.as_ref(),
                 &paths,
+                &floors,
             )
         })
         .collect())
@@ -211,27 +229,35 @@ pub fn is_right(recording: &Recording, off: &[&str]) -> bool {
     })
 }
 
-/// What is off, by name, and what was changed for each.
-type Off<'a> = BTreeMap<&'a str, &'a [String]>;
+/// What is off, by name: how it is switched, and what was changed for it.
+type Off<'a> = BTreeMap<&'a str, (KnobKind, &'a [String])>;
 
 /// A combination as it was measured of a row.
 struct Step<'a> {
     off: Off<'a>,
     /// Its value in each block; or why it has none.
     values: Result<Vec<f64>, String>,
+    /// Whether that is because the machine cannot be made so.
+    skipped: bool,
+}
+
+/// Whether a condition is a combination, and none that was traced.
+fn is_step(condition: &Condition) -> bool {
+    condition.name != Condition::BASE && !condition.name.starts_with(TRACED_WITH)
 }
 
 /// All combinations of a row, in the order in which they were measured.
 fn steps<'a>(recording: &'a Recording, row: &str, delay: u64) -> Vec<Step<'a>> {
-    let is_step = |condition: &&Condition| {
-        condition.name != Condition::BASE && !condition.name.starts_with(TRACED_WITH)
-    };
     let runs = |condition: &Condition| -> Vec<&'a Run> {
         let runs = recording.runs.iter();
         runs.filter(|run| run.condition == condition.name && run.row == row)
             .collect()
     };
-    let measured = recording.manifest.conditions.iter().filter(is_step);
+    let measured = recording
+        .manifest
+        .conditions
+        .iter()
+        .filter(|it| is_step(it));
     let measured: Vec<(Off<'a>, Vec<&'a Run>)> = measured
         .map(|condition| (off(condition), runs(condition)))
         .filter(|(_, runs)| !runs.is_empty())
@@ -240,10 +266,13 @@ fn steps<'a>(recording: &'a Recording, row: &str, delay: u64) -> Vec<Step<'a>> {
     let all_on = measured.iter().find(|(off, _)| off.is_empty());
     let right = all_on.map(|(_, runs)| runs.iter().map(|run| exits(run)).collect());
     let right: Vec<Option<i64>> = right.unwrap_or_default();
-    let ns_per_tick = ns_per_tick(recording);
-    let valued = |block: usize, run: &Run| {
-        let value = value(run, delay, ns_per_tick)?;
+    let tick = Tick::of(recording);
+    let valued = |off: &Off<'_>, block: usize, run: &Run| {
+        let value = value(run, delay, tick)?;
+        // A VM that is made otherwise may do without the exit. Nothing else may, and another exit is none that it can be held against.
+        let of_vm = off.values().any(|(kind, _)| *kind == KnobKind::Vm);
         match right.get(block) {
+            Some(expected) if of_vm && exits(run) < *expected => Ok(value),
             Some(expected) if *expected != exits(run) => Err(format!(
                 "an operation made {} exits, and {} with all on",
                 exits(run).unwrap_or(0),
@@ -254,8 +283,17 @@ fn steps<'a>(recording: &'a Recording, row: &str, delay: u64) -> Vec<Step<'a>> {
     };
     let step = |(off, runs): (Off<'a>, Vec<&'a Run>)| {
         let blocks = runs.iter().enumerate();
-        let values = blocks.map(|(block, run)| valued(block, run)).collect();
-        Step { off, values }
+        let values = blocks
+            .map(|(block, run)| valued(&off, block, run))
+            .collect();
+        let skipped = runs
+            .iter()
+            .any(|run| matches!(run.outcome, Outcome::Skipped { .. }));
+        Step {
+            off,
+            values,
+            skipped,
+        }
     };
     measured.into_iter().map(step).collect()
 }
@@ -267,6 +305,7 @@ fn of_row(
     further: &[Knob],
     code: Option<&Code>,
     paths: &[RowPath],
+    floors: &[RowPath],
 ) -> Ablation {
     let path = paths.iter().find(|path| path.row == row);
     let steps = steps(recording, row, delay);
@@ -317,7 +356,7 @@ fn of_row(
         all_combinations: Design::of(names.len()).is_some_and(|design| design.is_full()),
         full: of_off(&[]),
         all_off: of_off(&names),
-        floor: path.map(floor),
+        floor: floors.iter().find(|path| path.row == row).map(floor),
         combinations,
         knobs,
     }
@@ -339,10 +378,12 @@ struct OfRow<'a> {
 impl OfRow<'_> {
     fn cost(&self, knob: &Knob) -> KnobCost {
         let name = knob.name.as_str();
-        let changes = self.steps.iter().find_map(|step| step.off.get(name));
+        let switched = self.steps.iter().find_map(|step| step.off.get(name));
         let alone = self.steps.iter();
         let mut alone = alone.filter(|step| step.off.len() == 1 && step.off.contains_key(name));
-        let alone = alone.next().map(|step| &step.values);
+        let alone = alone.next();
+        let skipped = alone.is_some_and(|alone| alone.skipped);
+        let alone = alone.map(|step| &step.values);
         let resolved = self.code.and_then(|code| Some((knob.resolve(code)?, code)));
         let resolved = resolved.filter(|(resolved, code)| resolved.is_on(code, self.row));
         let predicted = resolved.as_ref().zip(self.path);
@@ -352,6 +393,7 @@ impl OfRow<'_> {
         let costs: Vec<Cost> = costs.into_iter().flatten().collect();
         let shares: Vec<f64> = costs.iter().map(|cost| cost.shapley).collect();
         let status = match (alone, at) {
+            (Some(Err(why)), _) if skipped => Status::LeftOut(why.clone()),
             (Some(Err(why)), _) => Status::Required(why.clone()),
             (Some(Ok(_)), Some(_)) => Status::Measured,
             (Some(Ok(_)), None) => Status::LeftOut(left_out(self.combinations, name)),
@@ -361,7 +403,8 @@ impl OfRow<'_> {
         KnobCost {
             name: knob.name.clone(),
             what: knob.what.clone(),
-            changes: changes.map_or_else(Vec::new, |changes| changes.to_vec()),
+            kind: switched.map(|(kind, _)| *kind).unwrap_or_default(),
+            changes: switched.map_or_else(Vec::new, |(_, changes)| changes.to_vec()),
             status,
             cost: mean_cost(&costs),
             interval: interval(&shares),
@@ -390,15 +433,17 @@ fn in_block(steps: &[Step<'_>], names: &[&str], block: usize) -> Option<Effects>
     effects(&design, &of_block)
 }
 
-/// All knobs there is something to be said of, each once: those that were off somewhere, and the built-in ones.
+/// All knobs there is something to be said of, each once: on a host all that are known there; in the lab those in the code, and what was
+/// off somewhere.
 fn known(steps: &[Step<'_>], further: &[Knob], machine: Machine) -> Vec<Knob> {
-    let mut known: Vec<Knob> = further.to_vec();
-    if machine == Machine::Lab {
-        known.extend(built_in());
-    }
-    for (name, changes) in steps.iter().flat_map(|step| &step.off) {
+    let mut known: Vec<Knob> = match machine {
+        Machine::Host => further.to_vec(),
+        Machine::Lab => built_in(),
+    };
+    for (name, (kind, _)) in steps.iter().flat_map(|step| &step.off) {
         if known.iter().all(|knob| knob.name != *name) {
-            known.push(of_recording(name, changes));
+            let found = further.iter().find(|knob| knob.name == *name);
+            known.push(found.cloned().unwrap_or_else(|| of_recording(name, *kind)));
         }
     }
     let mut seen = BTreeSet::new();
@@ -407,10 +452,9 @@ fn known(steps: &[Step<'_>], further: &[Knob], machine: Machine) -> Vec<Knob> {
 }
 
 /// A knob of the user's, as a recording knows it.
-fn of_recording(name: &str, changes: &[String]) -> Knob {
-    let booted = changes.iter().any(|change| change.starts_with(BOOTED_WITH));
+fn of_recording(name: &str, kind: KnobKind) -> Knob {
     match Knob::parse(name) {
-        Ok(knob) if !booted => knob,
+        Ok(knob) if kind == KnobKind::Code => knob,
         _ => Knob::boot(name),
     }
 }

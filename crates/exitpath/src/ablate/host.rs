@@ -1,22 +1,21 @@
 //! `exitpath ablate --on host`: what can be switched off while this machine runs, and what a VM can be made without.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use exitpath_analysis::ablation::design::MOST;
 use exitpath_analysis::ablation::summary::needed;
 use exitpath_cli::Ablate;
 use exitpath_exits::Row;
-use exitpath_experiment::host::knobs::{HOST_KNOBS, HostKnob, State, Switch};
 use exitpath_experiment::host::own::{self, Switched};
+use exitpath_experiment::knobs::{self, SWITCH_KNOBS, State, SwitchKnob};
 use exitpath_experiment::{Plan, Sampling, guest};
-use exitpath_recording::{Difference, Recording};
+use exitpath_recording::Recording;
 
 use crate::command;
 use crate::control::control;
 use crate::failure::Failure;
-use crate::knobs::ALL_ON;
+use crate::knobs::condition_name;
 use crate::output;
 
 /// Bracketed samples of each run unless the user says otherwise.
@@ -26,9 +25,10 @@ const WATCHDOG: Duration = Duration::from_secs(2);
 
 pub(super) fn record(args: &Ablate, rows: Vec<&'static Row>) -> Result<Recording, Failure> {
     let mut locked = Vec::new();
-    let mut chosen: Vec<&HostKnob> = Vec::new();
+    let mut chosen: Vec<&SwitchKnob> = Vec::new();
+    let named = !args.knob.is_empty();
     for knob in asked_for(args)? {
-        match knob.state_here()? {
+        match knob.state_here(named)? {
             State::On => chosen.push(knob),
             State::Absent => {}
             State::Locked(why) => locked.push(format!("{}: {why}", knob.name)),
@@ -54,9 +54,8 @@ pub(super) fn record(args: &Ablate, rows: Vec<&'static Row>) -> Result<Recording
         .unwrap_or_default()
         .into_iter()
         .map(|off| {
-            let is_off = |at: &usize| off >> at & 1 == 1;
-            let off = (0..chosen.len()).filter(is_off).map(|at| chosen[at]);
-            switched(&off.collect::<Vec<_>>())
+            let states = chosen.iter().enumerate();
+            switched(states.map(|(at, &knob)| (knob, off >> at & 1 == 1)), named)
         })
         .collect();
     let plan = Plan {
@@ -77,44 +76,37 @@ pub(super) fn record(args: &Ablate, rows: Vec<&'static Row>) -> Result<Recording
 }
 
 /// The knobs of these names; all where there are none.
-fn asked_for(args: &Ablate) -> Result<Vec<&'static HostKnob>, Failure> {
+fn asked_for(args: &Ablate) -> Result<Vec<&'static SwitchKnob>, Failure> {
     let mut seen = BTreeSet::new();
     let names = args.knob.iter().filter(|name| seen.insert(*name));
     let named = names.map(|name| {
-        let knob = HOST_KNOBS.iter().find(|knob| knob.name == *name);
-        knob.ok_or_else(|| {
+        knobs::find(name).ok_or_else(|| {
             Failure::usage(format!(
                 "there is no knob '{name}' on a host: `exitpath ablate --list-knobs --on host` names them"
             ))
         })
     });
     match args.knob.is_empty() {
-        true => Ok(HOST_KNOBS.iter().collect()),
+        true => Ok(SWITCH_KNOBS.iter().collect()),
         false => named.collect(),
     }
 }
 
-/// The condition in which these are off.
-fn switched(off: &[&HostKnob]) -> Switched {
-    let mut made = Switched {
-        name: ALL_ON.to_owned(),
-        ..Switched::base()
-    };
-    if !off.is_empty() {
-        let names: Vec<&str> = off.iter().map(|knob| knob.name).collect();
-        made.name = format!("without {}", names.join(", "));
-    }
-    for knob in off {
-        match knob.switch {
-            Switch::File(file, value) => {
-                made.settings.push((PathBuf::from(file), value.to_owned()))
+/// The condition in which those knobs are off of which that is said, and the others on.
+fn switched<'k>(states: impl Iterator<Item = (&'k SwitchKnob, bool)>, named: bool) -> Switched {
+    let mut made = Switched::base();
+    let mut names = Vec::new();
+    for (knob, is_off) in states {
+        match is_off {
+            true => {
+                names.push(knob.name);
+                made.differs.push(knob.switch_off(&mut made.switches));
             }
-            Switch::Vm(without, _) => without(&mut made.machine),
+            false => made
+                .differs
+                .extend(knob.leave_on(named, &mut made.switches)),
         }
-        made.differs.push(Difference::Off {
-            knob: knob.name.to_owned(),
-            changes: vec![knob.change()],
-        });
     }
+    made.name = condition_name(&names);
     made
 }

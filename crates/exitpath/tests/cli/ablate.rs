@@ -114,6 +114,33 @@ fn what_is_required_is_not_free() {
     assert_eq!(srcu["first"], srcu["last"], "{srcu}");
 }
 
+/// What a machine switches while it runs and how a VM is made are knobs in the lab, too: what is not on by itself is put on where it is
+/// named; a VM that makes no exit saves all of it; and one in which the row cannot run has its reason.
+#[test]
+fn what_is_switched_inside_is_a_knob() {
+    if !linux_6_1() {
+        return;
+    }
+    let knobs = "idle-exits,irqchip,kvm-tracepoints";
+    let Some(hlt) = ablated(&["hlt_pending", "--knob", knobs]) else {
+        return;
+    };
+    let irqchip = knob(&hlt, "irqchip");
+    assert_eq!(irqchip["status"], "required", "{irqchip}");
+    assert!(irqchip["notes"].to_string().contains("#GP"), "{irqchip}");
+    let (full, all_off) = (number(&hlt["full"]), number(&hlt["all_off"]));
+    let tracepoints = knob(&hlt, "kvm-tracepoints");
+    assert_eq!(tracepoints["kind"], "setting", "{tracepoints}");
+    assert!(number(&tracepoints["first"]) > 500.0, "{tracepoints}");
+    let exits = knob(&hlt, "idle-exits");
+    assert_eq!(exits["kind"], "vm", "{exits}");
+    assert_eq!(number(&exits["first"]), full, "{exits}");
+    assert_eq!(all_off, 0.0, "HLT takes what NOP does");
+    // That they are on, somebody reads who reads the recording.
+    let made = "the VM is made without it";
+    assert!(exits["notes"].to_string().contains(made), "{exits}");
+}
+
 #[test]
 fn what_is_no_knob_is_refused() {
     let unknown = Said::of(&mut exitpath(&["ablate", "cpuid", "--knob", "turbo"]));
@@ -167,12 +194,16 @@ fn primitives_are_counted_and_so_is_their_use() {
     assert_eq!(row("swapgs")["used"]["pio_user_write"], 2);
     assert_eq!(row("swapgs")["used"]["cpuid"], 0);
     assert!(number(&row("cli")["used"]["cpuid"]) >= 1.0);
+    // A system call goes through a pointer, and its calls are of functions: fewer than one in ten instructions.
+    let calls = number(&row("call_direct")["used"]["pio_user_write"]);
+    assert!((100.0..350.0).contains(&calls), "{calls}");
+    assert!(number(&row("call_retpoline")["used"]["pio_user_write"]) >= 1.0);
 }
 
 /// What is read of the machine before and after: all files that `ablate --on host` may change.
 const SETTINGS: &str = "cat /sys/module/kvm/parameters/halt_poll_ns /proc/sys/kernel/ftrace_enabled \
      /proc/sys/kernel/numa_balancing /proc/sys/kernel/sched_schedstats /sys/kernel/mm/ksm/run \
-     /sys/kernel/mm/transparent_hugepage/enabled 2>&1";
+     /sys/kernel/mm/transparent_hugepage/enabled /sys/kernel/tracing/events/kvm/enable 2>&1";
 
 /// A host's settings are as they were, whether it ends by itself, is interrupted, or is killed at any moment: then from the next start of
 /// any exitpath on. The host is a lab.
@@ -194,14 +225,15 @@ fn a_hosts_settings_are_put_back_whatever_ends_it() {
          {ablate} '{out}/whole' --runs 2 > /run/whole.json; echo status $?; \
          [ \"$before\" = \"$(settings)\" ] && echo whole: as before; \
          for after in 0.31 0.43 0.59 0.72 0.97; do \
-           {ablate} '{out}/killed' --runs 500 > /dev/null 2>&1 & pid=$!; sleep $after; \
+           {ablate} '{out}/killed' --runs 500 --knob {named} > /dev/null 2>&1 & pid=$!; sleep $after; \
            [ \"$before\" = \"$(settings)\" ] || echo changed; \
            kill -9 $pid; wait $pid; '{program}' --version 2>&1 | grep again; \
            [ \"$before\" = \"$(settings)\" ] && echo killed: as before; \
          done; \
          {ablate} '{out}/interrupted' --runs 500 > /dev/null 2>&1 & pid=$!; sleep 0.6; kill -INT $pid; wait $pid; echo status $?; \
          [ \"$before\" = \"$(settings)\" ] && echo interrupted: as before; cat /run/whole.json",
-        program = exitpath_inside_lab.display()
+        program = exitpath_inside_lab.display(),
+        named = "halt-polling,kvm-tracepoints,function-tracing,huge-pages",
     );
     let said = Said::of(
         exitpath(&["lab", "run", "--seed", "1", "--qemu"])

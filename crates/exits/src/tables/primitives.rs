@@ -5,33 +5,38 @@ use crate::row::{Group, Need, Row, row};
 
 use Group::Primitive;
 
-/// A primitive: what it is used for on an exit's way, and which instructions of that way are one of it.
+/// A primitive: what it is used for on an exit's way, and what of that way is one of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Use {
     /// The row.
     pub row: &'static str,
     /// What it is used for.
     pub what: &'static str,
-    /// Instructions that are one each, by how their text in AT&T syntax begins. None: it cannot be counted so.
-    pub texts: &'static [&'static str],
-    /// Those of them that are none.
-    pub but: &'static [&'static str],
+    /// What is counted.
+    pub counted: Counted,
 }
 
-const fn used(row: &'static str, what: &'static str, texts: &'static [&'static str]) -> Use {
-    Use {
-        row,
-        what,
-        texts,
-        but: &[],
-    }
+/// What of a way is one of a primitive each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// It cannot be told.
+    Nothing,
+    /// Instructions whose text in AT&T syntax begins like one of these, and like none of those.
+    Texts(&'static [&'static str], &'static [&'static str]),
+    /// Calls of functions whose names begin so, jumps at the end of another function among them.
+    Calls(&'static str),
+    /// Instructions that call a function by its address, but for functions whose names begin so.
+    CallsBut(&'static str),
 }
 
-impl Use {
-    const fn but(self, but: &'static [&'static str]) -> Use {
-        Use { but, ..self }
-    }
+use Counted::{Calls, CallsBut, Nothing, Texts};
+
+const fn used(row: &'static str, what: &'static str, counted: Counted) -> Use {
+    Use { row, what, counted }
 }
+
+/// What names of retpolines begin with.
+const RETPOLINE: &str = "__x86_indirect_thunk_";
 
 /// How the kernel's smp_mb begins on x86-64.
 const BARRIER: &[&str] = &["lock addl $0,-4(%rsp)", "lock addl $0,-0x4(%rsp)"];
@@ -40,39 +45,39 @@ const BARRIER: &[&str] = &["lock addl $0,-4(%rsp)", "lock addl $0,-0x4(%rsp)"];
 /// would make no sense without one, it counts all the same.
 #[rustfmt::skip]
 pub const USES: &[Use] = &[
-    used("irq_disable_enable", "interrupts are kept away from entry and exit: local_irq_disable, local_irq_enable", &[]),
-    used("irq_save_restore", "the same where they may be off already: local_irq_save, local_irq_restore", &[]),
-    used("cli", "local_irq_disable by itself", &["cli"]),
-    used("sti", "local_irq_enable by itself", &["sti"]),
-    used("pushf_popf", "flags saved and restored", &["popf"]),
-    used("test_and_clear_bit", "a request of this vCPU's own is taken", &["btr", "btc", "bts"]),
-    used("locked_test_and_clear_bit", "a request is taken that others may make: kvm_check_request", &["lock btr", "lock and", "lock bts"]),
-    used("locked_increment", "a reference or counter that others count too", &["lock inc", "lock dec", "lock add", "lock sub"]).but(BARRIER),
-    used("locked_exchange_add", "the same where the old value is needed", &["lock xadd", "xadd"]),
-    used("locked_compare_exchange", "a lock or mutex is taken", &["lock cmpxchg", "cmpxchg"]),
-    used("exchange", "a value is swapped with a barrier: vcpu->mode", &["xchg"]).but(&["xchg %ax,%ax"]),
-    used("full_barrier", "smp_mb: what was written is seen before what is read next", BARRIER),
-    used("mfence", "the same by its own instruction", &["mfence"]),
-    used("lfence", "no speculation beyond it", &["lfence"]),
-    used("sfence", "stores are ordered", &["sfence"]),
-    used("no_request", "kvm_request_pending: none is", &[]),
-    used("request_chain", "each of 25 requests is asked for by itself", &[]),
-    used("srcu_lock_unlock", "memory slots are protected: srcu_read_lock, srcu_read_unlock", &[]),
-    used("rdmsr", "an MSR that is switched is read", &["rdmsr"]),
-    used("wrmsr", "an MSR that is switched is written", &["wrmsr"]),
-    used("swapgs", "kernel entry and exit", &["swapgs"]),
-    used("xsave_x87", "FPU state is saved: x87", &[]),
-    used("xsave_sse", "FPU state is saved: SSE", &[]),
-    used("xsave_avx", "FPU state is saved: AVX", &["xsave"]),
-    used("xrstor_x87", "FPU state is loaded: x87", &[]),
-    used("xrstor_sse", "FPU state is loaded: SSE", &[]),
-    used("xrstor_avx", "FPU state is loaded: AVX", &["xrstor"]),
-    used("call_direct", "a call whose target is known, or a static call", &[]),
-    used("call_indirect", "a call through a pointer", &["call *"]),
-    used("call_retpoline", "a call through a pointer where the branch predictor is not trusted", &[]),
-    used("rdtsc", "a clock is read", &["rdtsc"]),
-    used("mov_from_cr8", "the task priority is read", &[]),
-    used("mov_to_cr8", "the task priority is written", &[]),
+    used("irq_disable_enable", "interrupts are kept away from entry and exit: local_irq_disable, local_irq_enable", Nothing),
+    used("irq_save_restore", "the same where they may be off already: local_irq_save, local_irq_restore", Nothing),
+    used("cli", "local_irq_disable by itself", Texts(&["cli"], &[])),
+    used("sti", "local_irq_enable by itself", Texts(&["sti"], &[])),
+    used("pushf_popf", "flags saved and restored", Texts(&["popf"], &[])),
+    used("test_and_clear_bit", "a request of this vCPU's own is taken", Texts(&["btr", "btc", "bts"], &[])),
+    used("locked_test_and_clear_bit", "a request is taken that others may make: kvm_check_request", Texts(&["lock btr", "lock and", "lock bts"], &[])),
+    used("locked_increment", "a reference or counter that others count too", Texts(&["lock inc", "lock dec", "lock add", "lock sub"], BARRIER)),
+    used("locked_exchange_add", "the same where the old value is needed", Texts(&["lock xadd", "xadd"], &[])),
+    used("locked_compare_exchange", "a lock or mutex is taken", Texts(&["lock cmpxchg", "cmpxchg"], &[])),
+    used("exchange", "a value is swapped with a barrier: vcpu->mode", Texts(&["xchg"], &["xchg %ax,%ax"])),
+    used("full_barrier", "smp_mb: what was written is seen before what is read next", Texts(BARRIER, &[])),
+    used("mfence", "the same by its own instruction", Texts(&["mfence"], &[])),
+    used("lfence", "no speculation beyond it", Texts(&["lfence"], &[])),
+    used("sfence", "stores are ordered", Texts(&["sfence"], &[])),
+    used("no_request", "kvm_request_pending: none is", Nothing),
+    used("request_chain", "each of 25 requests is asked for by itself", Nothing),
+    used("srcu_lock_unlock", "memory slots are protected: srcu_read_lock, srcu_read_unlock", Calls("__srcu_read_lock")),
+    used("rdmsr", "an MSR that is switched is read", Texts(&["rdmsr"], &[])),
+    used("wrmsr", "an MSR that is switched is written", Texts(&["wrmsr"], &[])),
+    used("swapgs", "kernel entry and exit", Texts(&["swapgs"], &[])),
+    used("xsave_x87", "FPU state is saved: x87", Nothing),
+    used("xsave_sse", "FPU state is saved: SSE", Nothing),
+    used("xsave_avx", "FPU state is saved: AVX", Texts(&["xsave"], &[])),
+    used("xrstor_x87", "FPU state is loaded: x87", Nothing),
+    used("xrstor_sse", "FPU state is loaded: SSE", Nothing),
+    used("xrstor_avx", "FPU state is loaded: AVX", Texts(&["xrstor"], &[])),
+    used("call_direct", "a call whose target is known, or a static call", CallsBut(RETPOLINE)),
+    used("call_indirect", "a call through a pointer", Texts(&["call *"], &[])),
+    used("call_retpoline", "a call through a pointer where the branch predictor is not trusted", Calls(RETPOLINE)),
+    used("rdtsc", "a clock is read", Texts(&["rdtsc"], &[])),
+    used("mov_from_cr8", "the task priority is read", Nothing),
+    used("mov_to_cr8", "the task priority is written", Nothing),
 ];
 
 /// What a primitive is used for.

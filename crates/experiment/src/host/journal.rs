@@ -219,7 +219,7 @@ pub fn read(setting: &Path) -> Result<String> {
     Ok(chosen.map_or(text.trim(), |(chosen, _)| chosen).to_owned())
 }
 
-pub(super) fn write(setting: &Path, value: &str) -> Result<()> {
+pub(crate) fn write(setting: &Path, value: &str) -> Result<()> {
     let open = fs::OpenOptions::new()
         .write(true)
         .truncate(true)

@@ -3,7 +3,6 @@
 mod environment;
 mod foreign;
 pub mod journal;
-pub mod knobs;
 pub mod own;
 mod place;
 

@@ -1,11 +1,9 @@
 //! Rows in fresh VMs of exitpath's own on this machine, in random order: under one condition, or under several that are switched while it
 //! runs, all of them in each block.
 
-use std::path::PathBuf;
-
 use exitpath_host::{GuestOutcome, Root};
 use exitpath_recording::{Condition, Difference, Machine, Outcome, Recording};
-use exitpath_runner::{Machine as VmWithout, Place, random_order, run_row};
+use exitpath_runner::{Place, random_order, run_row};
 use exitpath_vmm::{Kvm, files, kick};
 
 use super::environment::{environment, warnings};
@@ -13,6 +11,7 @@ use super::journal::{Journal, folder};
 use crate::control::{Control, number};
 use crate::error::Result;
 use crate::guest;
+use crate::knobs::Switches;
 use crate::plan::Plan;
 use crate::record::{About, Batch, recording, unix_seconds};
 
@@ -23,10 +22,8 @@ pub struct Switched {
     pub name: String,
     /// How that is told.
     pub differs: Vec<Difference>,
-    /// Settings and their values.
-    pub settings: Vec<(PathBuf, String)>,
-    /// What VMs are made without.
-    pub machine: VmWithout,
+    /// What is switched for it.
+    pub switches: Switches,
 }
 
 impl Switched {
@@ -35,8 +32,7 @@ impl Switched {
         Switched {
             name: Condition::BASE.to_owned(),
             differs: Vec::new(),
-            settings: Vec::new(),
-            machine: VmWithout::default(),
+            switches: Switches::default(),
         }
     }
 
@@ -85,7 +81,7 @@ pub fn record(
         number(rows.len(), "row"),
         number(replication as usize, "fresh VM")
     );
-    let changes_settings = |condition: &Switched| !condition.settings.is_empty();
+    let changes_settings = |condition: &Switched| !condition.switches.settings.is_empty();
     let journal = conditions.iter().any(changes_settings);
     let mut journal = journal.then(|| Journal::new(&folder()?)).transpose()?;
     let runs = control.during(order.len() as u64, &what, || {
@@ -98,7 +94,7 @@ pub fn record(
             if !given_up.contains(&(at, row.name)) {
                 let condition = &conditions[at];
                 let mut settings = plan.sampling.settings(cpus.clone(), false);
-                settings.machine = condition.machine;
+                settings.machine = condition.switches.machine;
                 let place = Place {
                     id: 0,
                     block,
@@ -106,7 +102,7 @@ pub fn record(
                     cpus: cpus.len() as u32,
                 };
                 if let Some(journal) = &mut journal {
-                    for (setting, value) in &condition.settings {
+                    for (setting, value) in &condition.switches.settings {
                         journal.set(setting, value)?;
                     }
                 }

@@ -1,5 +1,6 @@
 //! Boots: which ones a condition needs, and what each brings out.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use exitpath_exits::Row;
@@ -22,6 +23,7 @@ use flate2::read::GzDecoder;
 use super::AMD;
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::knobs::Switches;
 use crate::plan::Plan;
 use crate::rows::on_two_cpus;
 
@@ -41,8 +43,20 @@ pub(super) struct OwnBoot {
     pub(super) cpus: u32,
     pub(super) rows: Rows,
     pub(super) settings: Settings,
+    /// Settings of the machine, made before anything is measured.
+    pub(super) set: Vec<(PathBuf, String)>,
     /// Whether instructions can be recorded in it.
     pub(super) recordable: bool,
+}
+
+impl OwnBoot {
+    /// The same where these are switched.
+    pub(super) fn switched(&self, switches: &Switches) -> OwnBoot {
+        let mut switched = self.clone();
+        switched.settings.machine = switches.machine;
+        switched.set.clone_from(&switches.settings);
+        switched
+    }
 }
 
 /// Rows of one vCPU are measured on one CPU, whatever else is in the table, so that a row's value
@@ -56,6 +70,7 @@ pub(super) fn own_boots(plan: &Plan, two_cpus: bool) -> Vec<OwnBoot> {
         cpus,
         rows,
         settings,
+        set: Vec::new(),
         recordable: false,
     };
     let mut boots = vec![OwnBoot {
@@ -134,6 +149,7 @@ pub(super) fn own(
     let job = WorkerJob {
         order: order.iter().map(|row| row.name.to_owned()).collect(),
         settings: boot.settings.clone(),
+        set: boot.set.clone(),
         steps: 0,
         names: false,
         facts: false,
@@ -226,6 +242,7 @@ pub(super) fn in_steps(
     let job = WorkerJob {
         order: boot.rows.iter().map(|row| row.name.to_owned()).collect(),
         settings: boot.settings.clone(),
+        set: boot.set.clone(),
         steps,
         names: false,
         facts: false,
@@ -449,14 +466,8 @@ pub(super) fn windows(order: &[&'static Row], samples: impl Fn(&Row) -> u32) -> 
 
 /// The error for a run without which nothing can be made of the rest.
 pub(super) fn not_done(run: &Run) -> Error {
-    let why = match &run.outcome {
-        Outcome::Done => "done",
-        Outcome::Skipped { reason } | Outcome::Fault { reason } | Outcome::Hung { reason } => {
-            reason
-        }
-    };
     Error::NotDone {
         row: run.row.clone(),
-        why: why.to_owned(),
+        why: run.outcome.reason().unwrap_or("done").to_owned(),
     }
 }

@@ -19,6 +19,7 @@ use crate::control::{Control, number};
 use crate::error::{Error, Result};
 use crate::host::add_vmm;
 use crate::image_contents;
+use crate::knobs::Switches;
 use crate::plan::Plan;
 use crate::pool::{at_a_time, run_all};
 use crate::record::{About, Batch, Facts, recording, unix_seconds, version};
@@ -51,7 +52,9 @@ pub struct Setup<'a> {
     pub vmm: Option<&'a Vmm>,
     /// What is overwritten in the kernel before anything is measured.
     pub patches: Vec<Patch>,
-    /// How that is told.
+    /// What is switched inside.
+    pub switches: Switches,
+    /// How all that is told.
     pub differs: Vec<Difference>,
 }
 
@@ -63,6 +66,7 @@ impl<'a> Setup<'a> {
             prepared,
             vmm: None,
             patches: Vec::new(),
+            switches: Switches::default(),
             differs: Vec::new(),
         }
     }
@@ -192,7 +196,10 @@ impl<'a> Session<'a> {
                 };
                 match setup.vmm {
                     Some(_) => boots.push(boot(Work::Foreign)),
-                    None => boots.extend(own.iter().cloned().map(Work::Own).map(boot)),
+                    None => {
+                        let own = own.iter().map(|own| own.switched(&setup.switches));
+                        boots.extend(own.map(Work::Own).map(boot));
+                    }
                 }
             }
             self.started

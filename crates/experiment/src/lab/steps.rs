@@ -46,19 +46,26 @@ fn obstacle(row: &Row) -> Option<&'static str> {
 }
 
 impl<'a> Session<'a> {
-    /// Measures all rows under conditions whose kernels' code differs, and all else is the same. A condition in which the lab
+    /// Measures all rows under conditions whose kernels' code differs, and all else, what is switched too, is as under the first. A condition in which the lab
     /// dies has runs all the same: their outcome is a fault, with what it died of.
     ///
     /// # Errors
     /// Where not one of the conditions could be measured, and as [`check_steps`].
     pub fn run_in_steps(&mut self, setups: Vec<Setup<'a>>) -> Result<()> {
         check_steps(&self.plan.rows)?;
+        let Some(switches) = setups.first().map(|setup| setup.switches.clone()) else {
+            return Ok(());
+        };
         let settings = self.plan.sampling.settings(vec![0], true);
-        let of_row = |row| OwnBoot {
-            cpus: 1,
-            rows: vec![row],
-            settings: settings.clone(),
-            recordable: false,
+        let of_row = |row| {
+            let own = OwnBoot {
+                cpus: 1,
+                rows: vec![row],
+                settings: settings.clone(),
+                set: Vec::new(),
+                recordable: false,
+            };
+            own.switched(&switches)
         };
         let rows = self.plan.rows.iter().copied();
         let boots: Vec<(u64, OwnBoot)> = rows
@@ -93,6 +100,33 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Adds a condition under which no lab did what it should: its runs are like the first condition's, and each was skipped where the lab cannot be
+    /// made so, and else is a fault, for that reason.
+    pub fn without_runs(&mut self, setup: Setup<'a>, why: &Error) {
+        let reason = why.to_string();
+        let outcome = match why {
+            Error::Inside { .. } => Outcome::Skipped { reason },
+            _ => Outcome::Fault { reason },
+        };
+        let at = self.setups.len();
+        self.setups.push(setup);
+        self.started.push(None);
+        let like = self.done.iter().filter(|(boot, _)| boot.setup == 0);
+        let dead = like.filter_map(|(boot, booted)| match &boot.work {
+            Work::Own(own) | Work::Step(own) => {
+                let boot = Boot {
+                    setup: at,
+                    seed: boot.seed,
+                    work: Work::Step(own.clone()),
+                };
+                Some((boot, ended(booted, &outcome)))
+            }
+            Work::Foreign => None,
+        });
+        let dead: Vec<(Boot, Booted)> = dead.collect();
+        self.done.extend(dead);
     }
 
     /// What each condition brought out at one seed.
@@ -141,9 +175,9 @@ fn whole(measured: Vec<Booted>, died: &[Option<String>], own: &OwnBoot) -> Vec<B
             None => measured.next(),
             Some(why) => {
                 let like = measured.peek().or(last.as_ref()).cloned();
-                like.map(|like| Booted {
-                    runs: like.runs.iter().map(|run| dead(run, why)).collect(),
-                    ..like
+                like.map(|like| {
+                    let reason = why.clone();
+                    ended(&like, &Outcome::Fault { reason })
                 })
             }
         };
@@ -154,17 +188,20 @@ fn whole(measured: Vec<Booted>, died: &[Option<String>], own: &OwnBoot) -> Vec<B
     all
 }
 
-/// A run that ended with its lab.
-fn dead(like: &Run, why: &str) -> Run {
-    Run {
-        outcome: Outcome::Fault {
-            reason: why.to_owned(),
-        },
+/// A boot that ended early, and so each of its runs.
+fn ended(like: &Booted, outcome: &Outcome) -> Booted {
+    let run = |like: &Run| Run {
+        outcome: outcome.clone(),
         ops: 0,
         userspace_exits: 0,
         counters: Default::default(),
         samples: Vec::new(),
         notes: Vec::new(),
+        ..like.clone()
+    };
+    Booted {
+        runs: like.runs.iter().map(run).collect(),
+        trace: None,
         ..like.clone()
     }
 }

@@ -3,7 +3,6 @@
 use exitpath_recording::{Machine, Manifest};
 
 use super::{Cell, Unit};
-use crate::words;
 
 /// How ticks are shown: as nanoseconds on a host, as instructions in the lab.
 pub(crate) struct Scale {
@@ -20,7 +19,7 @@ impl Scale {
             factor: if lab {
                 Some(1.0)
             } else {
-                words::nanoseconds_per_tick(&manifest.environment)
+                manifest.environment.nanoseconds_per_tick()
             },
         }
     }

@@ -1,7 +1,7 @@
 //! A row's optional work, as one JSON object.
 
-use exitpath_analysis::ablation::summary::{Ablation, BOOTED_WITH, Floor, Status, rest};
-use exitpath_recording::{Environment, Machine, Manifest};
+use exitpath_analysis::ablation::summary::{Ablation, Floor, Status, rest};
+use exitpath_recording::{Environment, KnobKind, Machine, Manifest};
 use serde::Serialize;
 
 /// The whole object. Figures are instructions per operation in the lab, nanoseconds on a host.
@@ -29,6 +29,8 @@ struct Ablate<'a> {
     all_combinations: bool,
     /// What remains.
     floor: Option<FloorFields>,
+    /// On a host what is left with all measured knobs off: what the hardware adds, and code that cannot be switched off there.
+    remainder: Option<f64>,
     /// The value with all on.
     full: Option<f64>,
     /// And with all measured knobs off.
@@ -55,7 +57,7 @@ struct Knob<'a> {
     name: &'a str,
     /// `code`: the kernel's code is changed; `cmdline`, `parameter`: it is booted with that; `setting`: a
     /// file of the host's; `vm`: what a VM is made without.
-    kind: &'static str,
+    kind: KnobKind,
     first: Option<f64>,
     last: Option<f64>,
     shapley: Option<f64>,
@@ -91,24 +93,6 @@ pub fn ablations(manifest: &Manifest, ablations: &[Ablation], recording: &str) -
     }
 }
 
-/// What a knob's changes are.
-fn kind(changes: &[String]) -> &'static str {
-    let booted = changes
-        .iter()
-        .find_map(|change| change.strip_prefix(BOOTED_WITH));
-    if changes.iter().any(|change| change.starts_with('/')) {
-        return "setting";
-    }
-    if changes.iter().any(|change| change.starts_with("the VM ")) {
-        return "vm";
-    }
-    match booted.map(|text| text.split('=').next().unwrap_or(text)) {
-        None => "code",
-        Some(name) if name.contains('.') => "parameter",
-        Some(_) => "cmdline",
-    }
-}
-
 fn object<'a>(manifest: &'a Manifest, ablation: &'a Ablation, recording: &'a str) -> Ablate<'a> {
     let pair = |interval: Option<(f64, f64)>| interval.map(|(low, high)| [low, high]);
     let conditions = ablation.combinations.iter().map(|combination| Combination {
@@ -129,7 +113,7 @@ fn object<'a>(manifest: &'a Manifest, ablation: &'a Ablation, recording: &'a str
         let notes = std::iter::once(&knob.what).chain(&knob.changes).chain(why);
         Knob {
             name: &knob.name,
-            kind: kind(&knob.changes),
+            kind: knob.kind,
             first: knob.cost.map(|cost| cost.first),
             last: knob.cost.map(|cost| cost.last),
             shapley: knob.cost.map(|cost| cost.shapley),
@@ -163,6 +147,9 @@ fn object<'a>(manifest: &'a Manifest, ablation: &'a Ablation, recording: &'a str
         floor: ablation
             .floor
             .map(|Floor { assembly, shortcut }| FloorFields { assembly, shortcut }),
+        remainder: ablation
+            .all_off
+            .filter(|_| ablation.machine == Machine::Host),
         full: ablation.full,
         all_off: ablation.all_off,
         warnings: &manifest.warnings,

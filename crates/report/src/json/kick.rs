@@ -8,7 +8,7 @@ use exitpath_analysis::kick::{
 use exitpath_recording::{Environment, Machine, Manifest};
 use serde::Serialize;
 
-use super::{nanoseconds_per_tick, render, verdict};
+use super::{render, verdict};
 
 /// The whole object. Figures are nanoseconds on a host and instructions in the lab; null where there
 /// is none.
@@ -211,7 +211,7 @@ fn facts(line: &Line) -> Facts<'_> {
 pub fn kick<'a>(manifest: &'a Manifest, kicks: &'a Kicks, recording: Option<String>) -> Kick<'a> {
     let host = manifest.machine == Machine::Host;
     let factor = if host {
-        nanoseconds_per_tick(&manifest.environment)
+        manifest.environment.nanoseconds_per_tick()
     } else {
         Some(1.0)
     };

@@ -7,7 +7,7 @@ use exitpath_analysis::userspace::{Estimate, Ladder};
 use exitpath_recording::{Environment, Machine, Manifest};
 use serde::Serialize;
 
-use super::{nanoseconds_per_tick, render, verdict};
+use super::{render, verdict};
 
 /// The whole object. Figures are nanoseconds on a host and instructions in the lab; null where
 /// there is none.
@@ -176,7 +176,7 @@ pub fn userspace<'a>(
 ) -> Userspace<'a> {
     let host = manifest.machine == Machine::Host;
     let factor = if host {
-        nanoseconds_per_tick(&manifest.environment)
+        manifest.environment.nanoseconds_per_tick()
     } else {
         Some(1.0)
     };

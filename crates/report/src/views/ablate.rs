@@ -75,7 +75,10 @@ fn of_row(text: &mut Document, ablation: &Ablation) {
         ]);
     }
     table.row([
-        "all off, as measured".into(),
+        match ablation.machine {
+            Machine::Lab => "all off, as measured".into(),
+            Machine::Host => "all off: the remainder".into(),
+        },
         Cell::Rounded(full - all_off),
         Cell::Rounded(all_off),
         bar(all_off).into(),
@@ -103,6 +106,9 @@ fn of_row(text: &mut Document, ablation: &Ablation) {
         );
     }
     text.table(table);
+    if ablation.machine == Machine::Host {
+        text.fact("the remainder: what the hardware adds, and all code that cannot be switched off here; a lab says what that is in instructions (`exitpath ablate` without --on)");
+    }
     text.space();
     costs(text, ablation);
     together(text, ablation);
@@ -260,8 +266,9 @@ pub fn waterfall_svg(ablation: &Ablation) -> String {
     let height = 40.0 + line * bars.len() as f64;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"840\" height=\"{height}\" font-family=\"sans-serif\" \
-         font-size=\"12\">\n<text x=\"8\" y=\"20\" font-weight=\"bold\">{}: what optional work costs, in instructions</text>\n",
-        crate::format::escaped(&ablation.row)
+         font-size=\"12\">\n<text x=\"8\" y=\"20\" font-weight=\"bold\">{}: what optional work costs, in {}</text>\n",
+        crate::format::escaped(&ablation.row),
+        unit(ablation).name()
     );
     let scale = width / full.max(1.0);
     for (at, (name, from, length, says)) in bars.iter().enumerate() {

@@ -121,7 +121,7 @@ fn host_table(manifest: &Manifest, rows: &[RowSummary]) -> Document {
         "95 % interval",
         "mean",
     ]);
-    let to_ns = words::nanoseconds_per_tick(&manifest.environment);
+    let to_ns = manifest.environment.nanoseconds_per_tick();
     for row in rows {
         let ns = row
             .figures

@@ -22,7 +22,7 @@ pub fn primitives(
         Machine::Lab => (Unit::Instructions, Some(1.0)),
         Machine::Host => (
             Unit::Nanoseconds,
-            words::nanoseconds_per_tick(&manifest.environment),
+            manifest.environment.nanoseconds_per_tick(),
         ),
     };
     let mut columns = vec![

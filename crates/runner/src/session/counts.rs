@@ -10,7 +10,7 @@ use exitpath_recording::{Batch, Sample, counter};
 /// Baselines run to learn what they add to the counters.
 pub(super) const BASELINES_COUNTED: u64 = 64;
 /// Counters that are recorded even where nothing happened: their zero is a finding.
-pub(super) const KEPT_AT_ZERO: [&str; 5] = [
+const KEPT_AT_ZERO: [&str; 5] = [
     counter::EXITS,
     counter::IO_EXITS,
     counter::MMIO_EXITS,
@@ -46,8 +46,22 @@ impl Own {
         1 + per_baseline.round() as i64 * 2 * i64::from(self.samples)
     }
 
-    /// Takes it off what KVM counted during the phase.
-    pub(super) fn take_off(&self, counters: &mut BTreeMap<String, i64>) {
+    /// Leaves of what was counted during the phase what the operations made, and of that what is worth recording. Gives their
+    /// share of the user space exits.
+    ///
+    /// # Errors
+    /// As [`Own::userspace_exits_beyond`].
+    pub(super) fn take_off(
+        &self,
+        counters: &mut BTreeMap<String, i64>,
+        userspace_exits: i64,
+    ) -> Result<u64, String> {
+        self.take_off_counters(counters);
+        counters.retain(|name, value| *value != 0 || KEPT_AT_ZERO.contains(&name.as_str()));
+        self.userspace_exits_beyond(userspace_exits)
+    }
+
+    fn take_off_counters(&self, counters: &mut BTreeMap<String, i64>) {
         let external = self.baseline.get(counter::IRQ_EXITS).copied().unwrap_or(0);
         for (name, external) in [(counter::EXITS, external), (counter::IO_EXITS, 0)] {
             if let (Some(value), Some(&base)) = (counters.get_mut(name), self.baseline.get(name)) {
@@ -68,7 +82,7 @@ impl Own {
     /// # Errors
     /// Where there were fewer than the protocol itself makes, in words: then one of the two counts is wrong, and
     /// nobody knows what the operations made.
-    pub(super) fn userspace_exits_beyond(&self, counted: i64) -> Result<u64, String> {
+    fn userspace_exits_beyond(&self, counted: i64) -> Result<u64, String> {
         let own = self.exits(self.baseline_userspace, 0);
         u64::try_from(counted - own).map_err(|_| {
             format!(
@@ -147,7 +161,7 @@ mod tests {
                 ("host_state_reload", 1),
                 ("irq_exits", 5),
             ]);
-            own.take_off(&mut counted);
+            own.take_off_counters(&mut counted);
             assert_eq!(counted["exits"], 100 * in_operation);
             assert_eq!((counted["io_exits"], counted["host_state_reload"]), (0, 0));
             assert_eq!(counted["irq_exits"], 5, "nobody's but the machine's");
@@ -160,7 +174,7 @@ mod tests {
         let mut own = own(0, 0, 0);
         own.baseline = counters(&[("exits", 31)]);
         let mut counted = counters(&[("exits", 101)]);
-        own.take_off(&mut counted);
+        own.take_off_counters(&mut counted);
         assert_eq!(counted["exits"], 100);
     }
 
@@ -169,7 +183,7 @@ mod tests {
         let mut own = own(0, 0, 0);
         own.baseline.clear();
         let mut counted = counters(&[("halt_wait_ns", 12)]);
-        own.take_off(&mut counted);
+        own.take_off_counters(&mut counted);
         assert_eq!(counted, counters(&[("halt_wait_ns", 12)]));
     }
 
@@ -178,7 +192,7 @@ mod tests {
         let mut own = own(5, 5, 0);
         own.vcpus = 2;
         let mut counted = counters(&[("exits", 301), ("host_state_reload", 7)]);
-        own.take_off(&mut counted);
+        own.take_off_counters(&mut counted);
         assert_eq!(
             counted,
             counters(&[("exits", 300), ("host_state_reload", 7)])

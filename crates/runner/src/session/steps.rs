@@ -4,20 +4,19 @@
 //! changed while one step's samples are taken, and at no other time. A VM that a step breaks is replaced for the next one.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use exitpath_exits::layout::{command, word};
 use exitpath_exits::{Image, Row};
 use exitpath_recording::{Outcome, Run};
-use exitpath_vmm::{Config, Devices, Error, Kvm, Model, Vm, kick};
+use exitpath_vmm::{Error, Kvm, Vm, kick};
 
-use super::counts::{self, BASELINES_COUNTED};
+use super::counts;
 use super::watch::{ThreadEnd, Worker, watch};
-use super::{Failure, Harvest, Protocol, cpu_of, finish, signs};
+use super::{Failure, Harvest, Protocol, config, cpu_of, finish, signs};
 use crate::amounts::{samples_of, warm_up_of};
 use crate::arch::marker;
-use crate::counters::Counters;
 use crate::settings::Settings;
 
 /// Words of an answer.
@@ -93,25 +92,10 @@ fn one_vm(
 ) -> Result<(), Error> {
     let program = row.program(kvm.is_amd());
     let stop = Arc::new(AtomicBool::new(false));
-    let config = Config {
-        vcpus: 1,
-        ioeventfds: row.ioeventfds,
-        irqfd: row.irqfd,
-        ..Config::default()
-    };
-    let (vm, vcpus) = Vm::new(kvm, &Image::new(&program), config, &stop)?;
+    let (vm, vcpus) = Vm::new(kvm, &Image::new(&program), config(row, settings), &stop)?;
     let memory = vm.memory().clone();
     let vcpu = vcpus.into_iter().next().expect("a VM has a vCPU");
-    let protocol = Protocol {
-        row,
-        settings: settings.clone(),
-        vm,
-        vcpu,
-        devices: Devices::default(),
-        model: Arc::new(Model::default()),
-        counters: Counters { others: Vec::new() },
-        secondary_exits: Arc::new(AtomicU64::new(0)),
-    };
+    let protocol = Protocol::new(row, settings.clone(), vm, vcpu);
     let (cpu, empty, told) = (cpu_of(settings, 0), run.clone(), done.clone());
     let worker = Worker::spawn(move || {
         if let Some(cpu) = cpu {
@@ -161,16 +145,7 @@ impl Protocol {
         if warm_up > 0 {
             self.go(command::PAIRS, warm_up, 0)?;
         }
-        self.go(command::BASELINE, BASELINES_COUNTED as u32, 0)?;
-        let start = self.read()?;
-        self.go(command::BASELINE, BASELINES_COUNTED as u32, 0)?;
-        let (baseline, baseline_userspace) = self.read()?.since(&start);
-        let own = counts::Own {
-            baseline,
-            baseline_userspace,
-            samples,
-            vcpus: 1,
-        };
+        let own = self.own(samples)?;
         // What is not the same twice is no answer.
         let (right, again) = (self.answer()?, self.answer()?);
         for step in steps {
@@ -185,13 +160,10 @@ impl Protocol {
             marker::step();
             done.within.store(false, Ordering::Relaxed);
             run.ops = u64::from(samples);
-            own.take_off(&mut counters);
-            match own.userspace_exits_beyond(userspace_exits) {
+            match own.take_off(&mut counters, userspace_exits) {
                 Ok(exits) => run.userspace_exits = exits,
                 Err(reason) => run.outcome = Outcome::Fault { reason },
             }
-            counters
-                .retain(|name, value| *value != 0 || counts::KEPT_AT_ZERO.contains(&name.as_str()));
             run.counters = counters;
             run.samples = counts::samples(&self.vm.memory().results(2 * samples as usize));
             if let Some(reason) = wrong(&right, &again, &answer) {

@@ -7,15 +7,14 @@
 //! depend on: which rows there are, the command line, the files in the initramfs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use exitpath_exits::layout::command;
 use exitpath_exits::{Image, Row, find};
-use exitpath_vmm::{Config, Devices, Error, Kvm, Model, Vm, kick};
+use exitpath_vmm::{Config, Error, Kvm, Vm, kick};
 
 use super::{Failure, Protocol, ThreadEnd, Worker, signs, watch};
-use crate::counters::Counters;
 use crate::settings::Settings;
 
 /// vCPUs among which the usual place is looked for. A slab of KVM's emulator has some 11 objects in
@@ -75,16 +74,7 @@ fn timed(kvm: &Kvm, row: &'static Row) -> Result<Option<(u64, Protocol)>, Error>
         machine: Default::default(),
         yielding: false,
     };
-    let mut protocol = Protocol {
-        row,
-        settings,
-        vm,
-        vcpu,
-        devices: Devices::default(),
-        model: Arc::new(Model::default()),
-        counters: Counters { others: Vec::new() },
-        secondary_exits: Arc::new(AtomicU64::new(0)),
-    };
+    let mut protocol = Protocol::new(row, settings, vm, vcpu);
     let worker = Worker::spawn(move || -> Result<(u64, Protocol), Failure> {
         let model = protocol.model.clone();
         protocol.vcpu.take_rung(row, &model, &[])?;

@@ -91,7 +91,14 @@ fn difference() -> impl Strategy<Value = Difference> {
         }),
         (text(), option::of(extreme()))
             .prop_map(|(function, returns)| Difference::Patch { function, returns }),
-        (text(), vec(text(), 0..3)).prop_map(|(knob, changes)| Difference::Off { knob, changes }),
+        (text(), knob_kind(), vec(text(), 0..3)).prop_map(|(knob, kind, changes)| {
+            Difference::Off {
+                knob,
+                kind,
+                changes,
+            }
+        }),
+        (text(), vec(text(), 0..3)).prop_map(|(knob, changes)| Difference::On { knob, changes }),
         text().prop_map(Difference::Tracer),
         extreme().prop_map(|ticks| Difference::Delay { ticks }),
         (text(), option::of(text()))
@@ -99,6 +106,11 @@ fn difference() -> impl Strategy<Value = Difference> {
         vec(text(), 0..3).prop_map(Difference::Layers),
         (text(), option::of(text())).prop_map(|(name, sha256)| Difference::Guest { name, sha256 }),
     ]
+}
+
+fn knob_kind() -> impl Strategy<Value = exitpath_recording::KnobKind> {
+    use exitpath_recording::KnobKind::{Cmdline, Code, Parameter, Setting, Vm};
+    prop::sample::select(vec![Code, Cmdline, Parameter, Setting, Vm])
 }
 
 /// Some, each under a name of its own.

@@ -6,4 +6,4 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::clock;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{Registers, begin, own_cpuid, syscall};
+pub(crate) use x86_64::{Registers, begin, own_cpuid, syscall, trimmed_cpuid};

@@ -38,6 +38,23 @@ pub(crate) fn own_cpuid(cpuid: &CpuId, index: u8) -> CpuId {
     cpuid
 }
 
+/// Leaves that a 64-bit guest cannot do without.
+const NEEDED_LEAVES: [u32; 5] = [0, 1, 0x8000_0000, 0x8000_0001, 0x8000_0008];
+/// XSAVE and OSXSAVE in leaf 1's ECX: they make no sense without leaf 0DH.
+const XSAVE: u32 = 0b11 << 26;
+
+/// Of a CPUID what a 64-bit guest cannot do without. Which leaves there are, leaves 0 and 80000000H say as before.
+pub(crate) fn trimmed_cpuid(cpuid: &CpuId) -> CpuId {
+    let mut cpuid = cpuid.clone();
+    cpuid.retain(|leaf| NEEDED_LEAVES.contains(&leaf.function));
+    for leaf in cpuid.as_mut_slice() {
+        if leaf.function == 1 {
+            leaf.ecx &= !XSAVE;
+        }
+    }
+    cpuid
+}
+
 /// Puts a vCPU at its program's entry.
 pub(crate) fn begin(fd: &VcpuFd, index: u8, entry: u64) -> Result<(), Error> {
     let mut sregs = fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
@@ -98,6 +115,30 @@ mod tests {
             assert_eq!((own.ebx, own.edx), expected, "{:#x}", own.function);
             assert_eq!(own.eax, common.eax);
         }
+    }
+
+    #[test]
+    fn a_trimmed_cpuid_has_no_leaf_and_no_feature_that_a_guest_can_do_without() {
+        let leaf = |function| kvm_cpuid_entry2 {
+            function,
+            eax: 0x1111_1111,
+            ecx: 0xffff_ffff,
+            ..Default::default()
+        };
+        let all = [0, 1, 7, 0xd, 0x4000_0000, 0x8000_0000, 0x8000_0001].map(leaf);
+        let trimmed = trimmed_cpuid(&CpuId::from_entries(&all).expect("seven leaves"));
+        let left: Vec<(u32, u32)> = trimmed
+            .as_slice()
+            .iter()
+            .map(|leaf| (leaf.function, leaf.ecx))
+            .collect();
+        let expected = [
+            (0, u32::MAX),
+            (1, 0xf3ff_ffff),
+            (0x8000_0000, u32::MAX),
+            (0x8000_0001, u32::MAX),
+        ];
+        assert_eq!(left, expected);
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod clock;
 mod registers;
 mod syscall;
 
-pub(crate) use begin::{begin, own_cpuid};
+pub(crate) use begin::{begin, own_cpuid, trimmed_cpuid};
 pub use clock::clock;
 pub(crate) use registers::Registers;
 pub(crate) use syscall::syscall;
