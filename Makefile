@@ -6,8 +6,11 @@ TARGET := x86_64-unknown-linux-gnu
 EXITPATH := target/$(TARGET)/release/exitpath
 # Debian packages: QEMU to boot the lab, a C compiler and libc to link with.
 PACKAGES := qemu-system-x86 gcc libc6-dev
-# Programs that tests compare with.
+# Programs that tests compare with. The committed BPF objects are Debian 12's clang's: another one's differ.
 TEST_PACKAGES := xz-utils zstd lz4 bzip2
+ifeq ($(shell . /etc/os-release && echo $$VERSION_CODENAME),bookworm)
+TEST_PACKAGES += clang-14 llvm-14
+endif
 
 # Where `make install` puts things; PREFIX=$$HOME/.local needs no root. DESTDIR is for packages.
 PREFIX := /usr/local

@@ -10,6 +10,7 @@ pub mod ablation;
 pub mod compare;
 mod conditions;
 pub mod kick;
+pub mod live;
 pub mod nothing;
 pub mod path;
 pub mod primitives;

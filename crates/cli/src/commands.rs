@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use exitpath_recording::Machine;
-
+use crate::ablate::Ablate;
+use crate::live::Attach;
+use crate::options::{Emulator, LabOptions, Measuring, Sampling};
 use crate::status;
 
 /// Measures how long a KVM exit takes and explains where every cycle of it goes.
@@ -44,6 +45,9 @@ pub enum Command {
     /// The unit costs of what an exit's way is made of, and how often it is used
     #[command(after_help = status::MEASURES, mut_arg("samples", primitives_samples))]
     Primitives(Primitives),
+    /// Exits of virtual machines that are running, under any VMM: how many, why, and where their time goes
+    #[command(after_help = status::ATTACH)]
+    Attach(Attach),
     /// What two traces differ in, to the function: of two recordings, kernels or command lines
     #[command(after_help = status::DIFF)]
     Diff(Diff),
@@ -83,24 +87,6 @@ fn of_the_base(default: &'static str) -> impl FnOnce(clap::Arg) -> clap::Arg {
         arg.help(format!(
             "{help} [default: {default}, or what a recorded base has]"
         ))
-    }
-}
-
-/// Where to measure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum On {
-    /// This machine's KVM, in time
-    Host,
-    /// A kernel under QEMU with counted time, in instructions
-    Lab,
-}
-
-impl From<On> for Machine {
-    fn from(on: On) -> Machine {
-        match on {
-            On::Host => Machine::Host,
-            On::Lab => Machine::Lab,
-        }
     }
 }
 
@@ -181,37 +167,6 @@ pub struct Kick {
     pub lab: LabOptions,
 }
 
-/// Where is measured, and what becomes of the result.
-#[derive(Debug, Args)]
-pub struct Measuring {
-    /// Where to measure [default: host where guests really run on the CPU, else lab]
-    #[arg(long, value_enum)]
-    pub on: Option<On>,
-    /// Print one JSON object instead of tables
-    #[arg(long)]
-    pub json: bool,
-    /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-}
-
-/// How much is measured, and in which order.
-#[derive(Debug, Args)]
-pub struct Sampling {
-    /// Fresh VMs for each row, on a host
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub runs: u32,
-    /// Bracketed samples in each run [default: 1000 on a host, 250 in the lab]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub samples: Option<u32>,
-    /// Seed of the random order of runs [default: random on a host, 1 in the lab]
-    #[arg(long, value_name = "N")]
-    pub order_seed: Option<u64>,
-    /// Seconds a guest may go without progress
-    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub watchdog: u64,
-}
-
 #[derive(Debug, Args)]
 pub struct Image {
     /// Rows it holds [default: all that need nothing of the VMM but to be there]
@@ -227,67 +182,6 @@ pub struct Image {
     pub no_multiboot: bool,
 }
 
-/// What the lab is made of.
-#[derive(Debug, Args)]
-pub struct LabOptions {
-    /// Kernel: a version, a bzImage or vmlinux, or a kernel's .deb [default: Debian's current one]
-    #[arg(long, value_name = "VERSION|FILE", help_heading = "Lab")]
-    pub kernel: Option<String>,
-    /// Folder of the modules of a kernel given as an image
-    #[arg(long, value_name = "DIR", help_heading = "Lab", requires = "kernel")]
-    pub modules: Option<PathBuf>,
-    /// Appended to the kernel's command line
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        help_heading = "Lab",
-        allow_hyphen_values = true
-    )]
-    pub cmdline: String,
-    #[command(flatten)]
-    pub emulator: Emulator,
-}
-
-/// What the lab's kernels run on.
-#[derive(Debug, Clone, Args)]
-pub struct Emulator {
-    /// QEMU to use [default: the newest of PATH and the one that `exitpath lab qemu --fetch` got]
-    #[arg(long, value_name = "PATH", help_heading = "Lab")]
-    pub qemu: Option<PathBuf>,
-    /// QEMU's CPU model; it needs svm and npt [default: EPYC-Milan]
-    #[arg(long, value_name = "MODEL", help_heading = "Lab")]
-    pub cpu: Option<String>,
-    /// SVM as QEMU emulates it: without next RIP, decode assists and flush by ASID, which exitpath supplies otherwise
-    #[arg(long, help_heading = "Lab")]
-    pub bare_svm: bool,
-    /// Seeds, one boot each [default: 1,2,3]
-    #[arg(
-        long = "seed",
-        value_name = "N",
-        value_delimiter = ',',
-        help_heading = "Lab"
-    )]
-    pub seeds: Vec<u64>,
-    /// Most seconds a boot may take [default: 600]
-    #[arg(long, value_name = "S", help_heading = "Lab", value_parser = clap::value_parser!(u64).range(1..))]
-    pub timeout: Option<u64>,
-    /// Boot, even where a lab has booted before and is at hand as it was then (`exitpath lab cache`)
-    #[arg(long, help_heading = "Lab")]
-    pub fresh: bool,
-}
-
-impl Emulator {
-    /// The seeds given, or else these.
-    pub fn seeds(&self, default: &[u64]) -> Vec<u64> {
-        if self.seeds.is_empty() {
-            default.to_vec()
-        } else {
-            self.seeds.clone()
-        }
-    }
-}
-
 #[derive(Debug, Args)]
 pub struct Primitives {
     /// Primitives to measure [default: all]; `--list` names them
@@ -299,49 +193,6 @@ pub struct Primitives {
     pub measuring: Measuring,
     #[command(flatten)]
     pub sampling: Sampling,
-    #[command(flatten)]
-    pub lab: LabOptions,
-}
-
-#[derive(Debug, Args)]
-pub struct Ablate {
-    /// Rows; `exitpath measure --list` names them
-    #[arg(required_unless_present = "list_knobs")]
-    pub rows: Vec<String>,
-    /// Only these knobs [default: all in code that are on the row's way, the 16 that cost most; on a host all there are]
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub knob: Vec<String>,
-    /// Further knobs: a function that returns at once, NAME or NAME=VALUE; calls taken out, CALLER:CALLEE, with =VALUE what they return
-    #[arg(long, value_name = "FUNCTION", value_delimiter = ',')]
-    pub function: Vec<String>,
-    /// Further knobs that take a boot: what is appended to the kernel's command line, `mitigations=off` or `kvm.enable_pmu=0`; of several all
-    /// combinations are booted
-    #[arg(long, value_name = "TEXT")]
-    pub boot: Vec<String>,
-    /// List the built-in knobs and exit
-    #[arg(long)]
-    pub list_knobs: bool,
-    /// Where to measure: a host's knobs are others, which can be switched while it runs [default: lab]
-    #[arg(long, value_enum)]
-    pub on: Option<On>,
-    /// Blocks of all combinations, on a host
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub runs: u32,
-    /// Bracketed samples of each combination [default: 200 on a host, 20 in the lab]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub samples: Option<u32>,
-    /// Folder for the recording [default: a new one in $XDG_DATA_HOME/exitpath]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// Print JSON: an object for a row, an array of them for several
-    #[arg(long)]
-    pub json: bool,
-    /// Print Markdown
-    #[arg(long, conflicts_with = "json")]
-    pub markdown: bool,
-    /// Write the waterfall as a picture; of one row
-    #[arg(long, value_name = "FILE.svg")]
-    pub svg: Option<PathBuf>,
     #[command(flatten)]
     pub lab: LabOptions,
 }

@@ -9,7 +9,8 @@ use std::path::Path;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, ValueEnum};
 
-use crate::commands::{KickTable, On, PluginUse};
+use crate::commands::{KickTable, PluginUse};
+use crate::options::On;
 use crate::recording;
 use exitpath_recording::Machine;
 
@@ -161,6 +162,7 @@ fn rules(given: &Given<'_>, option: &str) -> Option<Vec<When>> {
         },
         ("gate", lab) if is_of_lab(lab) => always(),
 
+        ("attach", "pid" | "all" | "duration" | "keep" | "json" | "command") => always(),
         ("doctor" | "show", "json") | ("show", "recording") => always(),
         ("doctor", "all") => vec![Without("json")],
         ("lab kernels", "version" | "debug") | ("lab qemu", "fetch") | ("lab cache", "clear") => {

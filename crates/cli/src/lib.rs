@@ -1,4 +1,4 @@
-//! What can be asked of exitpath: commands and flags (`commands`), when each flag has an effect (`effects`),
+//! What can be asked of exitpath: commands and flags (`commands`, `ablate`, `live`; what several have, `options`), when each flag has an effect (`effects`),
 //! how recordings are named (`recording`), and what exit statuses mean (`status`).
 //!
 //! Nothing is done here: what a command does is in the module of its name in the crate `exitpath`.
@@ -8,17 +8,22 @@
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches};
 
+mod ablate;
 mod commands;
 mod effects;
+mod live;
+mod options;
 pub mod recording;
 mod status;
 
+pub use ablate::Ablate;
 pub use commands::{
-    Ablate, Cli, Command, Diff, Doctor, Emulator, Gate, Image, Kick, KickTable, LabCommand,
-    LabOptions, LabRun, Measure, Measuring, On, PluginUse, Primitives, Sampling, Show, Trace,
-    TraceOptions, TraceView, Userspace,
+    Cli, Command, Diff, Doctor, Gate, Image, Kick, KickTable, LabCommand, LabRun, Measure,
+    PluginUse, Primitives, Show, Trace, TraceOptions, TraceView, Userspace,
 };
 pub use effects::Place;
+pub use live::{Attach, Keep};
+pub use options::{Emulator, LabOptions, Measuring, On, Sampling};
 
 impl Cli {
     /// What the command line says, and where it says to measure. Clap's own errors and `--help` end the

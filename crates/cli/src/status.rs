@@ -17,6 +17,7 @@ pub(crate) const ALL: &str = status!(
 );
 /// Of commands that measure or trace.
 pub(crate) const MEASURES: &str = status!("");
+pub(crate) const ATTACH: &str = "Exit status: 0 done, interrupted too, when what was seen so far is printed; 2 usage, 3 this machine cannot do it.";
 pub(crate) const DIFF: &str = status!("1 a row grew by more than --gate allows, ");
 pub(crate) const IMAGE: &str = "Exit status: 0 done, 2 usage, or the file cannot be written.";
 pub(crate) const DOCTOR: &str = "Exit status: 0 done, whatever was found; 2 usage.";

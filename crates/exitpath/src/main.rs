@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod ablate;
+mod attach;
 mod command;
 mod control;
 mod diff;
@@ -60,6 +61,7 @@ fn run(command: Command, place: &Place) -> Result<(), Failure> {
         Command::Trace(args) => trace::run(&args),
         Command::Ablate(args) => ablate::run(&args, place),
         Command::Primitives(args) => primitives::run(&args, place),
+        Command::Attach(args) => attach::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Gate(args) => gate::run(&args),
         Command::Doctor(args) => doctor::run(&args),

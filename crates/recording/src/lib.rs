@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod conditions;
+pub mod live;
 pub mod model;
 pub mod names;
 pub mod trace;

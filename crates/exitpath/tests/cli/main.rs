@@ -2,6 +2,7 @@
 
 mod ablate;
 mod assists;
+mod attach;
 mod bad_input;
 mod common;
 mod conditions;
