@@ -30,8 +30,8 @@ pub struct Reason {
     pub count: u64,
     /// How many of them through user space.
     pub through_userspace: u64,
-    /// How many of them entered again at once, without a time.
-    pub at_once: u64,
+    /// How many of them have no time.
+    pub untimed: u64,
     /// The parts of their time, in the order of [`Part::ALL`].
     pub parts: [Durations; 5],
 }
@@ -57,12 +57,12 @@ pub fn reasons(vm: &Vm) -> Vec<Reason> {
             reason: exits.reason.clone(),
             count: 0,
             through_userspace: 0,
-            at_once: 0,
+            untimed: 0,
             parts: Default::default(),
         });
         of.count += exits.count;
         of.through_userspace += exits.through_userspace;
-        of.at_once += exits.at_once;
+        of.untimed += exits.untimed;
         for (sum, part) in of.parts.iter_mut().zip(&exits.parts) {
             add(sum, part);
         }
@@ -119,7 +119,7 @@ mod tests {
                 reason: "hlt".to_owned(),
                 count: 2,
                 through_userspace: 1,
-                at_once: 1,
+                untimed: 1,
                 parts: std::array::from_fn(|at| Durations {
                     sum_ns: at as u64,
                     buckets: vec![(bucket, 2), (7, 1)],
@@ -132,7 +132,7 @@ mod tests {
             vcpus: vec![vcpu(0, 5), vcpu(1, 7)],
         };
         let [hlt] = reasons(&vm).try_into().expect("one reason");
-        assert_eq!((hlt.count, hlt.through_userspace, hlt.at_once), (4, 2, 2));
+        assert_eq!((hlt.count, hlt.through_userspace, hlt.untimed), (4, 2, 2));
         assert_eq!(hlt.sum_ns(), 20);
         assert_eq!(hlt.part(Part::Preempted).sum_ns, 8);
         assert_eq!(hlt.part(Part::Kernel).buckets, [(5, 2), (7, 4)]);

@@ -78,15 +78,21 @@ fn wait(args: &Attach) -> Result<(), Failure> {
     let started = command.spawn();
     let mut child = started.map_err(|error| Failure::usage(format!("{program}: {error}")))?;
     let said = |error| Failure::cannot(format!("{program}: {error}"));
-    while child.try_wait().map_err(said)?.is_none() {
-        if is_over() {
-            child.kill().map_err(said)?;
-            child.wait().map_err(said)?;
-            break;
+    loop {
+        match child.try_wait().map_err(said)? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => {
+                output::remark(&format!("{program} did not end well: {status}"));
+                return Ok(());
+            }
+            None if is_over() => {
+                child.kill().map_err(said)?;
+                child.wait().map_err(said)?;
+                return Ok(());
+            }
+            None => sleep(TICK),
         }
-        sleep(TICK);
     }
-    Ok(())
 }
 
 /// What was seen, of this process or of all.

@@ -64,6 +64,8 @@ enum field {
 	L1_TSC_OFFSET,
 	LAST_HOST_TSC,
 	IO_EXITS,
+	NESTED_RUN,
+	TSC_RATIO,
 	POLL_SUCCESS_NS,
 	POLL_FAIL_NS,
 	TASK_STATE,		/* from a task */
@@ -124,7 +126,8 @@ struct vcpu_slot {
 	u32 tid;
 	u32 vcpu_id;
 	u16 off_asleep;		/* whether it went off of its own will */
-	u16 nested;		/* AMD: whether the guest has guests of its own */
+	u8 nested;		/* AMD: whether the guest has guests of its own */
+	u8 scaled;		/* whether its TSC is, so that KVM's times are none of the host's */
 	struct clock clock;
 	u16 cell[CODES];	/* cell of a reason, from 1 */
 };
@@ -133,7 +136,7 @@ struct vcpu_slot {
 struct cell {
 	u64 count;
 	u64 user_count;		/* of these through user space */
-	u64 at_once;		/* of these entered again at once, of which KVM notes no time */
+	u64 untimed;		/* of these without a time: entered again at once, or the guest's TSC is scaled */
 	u64 ns[PARTS];
 	u32 tgid;		/* whose they are */
 	u32 tid;
@@ -269,7 +272,7 @@ static __noinline int take_thread(u64 task, u32 slot)
 	return 0;
 }
 
-/* When the TSC was this, by the clock that bpf_ktime_get_ns reads; 0 where that is not known. */
+/* When the TSC was this, by the clock that bpf_ktime_get_ns reads; the end of time where that is not known. */
 static __always_inline u64 at_tsc(struct clock *clock, u64 tsc, u64 now)
 {
 	if (now >= clock->until_ns) {
@@ -278,7 +281,7 @@ static __always_inline u64 at_tsc(struct clock *clock, u64 tsc, u64 now)
 		u32 again;
 
 		if (bpf_probe_read_kernel(&fast, sizeof(fast), (void *)layout.clock))
-			return 0;
+			return ~0ULL;
 		base = &fast.base[fast.sequence & 1];
 		clock->base_ns = base->base_ns;
 		clock->cycle_last = base->cycle_last;
@@ -287,7 +290,7 @@ static __always_inline u64 at_tsc(struct clock *clock, u64 tsc, u64 now)
 		clock->shift = base->shift & 63;
 		if (bpf_probe_read_kernel(&again, sizeof(again), (void *)layout.clock) ||
 		    again != fast.sequence)
-			return 0;
+			return ~0ULL;
 		clock->until_ns = now + 1000000;
 	}
 	return clock->base_ns +
@@ -422,7 +425,7 @@ static __always_inline void ended(struct vcpu_slot *slot, u32 at, void *vcpu, u6
 		return;
 	cell->count++;
 	if (!timed) {
-		cell->at_once++;
+		cell->untimed++;
 		return;
 	}
 	if (whole > SHORT) {
@@ -491,6 +494,10 @@ static __always_inline int entered(u64 *ctx, struct kind kind)
 		slot->polled_seen_ns = polled(vcpu);
 		slot->task = bpf_get_current_task();
 		take_thread(slot->task, at);
+		slot->nested = LOAD(u64, vcpu, NESTED_RUN) != 0;
+		slot->scaled = LOAD(u64, vcpu, TSC_RATIO) != (kind.amd ? 1ULL << 32 : 1ULL << 48);
+	} else if (kind.clock_data && slot->scaled) {
+		ended(slot, at, vcpu, 0, 0, 0, 0, kind);
 	} else {
 		if (kind.clock_data)
 			exit = at_tsc(&slot->clock, LOAD(u64, vcpu, LAST_GUEST_TSC) -
@@ -508,6 +515,8 @@ static __always_inline int entered(u64 *ctx, struct kind kind)
 			} else if (kind.histograms) {
 				/* When the vCPU was put last. */
 				left = at_tsc(&slot->clock, LOAD(u64, vcpu, LAST_HOST_TSC), now);
+				if (left > now)
+					left = 0;
 				through_user = left > exit;
 				user = now - left;
 				/* Off its CPU it is put, too. */
@@ -672,6 +681,7 @@ int destroy(u64 *ctx)
 	slot->off_ns = 0;
 	slot->on_ns = 0;
 	slot->nested = 0;
+	slot->scaled = 0;
 	slot->asleep_ns = 0;
 	slot->preempted_ns = 0;
 	slot->asleep_seen_ns = 0;

@@ -23,7 +23,9 @@ pub enum Error {
         what: String,
     },
     /// The user may not.
-    #[error("{what} is for root, or for CAP_BPF and CAP_PERFMON: {cause}")]
+    #[error(
+        "{what} is for root, or for CAP_BPF and CAP_PERFMON, and for nobody under lockdown (/sys/kernel/security/lockdown): {cause}"
+    )]
     NotAllowed {
         /// What was tried.
         what: String,

@@ -90,6 +90,8 @@ impl Kernel {
         field(Field::L1TscOffset, vcpu("arch.l1_tsc_offset")?);
         field(Field::LastHostTsc, vcpu("arch.last_host_tsc")?);
         field(Field::IoExits, vcpu("stat.io_exits")?);
+        field(Field::NestedRun, vcpu("stat.nested_run")?);
+        field(Field::TscRatio, vcpu("arch.l1_tsc_scaling_ratio")?);
         field(
             Field::PollSuccessNs,
             vcpu("stat.generic.halt_poll_success_ns")?,

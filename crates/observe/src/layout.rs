@@ -21,13 +21,15 @@ pub(crate) enum Field {
     L1TscOffset,
     LastHostTsc,
     IoExits,
+    NestedRun,
+    TscRatio,
     PollSuccessNs,
     PollFailNs,
     TaskState,
 }
 
 /// How many there are.
-pub(crate) const FIELDS: usize = 8;
+pub(crate) const FIELDS: usize = 10;
 
 /// Offsets that are calculated with, as the programs number them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +95,7 @@ impl Layout {
 pub(crate) struct Cell {
     pub(crate) count: u64,
     pub(crate) user_count: u64,
-    pub(crate) at_once: u64,
+    pub(crate) untimed: u64,
     pub(crate) ns: [u64; PARTS],
     pub(crate) tgid: u32,
     pub(crate) tid: u32,

@@ -194,7 +194,7 @@ impl Observer {
                 reason: self.reason(cell.index),
                 count: cell.count,
                 through_userspace: cell.user_count,
-                at_once: cell.at_once,
+                untimed: cell.untimed,
                 parts: std::array::from_fn(|part| Durations {
                     sum_ns: cell.ns[part],
                     buckets: self.buckets(cell.block[part]),

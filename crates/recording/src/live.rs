@@ -87,8 +87,8 @@ pub struct Exits {
     pub count: u64,
     /// How many of them through user space.
     pub through_userspace: u64,
-    /// How many of them KVM entered again at once, in its inner loop, and notes no time of.
-    pub at_once: u64,
+    /// How many of them have no time: KVM entered again at once, in its inner loop, and notes none; or the guest's TSC is scaled.
+    pub untimed: u64,
     /// The parts of their time, in the order of [`Part::ALL`].
     pub parts: [Durations; 5],
 }

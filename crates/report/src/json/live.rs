@@ -37,8 +37,8 @@ struct ReasonFields<'a> {
     reason: &'a str,
     count: u64,
     through_userspace: u64,
-    /// Of which KVM entered again at once, and notes no time.
-    at_once: u64,
+    /// Of which there is no time.
+    untimed: u64,
     kernel: PartFields,
     userspace: PartFields,
     asleep: PartFields,
@@ -96,7 +96,7 @@ pub fn live(live: &Live) -> String {
                             reason: &exits.reason,
                             count: exits.count,
                             through_userspace: exits.through_userspace,
-                            at_once: exits.at_once,
+                            untimed: exits.untimed,
                             kernel: of(Part::Kernel),
                             userspace: of(Part::Userspace),
                             asleep: of(Part::Asleep),

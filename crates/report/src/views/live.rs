@@ -80,14 +80,14 @@ fn of_vm(text: &mut Document, live: &Live, vm: &Vm) {
         table.row(row(reason, &parts, histograms, live.seconds, whole));
     }
     text.table(table);
-    let at_once = all.iter().filter(|reason| reason.at_once > 0);
-    let at_once: Vec<String> = at_once
-        .map(|reason| format!("{} {}", reason.reason, reason.at_once))
+    let untimed = all.iter().filter(|reason| reason.untimed > 0);
+    let untimed: Vec<String> = untimed
+        .map(|reason| format!("{} {}", reason.reason, reason.untimed))
         .collect();
-    if !at_once.is_empty() {
+    if !untimed.is_empty() {
         text.fact(format!(
-            "entered again at once, in KVM's inner loop, and of no known time: {}",
-            at_once.join(", ")
+            "without a time, as KVM entered again at once, in its inner loop, or the guest's TSC is scaled: {}",
+            untimed.join(", ")
         ));
     }
 }
