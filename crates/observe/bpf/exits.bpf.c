@@ -505,6 +505,7 @@ static __always_inline int entered(u64 *ctx, struct kind kind)
 		else
 			exit = slot->exit_ns;
 		if (exit > now) {
+			slot->io_exits = LOAD(u64, vcpu, IO_EXITS);
 			__sync_fetch_and_add(&totals.unpaired, 1);
 		} else if (exit < slot->entered_ns) {
 			ended(slot, at, vcpu, 0, 0, 0, 0, kind);
