@@ -44,8 +44,7 @@ impl Reason {
 
     /// A part of it.
     pub fn part(&self, part: Part) -> &Durations {
-        let at = Part::ALL.iter().position(|known| *known == part);
-        &self.parts[at.unwrap_or(0)]
+        part.of(&self.parts)
     }
 }
 

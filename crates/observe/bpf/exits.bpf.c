@@ -7,8 +7,8 @@
 // sched_switch tells what was slept and what was taken away. Where it has to be exact, two more tell when a vCPU's thread
 // went to user space and when it came back.
 //
-// Where the kernel's structures have their fields, the loader finds out from BTF and says in `layout`, which is constant when the
-// programs are verified. Times are nanoseconds of CLOCK_MONOTONIC.
+// Where the kernel's structures have their fields, the loader finds out from BTF and writes into the code (FIELDS, NUMBERS).
+// Times are nanoseconds of CLOCK_MONOTONIC.
 
 typedef unsigned char u8;
 typedef unsigned short u16;

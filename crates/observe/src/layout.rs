@@ -125,7 +125,6 @@ pub(crate) struct Totals {
 pub(crate) struct Block(pub(crate) [u32; BUCKETS]);
 
 // SAFETY: integers.
-// SAFETY: integers.
 unsafe impl Plain for Cell {}
 // SAFETY: integers.
 unsafe impl Plain for Totals {}

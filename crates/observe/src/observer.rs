@@ -29,8 +29,6 @@ pub struct Options {
     pub reasons: u32,
     /// Histograms that have room.
     pub histograms: u32,
-    /// Whether the kernel's clock data may be used, so that kvm_exit needs no program.
-    pub clock_data: bool,
 }
 
 impl Options {
@@ -44,7 +42,6 @@ impl Options {
                 Kept::Light => 1,
                 Kept::Usual | Kept::Exact => reasons + reasons / 2,
             },
-            clock_data: true,
         }
     }
 }
@@ -60,8 +57,6 @@ pub struct Observer {
     blocks: Mapped,
     options: Options,
     totals_at: usize,
-    /// Whether KVM's own time of an exit is used.
-    clock_data: bool,
 }
 
 impl Observer {
@@ -72,7 +67,7 @@ impl Observer {
     pub fn attach(options: Options) -> Result<Observer> {
         let vendor = Vendor::here()?;
         let kernel = Kernel::here(vendor)?;
-        let clock = kernel.clock.filter(|_| options.clock_data);
+        let clock = kernel.clock;
         // When a vCPU was put is told by the same clock.
         let kept = match options.kept {
             Kept::Usual if clock.is_none() => Kept::Exact,
@@ -106,13 +101,14 @@ impl Observer {
         let bss = map(".bss")?;
         let length = maps[".bss"].1.value_size() as usize;
         let totals_at = symbol("totals")?;
+        let kvm = kernel.entry.in_kvm.then(|| sys::module_btf("kvm"));
+        let kvm = kvm.transpose()?;
         let mut attached = Vec::new();
         let mut attach = |name: &str, how, place: Place| -> Result<()> {
-            let module = place.in_kvm.then(|| sys::module_btf("kvm")).transpose()?;
             let target = Target {
                 how,
                 id: place.id,
-                module: module.as_ref(),
+                module: kvm.as_ref().filter(|_| place.in_kvm),
             };
             let function = object
                 .programs
@@ -168,18 +164,12 @@ impl Observer {
             )?,
             options: Options { kept, ..options },
             totals_at,
-            clock_data: clock.is_some(),
         })
     }
 
     /// How much is kept: more than was asked for where less cannot be had here.
     pub fn kept(&self) -> Kept {
         self.options.kept
-    }
-
-    /// Whether exits are timed by what KVM itself notes, so that kvm_exit has no program.
-    pub fn uses_clock_data(&self) -> bool {
-        self.clock_data
     }
 
     /// The vCPUs that were entered so far, with their process, in the order in which they were first seen to exit.

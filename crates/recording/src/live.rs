@@ -27,6 +27,11 @@ impl Part {
         Part::Polling,
         Part::Preempted,
     ];
+
+    /// This part of an exit's time, of all in the order of [`Part::ALL`].
+    pub fn of(self, parts: &[Durations; 5]) -> &Durations {
+        &parts[self as usize]
+    }
 }
 
 /// How much was kept of each exit.

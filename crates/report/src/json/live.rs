@@ -88,10 +88,7 @@ pub fn live(live: &Live) -> String {
                     .exits
                     .iter()
                     .map(|exits| {
-                        let of = |wanted: Part| {
-                            let at = Part::ALL.iter().position(|known| *known == wanted);
-                            part(&exits.parts[at.unwrap_or(0)])
-                        };
+                        let of = |wanted: Part| part(wanted.of(&exits.parts));
                         ReasonFields {
                             reason: &exits.reason,
                             count: exits.count,
